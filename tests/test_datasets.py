@@ -1,0 +1,190 @@
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unet_helpers import datasets, scenes
+from unet_helpers.datasets import check_pair, check_pairs, drive_of, find_ego_mask, find_pairs, load_dataset
+
+# Two real names of each of the Kaggle set's 32 drives, with the folder that holds them.
+DRIVES_250 = [f"{n}_00" for n in ("02", "03", "04", "05", "06", "07", "08", "09", "10")] + ["02_01", "02_02", "03_01"]
+DRIVES_100 = [f"F{n}" for n in (*range(1, 11), *range(61, 71))]
+NAMES = [("A", f"{drive}_010") for drive in DRIVES_250] + [("D", f"{drive}_247") for drive in DRIVES_250]
+NAMES += [("A", f"{drive}-1") for drive in DRIVES_100] + [("E", f"{drive}-99") for drive in DRIVES_100]
+
+
+@pytest.fixture
+def lyft(tmp_path):
+    for letter, stem in NAMES:
+        for camera, value in (("CameraRGB", 80), ("CameraSeg", 7)):
+            folder = tmp_path / f"data{letter}" / f"data{letter}" / camera
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 6, 3), (value, 0, 0), np.uint8)).save(folder / f"{stem}.png")
+    return tmp_path
+
+
+def stems(pairs):
+    return {pair.image.stem for pair in pairs}
+
+
+def test_lyft_is_split_by_drive_and_no_drive_is_cut(lyft):
+    dataset = load_dataset("lyft", lyft)
+    splits = [{drive_of(stem) for stem in stems(split)} for split in (dataset.train, dataset.validation, dataset.test)]
+    assert [len(drives) for drives in splits] == [19, 6, 7]
+    assert splits[2] == {"F1", "F3", "F62", "F63", "F64", "F69", "F8"}
+    assert splits[1] == {"09_00", "F2", "F6", "F66", "F68", "F70"}
+    assert len(set.union(*splits)) == 32
+    assert sum(map(len, (dataset.train, dataset.validation, dataset.test))) == len(NAMES)
+
+
+def test_drives_are_told_by_the_whole_name():
+    """F6 is not F61 and 02_00 is not F2."""
+    assert [drive_of(s) for s in ("F6-1", "F61-1", "02_00_000", "F2-10")] == ["F6", "F61", "02_00", "F2"]
+    with pytest.raises(ValueError, match="episode_7: not a frame name"):
+        drive_of("episode_7")
+
+
+def test_the_lower_case_copy_is_not_counted_twice(lyft):
+    for letter in "ABCDE":
+        if (lyft / f"data{letter}").is_dir():
+            shutil.copytree(lyft / f"data{letter}", lyft / f"data{letter.lower()}", dirs_exist_ok=True)
+    assert len(load_dataset("lyft", lyft).train) == 2 * 19
+
+
+def test_data_dir_may_be_the_folder_above(lyft, tmp_path_factory):
+    above = tmp_path_factory.mktemp("data")
+    shutil.move(lyft / "dataA", above / "lyft" / "dataA")
+    assert len(load_dataset("lyft", above).train) == 19
+
+
+def test_the_same_frame_in_two_folders_is_an_error(lyft):
+    for camera in ("CameraRGB", "CameraSeg"):
+        source = lyft / "dataA" / "dataA" / camera / "F1-1.png"
+        shutil.copy(source, lyft / "dataD" / "dataD" / camera / "F1-1.png")
+    with pytest.raises(ValueError, match=r"dataD.*F1-1\.png: the same frame is also in .*dataA"):
+        load_dataset("lyft", lyft)
+
+
+def test_camvid_in_segnets_layout(tmp_path, write_pair):
+    for split, count in (("train", 3), ("val", 2)):
+        for n in range(count):
+            pair = write_pair(f"{split}{n}", folder=tmp_path / "new", seed=n)
+            for path, folder in ((pair.image, split), (pair.mask, f"{split}annot")):
+                (tmp_path / folder).mkdir(exist_ok=True)
+                shutil.move(path, tmp_path / folder / path.name)
+    dataset = load_dataset("camvid", tmp_path)
+    assert (len(dataset.train), len(dataset.validation), dataset.test) == (3, 2, ())
+    assert dataset.held_out == ("validation", dataset.validation)
+
+
+def test_your_own_folder(tmp_path, write_pair):
+    for n in range(20):
+        write_pair(f"{n:02}", seed=n)
+    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
+    dataset = load_dataset("folder", tmp_path)
+    assert dataset.labels.names == ("sky", "road", "car")
+    assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [14, 3, 3]
+    assert max(stems(dataset.train)) < min(stems(dataset.validation)) < min(stems(dataset.test))
+
+
+def test_demo_is_drawn_once_and_split_like_the_real_set(tmp_path, monkeypatch):
+    draw = scenes.draw_scenes
+    monkeypatch.setattr(scenes, "draw_scenes", lambda *a, **k: draw(*a, **k, size=(48, 64), processes=1, progress=str))
+    dataset = load_dataset("demo", tmp_path, frames_per_drive=1)
+    assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [19, 6, 7]
+    assert check_pairs(dataset.train, dataset.labels).sum() == 19 * 48 * 64
+    monkeypatch.setattr(scenes, "draw_scenes", None)
+    assert load_dataset("demo", tmp_path, frames_per_drive=1) == dataset
+    assert find_ego_mask(dataset.train, dataset.labels).mean() >= 0.15
+
+
+def test_names_and_folders_that_are_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"DATASET: 'kitti' is not known, expected one of 'demo', 'lyft'"):
+        load_dataset("kitti", tmp_path)
+    with pytest.raises(ValueError, match="DATA_DIR: there is no folder .*nowhere"):
+        load_dataset("lyft", tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="found none of the folders dataA/dataA/CameraRGB"):
+        load_dataset("lyft", tmp_path)
+    with pytest.raises(ValueError, match="train: there is no such folder"):
+        load_dataset("camvid", tmp_path)
+    with pytest.raises(ValueError, match=r"classes\.txt: not found"):
+        load_dataset("folder", tmp_path)
+
+
+def test_pairs_are_found_by_exact_stem_in_order(write_pair, tmp_path):
+    for stem in ("b10", "b1", "a"):
+        write_pair(stem, image_suffix=".jpg")
+    (tmp_path / "images" / "._a.jpg").write_bytes(b"left by macOS")
+    (tmp_path / "images" / "notes.txt").write_text("not a picture")
+    pairs = find_pairs(tmp_path / "images", tmp_path / "masks")
+    assert [pair.image.stem for pair in pairs] == [pair.mask.stem for pair in pairs] == ["a", "b1", "b10"]
+
+
+def test_missing_partners_and_duplicates_are_named(write_pair, tmp_path):
+    folders = tmp_path / "images", tmp_path / "masks"
+    write_pair("a")
+    lonely = write_pair("b")
+    lonely.mask.rename(lonely.mask.with_name("B.png"))
+    with pytest.raises(ValueError, match=r"b\.png: no file with the stem 'b' in .*masks"):
+        find_pairs(*folders)
+    lonely.image.unlink()
+    with pytest.raises(ValueError, match=r"B\.png: no file with the stem 'B' in .*images"):
+        find_pairs(*folders)
+    (folders[1] / "B.png").unlink()
+    shutil.copy(folders[0] / "a.png", folders[0] / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.png: its stem is also that of .*a\.jpg"):
+        find_pairs(*folders)
+
+
+def test_check_counts_the_pixels_of_each_class(write_pair, labels):
+    pairs = [write_pair("a", values=np.uint8([[0, 0], [1, 3]])), write_pair("b", values=np.uint8([[2, 2, 2, 255]]))]
+    assert check_pairs(pairs, labels).tolist() == [2, 1, 3]
+
+
+def _replace(path, array, **options):
+    Image.fromarray(array, **options).save(path)
+
+
+def test_each_fault_of_a_file_is_named_with_the_file(write_pair, labels):
+    pair = write_pair(values=np.uint8([[0, 1], [2, 7]]))
+    with pytest.raises(ValueError, match=r"a\.png: it holds \[7\], expected class ids 0\.\.2 or void \[3, 255\]"):
+        check_pair(pair, labels)
+    _replace(pair.mask, np.zeros((2, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"masks.a\.png: it has 2x3 pixels, but its picture .*images.a\.png has 2x2"):
+        check_pair(pair, labels)
+    _replace(pair.mask, np.zeros((2, 2), np.uint16))
+    with pytest.raises(ValueError, match=r"a\.png: its mode is 'I;16'"):
+        check_pair(pair, labels)
+    _replace(pair.mask, np.full((2, 2, 3), 1, np.uint8))
+    with pytest.raises(ValueError, match="green or blue are not 0"):
+        check_pair(pair, labels)
+
+
+@pytest.mark.parametrize("kind", ["image", "mask"])
+@pytest.mark.parametrize("content", [b"", b"not a picture", "half"])
+def test_unreadable_files_are_named_before_training(write_pair, labels, kind, content):
+    pair = write_pair(size=(32, 48))
+    path = getattr(pair, kind)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content == "half" else content)
+    with pytest.raises(ValueError, match=rf"{kind}s.a\.png: can't be read as a picture"):
+        check_pairs([write_pair("good", seed=1), pair], labels)
+
+
+def test_ego_mask_is_what_every_mask_shares(write_pair, labels):
+    carla = datasets.CARLA
+    masks = {"a": [[10, 0], [10, 10]], "b": [[1, 10], [10, 10]]}
+    pairs = [write_pair(stem, values=np.uint8(values)) for stem, values in masks.items()]
+    assert find_ego_mask(pairs, carla).tolist() == [[False, False], [True, True]]
+    assert find_ego_mask(pairs, labels) is None
+    pairs.append(write_pair("c", values=np.uint8([[1, 1], [1, 1]])))
+    assert find_ego_mask(pairs, carla) is None
+
+
+def test_importing_the_package_is_quick():
+    """Neither kaggle nor matplotlib nor TensorFlow is imported before it is needed."""
+    code = "import sys, unet_helpers.datasets; print({'kaggle', 'matplotlib', 'tensorflow'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

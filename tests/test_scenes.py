@@ -1,0 +1,169 @@
+"""The embedded data set: its files, its classes, its repeatability and its refusals."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unet_helpers import scenes
+from unet_helpers.street import WEATHER_OF_DRIVE
+
+SMALL = {"size": (60, 80), "n_frames": 2}
+
+
+def files_below(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def one_frame_of_each_drive():
+    """{drive: (picture, mask)} of the 32 drives, somewhere in the middle of each."""
+    return {drive: scenes.render_frame(drive, i % 20, size=(60, 80))
+            for i, drive in enumerate(scenes.DRIVES)}
+
+
+def test_drives_have_the_real_names():
+    assert len(set(scenes.DRIVES)) == len(scenes.DRIVES) == 32
+    assert scenes.DRIVES[:3] == ("02_00", "02_01", "02_02")
+    assert scenes.DRIVES[11] == "10_00"
+    assert scenes.DRIVES[12] == "F1"
+    assert scenes.DRIVES[21:23] == ("F10", "F61")
+    assert scenes.frame_name("02_00", 0) == "02_00_000.png"
+    assert scenes.frame_name("10_00", 17) == "10_00_017.png"
+    assert scenes.frame_name("F61", 0) == "F61-1.png"
+
+
+def test_each_split_has_every_weather():
+    test = {"F1", "F3", "F62", "F63", "F64", "F69", "F8"}
+    validation = {"09_00", "F2", "F6", "F66", "F68", "F70"}
+    for drives in (test, validation, set(scenes.DRIVES) - test - validation):
+        assert {WEATHER_OF_DRIVE[drive] for drive in drives} == set("NODRF")
+
+
+def test_frame_has_documented_shapes_and_ids(one_frame_of_each_drive):
+    for picture, mask in one_frame_of_each_drive.values():
+        assert picture.shape == (60, 80, 3)
+        assert picture.dtype == np.uint8
+        assert mask.shape == (60, 80)
+        assert mask.dtype == np.uint8
+        assert mask.max() <= 12
+        assert picture.std() > 10  # neither black nor white
+
+
+def test_every_class_occurs_about_as_often_as_in_the_real_data(one_frame_of_each_drive):
+    masks = np.stack([mask for _, mask in one_frame_of_each_drive.values()])
+    share = np.bincount(masks.ravel(), minlength=13) / masks.size * 100
+    assert (share > 0).all(), share
+    # per cent in the real data of the common classes, here within a factor of 2
+    for class_id, real in {0: 30.8, 1: 8.4, 7: 19.4, 8: 7.9, 9: 12.3, 10: 16.6}.items():
+        assert real / 2 < share[class_id] < real * 2, (class_id, share[class_id])
+    for class_id in (2, 3, 5, 6, 11):  # fences, other, poles, road lines, walls
+        assert 0.2 < share[class_id] < 2, (class_id, share[class_id])
+    for class_id in (4, 12):  # pedestrians and signs: rare, but enough to learn them
+        assert 0.05 < share[class_id] < 0.6, (class_id, share[class_id])
+
+
+def test_bonnet_is_the_same_in_every_frame(one_frame_of_each_drive):
+    masks = np.stack([mask for _, mask in one_frame_of_each_drive.values()])
+    always_vehicle = (masks == 10).all(axis=0)
+    assert always_vehicle.mean() >= 0.15
+    assert always_vehicle[-6:].all()
+    assert not always_vehicle[:48].any()
+    pictures = np.stack([picture for picture, _ in one_frame_of_each_drive.values()])
+    assert pictures[:, always_vehicle].mean() < 0.6 * pictures[:, ~always_vehicle].mean()
+
+
+def test_colour_does_not_give_the_class_away(one_frame_of_each_drive):
+    for class_id in (1, 7, 8, 9):
+        means = [picture[mask == class_id].mean() for picture, mask in
+                 one_frame_of_each_drive.values() if (mask == class_id).sum() > 30]
+        assert max(means) - min(means) > 40, class_id  # light and paint vary between drives
+        inside = [picture[mask == class_id].std() for picture, mask in
+                  one_frame_of_each_drive.values() if (mask == class_id).sum() > 100]
+        assert min(inside) > 3, class_id  # texture
+
+
+def test_frames_differ_between_drives_frames_and_seeds():
+    frame = scenes.render_frame("02_00", 0, **SMALL)
+    for other, changed in ((scenes.render_frame("02_01", 0, **SMALL), 0.2),
+                           (scenes.render_frame("02_00", 1, **SMALL), 0.05),
+                           (scenes.render_frame("02_00", 0, seed=1, **SMALL), 0.15)):
+        assert (frame[0] != other[0]).mean() > 0.5
+        assert (frame[1] != other[1]).mean() > changed
+    again = scenes.render_frame("02_00", 0, **SMALL)
+    assert (frame[0] == again[0]).all()
+    assert (frame[1] == again[1]).all()
+
+
+def test_other_sizes_show_the_same_scene():
+    small = scenes.render_frame("F4", 3, size=(60, 80))[1]
+    large = scenes.render_frame("F4", 3, size=(240, 320))[1][2::4, 2::4]
+    assert (small == large).mean() > 0.9
+
+
+def test_layout_is_that_of_kaggle(tmp_path):
+    folder = scenes.draw_scenes(tmp_path / "demo", size=(48, 64), n_frames=10, processes=1,
+                                drives=("02_00", "F61"), progress=lambda text: None)
+    assert folder == tmp_path / "demo"
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    names = sorted(files_below(folder))
+    assert len(names) == 40
+    for expected in ("dataA/dataA/CameraRGB/02_00_000.png", "dataA/dataA/CameraRGB/02_00_001.png",
+                     "dataB/dataB/CameraSeg/02_00_002.png", "dataE/dataE/CameraSeg/02_00_009.png",
+                     "dataA/dataA/CameraRGB/F61-1.png", "dataA/dataA/CameraSeg/F61-10.png",
+                     "dataB/dataB/CameraRGB/F61-2.png", "dataE/dataE/CameraRGB/F61-9.png"):
+        assert expected in names
+    picture, mask = scenes.render_frame("F61", 1, size=(48, 64), n_frames=10)
+    stored = np.array(Image.open(folder / "dataB/dataB/CameraSeg/F61-2.png"))
+    assert (stored[..., 0] == mask).all()
+    assert not stored[..., 1:].any()
+    assert (np.array(Image.open(folder / "dataB/dataB/CameraRGB/F61-2.png")) == picture).all()
+
+
+def test_same_bytes_whatever_the_number_of_processes(tmp_path):
+    lines = []
+    options = {"size": (48, 64), "n_frames": 12, "drives": ("02_02", "F3"),
+               "progress": lines.append}
+    one = scenes.draw_scenes(tmp_path / "one", processes=1, **options)
+    two = scenes.draw_scenes(tmp_path / "two", processes=2, **options)
+    assert len(files_below(one)) == 48
+    assert files_below(one) == files_below(two)
+    assert lines[-1].startswith("drawing 24 road scenes: 24 done, ")
+
+
+def test_existing_folder_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(ValueError, match=r"folder: .*mine exists already.*remove it"):
+        scenes.draw_scenes(tmp_path / "mine", processes=1, drives=("F1",), **SMALL)
+    assert files_below(tmp_path) == {"mine/notes.txt": b"keep"}
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_failure_midway_leaves_nothing(tmp_path, monkeypatch, error):
+    draw = scenes.render_frame
+
+    def fail_at_the_second(drive, frame, **options):
+        if frame == 1:
+            raise error("disk full")
+        return draw(drive, frame, **options)
+
+    monkeypatch.setattr(scenes, "render_frame", fail_at_the_second)
+    with pytest.raises(error, match="disk full"):
+        scenes.draw_scenes(tmp_path / "demo", processes=1, drives=("F1",), **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [
+    {"drives": ("F11",)}, {"drives": ()}, {"size": (0, 80)}, {"size": (60,)}, {"size": 60},
+    {"size": (60.0, 80)}, {"n_frames": 0}, {"seed": -1}, {"processes": 0}])
+def test_wrong_argument_is_named(tmp_path, wrong):
+    name = next(iter(wrong))
+    with pytest.raises(ValueError, match=rf"^{name.rstrip('s')}.*: found .*, expected "):
+        scenes.draw_scenes(tmp_path / "demo", **{**SMALL, "processes": 1, **wrong})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_frame_is_named():
+    with pytest.raises(ValueError, match=r"^frame: found 2, expected 0..1"):
+        scenes.render_frame("F1", 2, **SMALL)

@@ -1,0 +1,1 @@
+"""The parts that the tutorial `segmentation_unet.ipynb` is built from; each module is one step of it."""

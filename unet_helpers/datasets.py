@@ -1,0 +1,216 @@
+"""The data sets that the tutorial knows: where their pairs of files are, their labels and their splits."""
+
+import colorsys
+import os
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import scenes
+from .labels import CAMVID, CARLA, LabelMap, Pair, class_pixels
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
+
+# The Kaggle set's five folders hold frames of every drive and neighbouring frames look alike, so the split goes by
+# drives, and drives that look alike stay on one side.
+DRIVE = re.compile(r"(\d\d_\d\d)_|(F\d+)-")
+TEST_DRIVES = {"F1", "F3", "F62", "F63", "F64", "F69", "F8"}
+VALIDATION_DRIVES = {"09_00", "F2", "F6", "F66", "F68", "F70"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pairs of files in three disjoint lists, and what their class ids mean. test may be empty."""
+
+    name: str
+    labels: LabelMap
+    train: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+
+    @property
+    def held_out(self) -> tuple[str, tuple[Pair, ...]]:
+        """("test", its pairs), or ("validation", ...) where there is no test split: what scores are given on."""
+        return ("test", self.test) if self.test else ("validation", self.validation)
+
+
+def load_dataset(name: str, data_dir: str | Path = "data", *, seed: int = 0, frames_per_drive: int = 20) -> Dataset:
+    """Find a data set's pairs below data_dir, or in data_dir/name, and split them.
+
+    name: "demo" (drawn on first use: frames_per_drive frames for each of the 32 drives, from seed), "lyft" (Kaggle's
+        Lyft/Udacity set as unpacked), "camvid" (SegNet's layout) or "folder" (your own images/, masks/, classes.txt).
+    Raises ValueError, naming the folder or file, if name is unknown, something is not there or has no partner.
+    """
+    if name not in LOADERS:
+        raise ValueError(f"DATASET: {name!r} is not known, expected one of {', '.join(map(repr, LOADERS))}")
+    if name == "demo":
+        version = f"v{scenes.VERSION}_seed{seed}_{frames_per_drive}_frames"
+        root = Path(data_dir) / "demo" / version
+        if not root.is_dir():
+            scenes.draw_scenes(root, seed=seed, n_frames=frames_per_drive)
+        return _load_lyft(name, root)
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise ValueError(f"DATA_DIR: there is no folder {str(root)!r}; set it to the folder that holds {name!r}")
+    return LOADERS[name](name, root / name if (root / name).is_dir() else root)
+
+
+def drive_of(stem: str) -> str:
+    """Drive that a frame of the Kaggle set belongs to: "02_00" for "02_00_017", "F61" for "F61-1"."""
+    match = DRIVE.match(stem)
+    if not match:
+        raise ValueError(f"{stem}: not a frame name of the Lyft set, expected one like '02_00_017' or 'F61-1'")
+    return match[1] or match[2]
+
+
+def find_pairs(image_dir: Path, mask_dir: Path) -> list[Pair]:
+    """All pairs of image_dir/STEM.(png|jpg|jpeg|bmp) and mask_dir/STEM.png, sorted by stem.
+
+    Raises ValueError, naming the files, if a folder is missing or empty, a file has no partner or a stem is not unique.
+    """
+    images, masks = _by_stem(image_dir, IMAGE_SUFFIXES), _by_stem(mask_dir, {".png"})
+    for lonely, others, folder in ((images, masks, mask_dir), (masks, images, image_dir)):
+        missing = sorted(lonely.keys() - others.keys())
+        if missing:
+            raise ValueError(
+                f"{lonely[missing[0]]}: no file with the stem {missing[0]!r} in {folder} ({len(missing)} such files); "
+                "a picture and its mask need the same stem, and masks are PNG: add the partner or move the file away"
+            )
+    return [Pair(images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def _by_stem(folder: Path, suffixes: set[str]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder; check DATA_DIR and the layout in data/README.md")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            _add_unique(files, path)
+    if not files:
+        raise ValueError(f"{folder}: found no file that ends in {', '.join(sorted(suffixes))}")
+    return files
+
+
+def _add_unique(files: dict[str, Path], path: Path) -> None:
+    if path.stem in files:
+        raise ValueError(f"{path}: its stem is also that of {files[path.stem]}; keep one of the two in the folder")
+    files[path.stem] = path
+
+
+def _load_lyft(name: str, root: Path) -> Dataset:
+    pairs: dict[str, Pair] = {}
+    for letter in "ABCDE":
+        # The upload's lower-case folders hold the same frames once more: they are never looked at.
+        cameras = [d for d in (root / f"data{letter}" / f"data{letter}", root / f"data{letter}") if d.is_dir()]
+        if cameras:
+            for pair in find_pairs(cameras[0] / "CameraRGB", cameras[0] / "CameraSeg"):
+                twin = pairs.setdefault(pair.image.stem, pair)
+                if twin is not pair:
+                    raise ValueError(f"{pair.image}: the same frame is also in {twin.image.parent}; keep one of them")
+    if not pairs:
+        raise ValueError(
+            f"{root}: found none of the folders dataA/dataA/CameraRGB ... dataE/dataE/CameraRGB of Kaggle's "
+            "Lyft/Udacity set; data/README.md says how to get it"
+        )
+    drives = {stem: drive_of(stem) for stem in pairs}
+    return Dataset(
+        name,
+        CARLA,
+        train=tuple(p for s, p in sorted(pairs.items()) if drives[s] not in TEST_DRIVES | VALIDATION_DRIVES),
+        validation=tuple(p for s, p in sorted(pairs.items()) if drives[s] in VALIDATION_DRIVES),
+        test=tuple(p for s, p in sorted(pairs.items()) if drives[s] in TEST_DRIVES),
+    )
+
+
+def _load_camvid(name: str, root: Path) -> Dataset:
+    splits = {
+        split: tuple(find_pairs(root / split, root / f"{split}annot"))
+        for split in ("train", "val", "test")
+        if split != "test" or (root / split).is_dir()
+    }
+    return Dataset(name, CAMVID, splits["train"], splits["val"], splits.get("test", ()))
+
+
+def _load_folder(name: str, root: Path) -> Dataset:
+    """images/, masks/ with ids, classes.txt: 70 % train, 15 % validation, 15 % test in the order of the names."""
+    if not (root / "classes.txt").is_file():
+        raise ValueError(f"{root / 'classes.txt'}: not found; write a class name a line, that of id 0 first")
+    names = tuple((root / "classes.txt").read_text(encoding="utf-8").split())
+    hues = [colorsys.hsv_to_rgb(k / len(names), 0.9, 0.5 + 0.4 * (k % 2)) for k in range(len(names))]
+    colors = tuple(tuple(round(255 * channel) for channel in hue) for hue in hues)
+    pairs = find_pairs(root / "images", root / "masks")
+    # Blocks, not a random choice: neighbours in a film look alike and belong on one side.
+    first, second = round(0.7 * len(pairs)), round(0.85 * len(pairs))
+    train, validation, test = pairs[:first], pairs[first:second], pairs[second:]
+    return Dataset(name, LabelMap(names, colors), tuple(train), tuple(validation), tuple(test))
+
+
+LOADERS = {"demo": _load_lyft, "lyft": _load_lyft, "camvid": _load_camvid, "folder": _load_folder}
+
+
+def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
+    """Open both files of a pair to the end and return the pixels of each class, (K,) int64.
+
+    Raises ValueError, naming the file, if one can't be read, the sizes differ, or the mask is no map of known ids.
+    """
+    image, mask = _open(pair.image), _open(pair.mask)
+    if image.size != mask.size:
+        raise ValueError(
+            f"{pair.mask}: it has {mask.height}x{mask.width} pixels, but its picture {pair.image} has "
+            f"{image.height}x{image.width}; both need the same size"
+        )
+    if mask.mode not in ("L", "RGB", "RGBA"):
+        raise ValueError(
+            f"{pair.mask}: its mode is {mask.mode!r}, expected 8-bit class ids in one channel or in the red channel; "
+            "convert it"
+        )
+    values = np.asarray(mask)
+    if values.ndim == 3:
+        if values[..., 1:3].any():
+            raise ValueError(
+                f"{pair.mask}: green or blue are not 0, so it holds colours, expected class ids in the red channel; "
+                "convert it"
+            )
+        values = values[..., 0]
+    unknown = np.setdiff1d(np.unique(values), np.flatnonzero(labels.known_values))
+    if unknown.size:
+        raise ValueError(
+            f"{pair.mask}: it holds {unknown.tolist()[:5]}, expected class ids 0..{labels.n_classes - 1} "
+            f"or void {sorted(labels.void_values)}; wrong label map or a damaged mask?"
+        )
+    return class_pixels(labels.value_to_id[values], labels)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for damaged files
+        raise ValueError(f"{path}: can't be read as a picture ({error}); get it again or remove the pair") from error
+
+
+def check_pairs(pairs: Sequence[Pair] | Iterable[Pair], labels: LabelMap) -> np.ndarray:
+    """`check_pair` for all pairs, on all cores: how many pixels of each class they have together, (K,) int64."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return sum(pool.map(lambda pair: check_pair(pair, labels), pairs), np.zeros(labels.n_classes, np.int64))
+
+
+def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:
+    """(H, W) bool: pixels that are the camera's own car in every mask; None if the labels name no such class or the
+    masks differ in size."""
+    if labels.ego_class is None:
+        return None
+    ego = None
+    for pair in pairs:
+        values = np.asarray(_open(pair.mask))
+        own = (values if values.ndim == 2 else values[..., 0]) == labels.ego_class
+        if ego is not None and own.shape != ego.shape:
+            return None
+        ego = own if ego is None else ego & own
+    return ego if ego is not None and ego.any() else None

@@ -1,0 +1,106 @@
+"""What a class id means: names, colours and void, and the tables that turn mask files into ids."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+VOID = 255  # class id of the pixels that are neither learned nor scored
+
+
+class Pair(NamedTuple):
+    """A picture and its mask: two files with the same stem."""
+
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """The K classes of a data set, in the order of their ids.
+
+    names: K class names.
+    colors: K (red, green, blue) triples, 0..255, for pictures of masks only.
+    void_values: values in the mask files that mean void; 0..K-1 are the class ids themselves.
+    ego_class: id of the class that the camera's own car is labelled with, or None if it is never in the picture.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    void_values: tuple[int, ...] = (VOID,)
+    ego_class: int | None = None
+
+    def __post_init__(self):
+        if not 2 <= len(self.names) <= VOID or len(self.names) != len(self.colors):
+            raise ValueError(
+                f"a label map needs 2 to {VOID} names and as many colors: found {len(self.names)} names, "
+                f"{len(self.colors)} colors"
+            )
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"names: each class needs a name of its own, found {self.names}")
+
+    @property
+    def n_classes(self) -> int:
+        """K, the number of classes; void is none of them."""
+        return len(self.names)
+
+    @property
+    def known_values(self) -> np.ndarray:
+        """(256,) bool: which values may occur in a mask file."""
+        known = np.zeros(256, bool)
+        known[: self.n_classes] = True
+        known[list(self.void_values)] = True
+        return known
+
+    @property
+    def value_to_id(self) -> np.ndarray:
+        """(256,) uint8: value in a mask file -> class id 0..K-1 or VOID."""
+        table = np.full(256, VOID, np.uint8)
+        table[: self.n_classes] = np.arange(self.n_classes)
+        table[list(self.void_values)] = VOID
+        return table
+
+    @property
+    def palette(self) -> np.ndarray:
+        """(256, 3) uint8: class id -> colour; void is white, which no class uses."""
+        palette = np.full((256, 3), 255, np.uint8)
+        palette[: self.n_classes] = self.colors
+        return palette
+
+
+def colorize(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
+    """Picture of a mask: (H, W) uint8 ids -> (H, W, 3) uint8 colours. A class has one colour everywhere."""
+    return labels.palette[mask]
+
+
+def class_pixels(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
+    """(K,) int64: how many pixels of each class a mask (..., uint8 ids) has; void is not counted."""
+    return np.bincount(mask.ravel(), minlength=256)[: labels.n_classes]
+
+
+# Ids and colours of CARLA 0.8, as in Kaggle's Lyft/Udacity set. There the bonnet of the camera's own car is labelled
+# vehicle in every frame.
+CARLA = LabelMap(
+    names=(
+        "none (sky)", "building", "fence", "other", "pedestrian", "pole", "road line", "road", "sidewalk", "vegetation",
+        "vehicle", "wall", "traffic sign",
+    ),
+    colors=(
+        (0, 0, 0), (70, 70, 70), (190, 153, 153), (72, 0, 90), (220, 20, 60), (153, 153, 153), (157, 234, 50),
+        (128, 64, 128), (244, 35, 232), (107, 142, 35), (0, 0, 255), (102, 102, 156), (220, 220, 0),
+    ),
+    ego_class=10,
+)  # fmt: skip
+
+# CamVid's eleven classes in the order that SegNet gave them; its files hold 11 for void.
+CAMVID = LabelMap(
+    names=(
+        "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
+    ),
+    colors=(
+        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0), (192, 128, 128),
+        (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    ),
+    void_values=(11, VOID),
+)  # fmt: skip

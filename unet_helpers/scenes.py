@@ -1,0 +1,218 @@
+"""The embedded data set `demo`: road scenes with exact class masks, drawn with NumPy alone.
+
+A drive is one street (street.py): solids on a ground plane, seen from a car that drives through
+it (raycast.py). Here a frame is put together and the set is written in the Kaggle layout.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from PIL import Image
+
+from .raycast import (
+    DICE,
+    PAINT,
+    VEHICLE,
+    corners_of,
+    ground_at,
+    light_up,
+    noise,
+    normal_at,
+    sky_at,
+    surface_at,
+    to_local,
+    trace,
+    wet_road,
+)
+from .street import DRIVES, Street, get_street
+
+VERSION = 1  # raise it when the drawing changes
+
+
+def _develop(st: Street, picture, above, rng):
+    """From light (3, H, W) to (H, W, 3) uint8: own bonnet, rain, exposure, lens, film, noise."""
+    (rows, columns), tint = above.shape, picture.mean(1)
+    window = np.ones(columns // 8 * 2 + 1) / (columns // 8 * 2 + 1)
+    tint = np.stack([np.convolve(np.pad(c, columns // 8, "edge"), window, "valid") for c in tint])
+    gleam = .02 + .28 * np.exp(above * 16) * (.7 + .3 * rng.random())
+    picture = np.where(above > 0, picture, tint[:, None] * gleam)
+    if st.weather == "R":
+        x, y = np.arange(columns) * 320 / columns, np.arange(rows)[:, None] * 240 / rows
+        picture += .05 * (noise(x + .1 * y, y / 14 + rng.integers(500) + 0 * x, 1, DICE) > .985)
+    picture *= rng.normal(1, .025, (3, 1, 1)) * rng.uniform(.17, .36) / picture.mean() ** .75
+    y, x = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)
+    picture = np.sqrt(1 - np.exp(-1.9 * picture * (1 - .13 * (x * x + y * y))))  # film
+    blurred = picture[:, 1:-1, 1:-1] * .5  # the lens: half of a pixel's light is its neighbours'
+    for y, x in ((0, 1), (1, 0), (1, 2), (2, 1)):
+        blurred += .125 * picture[:, y:rows - 2 + y, x:columns - 2 + x]
+    picture[:, 1:-1, 1:-1] = blurred
+    picture += rng.normal(0, rng.uniform(.006, .018), picture.shape)
+    return (np.clip(picture, 0, 1) * 255).astype("u1").transpose(1, 2, 0).copy()
+
+
+def _above_bonnet(size: tuple[int, int]) -> np.ndarray:
+    """How far each pixel is above the own car's bonnet, in picture heights; < 0: on it."""
+    y, x = ((np.arange(n) + .5) / n for n in size)
+    return (.83 + .04 * abs(2 * x - 1) ** 2.5) - y[:, None]
+
+
+def _colours(st: Street, solids, moving, eye, rays, depth, index, focal):
+    """Class (P,) and colour (3, P) of all pixels; index: of the solid seen, -1 sky, -2 ground."""
+    world = eye + rays * np.minimum(depth, 500)
+    colour, normal = np.zeros((2, 3, len(index)), "f4")
+    label, (gloss, glow) = np.zeros(len(index), "u1"), np.zeros((2, len(index)), "f4")
+    k, normal[1] = np.flatnonzero(index == -2), 1
+    label[k], colour[:, k] = ground_at(st, world[0, k], world[2, k], depth[k], depth[k] / focal)
+    for car in moving[moving["look"] == PAINT]:  # too late for the shadow maps
+        geometry = car["geometry"] - np.pad(st.to_sun * (.3, 0, .3), (0, 7))
+        (x, _, z), _ = to_local(geometry, world[:, k], eye)
+        colour[:, k] *= 1 - .8 * np.clip((1.15 - np.maximum(abs(x), abs(z))) * 5, 0, 1)
+    k = np.flatnonzero(index >= 0)
+    hit = solids[index[k]]
+    geometry = np.ascontiguousarray(hit["geometry"].T)
+    o, d = to_local(geometry, eye, rays[:, k])
+    p = np.stack([a + depth[k] * b for a, b in zip(o, d, strict=True)])
+    normal[:, k], face = normal_at(p, hit["shape"], geometry)
+    label[k] = hit["label"]
+    colour[:, k], gloss[k], glow[k] = surface_at(st, hit, p, normal[:, k], face, depth[k] / focal)
+    colour = light_up(st, colour, normal, gloss, glow, world, depth)
+    k = np.flatnonzero(index == -1)
+    label[k], colour[:, k] = sky_at(st, rays[:, k], eye[2] * .008)
+    return label, colour
+
+
+def render_frame(drive: str, frame: int, *, seed: int = 0, size: tuple[int, int] = (240, 320),
+                 n_frames: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one frame of a drive that is `n_frames` long.
+
+    Returns the picture, (H, W, 3) uint8 RGB, and the mask, (H, W) uint8, class ids 0..12. Raises
+    ValueError that names the argument if one is out of range.
+    """
+    _check(drive, frame, seed, size, n_frames)
+    st, rows, columns = get_street(drive, seed, n_frames), *size
+    rng = np.random.default_rng([seed, DRIVES.index(drive), frame])
+    moving = st.traffic(frame, rng)
+    solids = np.concatenate([st.solids, moving])
+    z, focal, level = frame * st.step, st.focal * columns, (st.level + rng.normal(0, .006)) * rows
+    x = st.bend(z) + (st.lanes - .5) * st.lane + rng.normal(0, .25)
+    eye, yaw = np.float32([x, st.eye, z])[:, None], st.heading(z) + rng.normal(0, .02)
+    sin, cos = np.sin(yaw), np.cos(yaw)
+
+    above = _above_bonnet(size)
+    n_rows = int((above > 0).any(1).sum())  # below, there is only bonnet
+    v, u = np.indices((n_rows, columns), "f4").reshape(2, -1) + np.float32(.5)
+    u = (u - columns / 2) / focal
+    rays = np.stack([u * cos + sin, (level - v) / focal, cos - u * sin]).astype("f4")
+
+    x, y, z = corners_of(solids) - eye[:, None]
+    deep, wide = x * sin + z * cos, x * cos - z * sin
+    seen = (deep.max(0) > .5) & (deep.min(0) < min(95, 3.5 * st.sight))
+    solids, wide, y, deep = solids[seen], wide[:, seen], y[:, seen], np.maximum(deep[:, seen], .3)
+    thin = np.clip(.5 * deep.min(0) / focal, 0, .1)[:, None]  # far posts still fill a pixel
+    solids["geometry"][:, 3:6] = np.maximum(solids["geometry"][:, 3:6], thin)
+    corners = level - focal * y / deep, columns / 2 + focal * wide / deep
+    depth, index = trace(solids, corners, (n_rows, columns), eye, rays, 1 / focal)
+    ground = -st.eye / np.minimum(rays[1], -1e-4)
+    index = np.where((ground < depth) & (ground < 400), -2, index)  # -2 ground, -1 sky
+    depth = np.where(index == -2, ground, depth).astype("f4")
+    world = eye + rays * np.minimum(depth, 500)
+    label, colour = _colours(st, solids, moving, eye, rays, depth, index, focal)
+
+    picture, mask = np.zeros((3, rows, columns), "f4"), np.full((rows, columns), VEHICLE, "u1")
+    picture[:, :n_rows], mask[:n_rows] = colour.reshape(3, n_rows, -1), label.reshape(n_rows, -1)
+    if st.weather == "R":
+        wet_road(st, picture[:, :n_rows], (index == -2).reshape(n_rows, -1), world, level)
+    mask[above <= 0] = VEHICLE
+    return _develop(st, picture, above, rng), mask
+
+
+def frame_name(drive: str, frame: int) -> str:
+    """The real data set's file name of a frame: '02_00_000.png' (from 0), 'F61-1.png' (from 1)."""
+    return f"{drive}-{frame + 1}.png" if drive.startswith("F") else f"{drive}_{frame:03d}.png"
+
+
+def _draw_part(folder: Path, drive: str, frames: range, options: dict) -> int:
+    """Draws some frames of one drive, the work of one process; returns how many."""
+    for frame in frames:
+        picture, mask = render_frame(drive, frame, **options)
+        name = frame_name(drive, frame)
+        letter = "ABCDE"[int(name[-5]) // 2]  # the last digit of the frame's number
+        red = np.stack([mask, 0 * mask, 0 * mask], axis=2)  # the class id is in the red channel
+        for kind, pixels in (("CameraRGB", picture), ("CameraSeg", red)):
+            place = folder / f"data{letter}" / f"data{letter}" / kind
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place / name, compress_level=2)  # quick to write
+    return len(frames)
+
+
+def draw_scenes(folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 320),
+                n_frames: int = 20, drives: Iterable[str] = DRIVES, processes: int | None = None,
+                progress: Callable[[str], object] = print) -> Path:
+    """Draws `n_frames` frames of every drive below `folder`, whole or not at all; returns it.
+
+    Files as on Kaggle: data{A..E}/data{A..E}/Camera{RGB,Seg}/NAME.png. `processes`: None = one a
+    core. Raises ValueError that names the argument if one is wrong or `folder` exists already.
+    """
+    folder, drives = Path(folder), tuple(drives)
+    if folder.exists():
+        raise ValueError(f"folder: {folder} exists already; use it, remove it or name another one")
+    for drive in drives or ("none",):
+        _check(drive, 0, seed, size, n_frames)
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes: found {processes!r}, expected None or at least 1")
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    options = {"seed": seed, "size": size, "n_frames": n_frames}
+    parts = [(partial, drive, range(n_frames)[first:first + 10], options)
+             for drive in drives for first in range(0, n_frames, 10)]
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        total, done, start = len(drives) * n_frames, 0, perf_counter()
+        with closing(_run(parts, min(processes or os.cpu_count() or 1, len(parts)))) as counts:
+            for count in counts:
+                done += count
+                if (done - count) * 10 // total < done * 10 // total:  # about every tenth
+                    speed = done / (perf_counter() - start)
+                    progress(f"drawing {total} road scenes: {done} done, {speed:.0f} per second")
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _run(parts: list[tuple], processes: int) -> Iterator[int]:
+    """Calls `_draw_part` for all parts; yields what each returns as soon as it is done."""
+    if processes == 1:
+        yield from (_draw_part(*part) for part in parts)
+        return
+    # spawn, not fork: a fork of a process in which TensorFlow runs may hang
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_draw_part, *part) for part in parts]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _check(drive: str, frame: int, seed: int, size: tuple[int, int], n_frames: int) -> None:
+    """Raises ValueError that names the argument that is wrong."""
+    whole = (int, np.integer)
+    for name, value, good, expected in (
+            ("drive", drive, drive in DRIVES, f"one of {', '.join(DRIVES)}"),
+            ("seed", seed, isinstance(seed, whole) and seed >= 0, "a whole number from 0 on"),
+            ("n_frames", n_frames, isinstance(n_frames, whole) and n_frames >= 1, "at least 1"),
+            ("size", size, np.shape(size) == (2,) and all(isinstance(n, whole) for n in size)
+             and min(size) >= 24, "(height, width), two whole numbers from 24 on")):
+        if not good:
+            raise ValueError(f"{name}: found {value!r}, expected {expected}")
+    if not isinstance(frame, whole) or not 0 <= frame < n_frames:
+        raise ValueError(f"frame: found {frame!r}, expected 0..{n_frames - 1} (n_frames - 1)")
