@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from unet_helpers import pipeline
+from unet_helpers.labels import VOID
+from unet_helpers.pipeline import augmentation, decode_mask, images_per_second, make_batches, resize_image, resize_mask
+
+
+@pytest.fixture
+def pairs(write_pair):
+    return [write_pair(stem=f"{n:02}", seed=n) for n in range(5)]
+
+
+def test_shapes_and_dtypes(pairs, labels):
+    images, masks = next(iter(make_batches(pairs, labels, (16, 24), 2)))
+    assert (images.shape, images.dtype) == ((2, 16, 24, 3), tf.uint8)
+    assert (masks.shape, masks.dtype) == ((2, 16, 24, 1), tf.uint8)
+
+
+def test_every_picture_once_and_in_order_without_augmentation(pairs, labels):
+    batches = make_batches(pairs, labels, (32, 48), 2)
+    masks = np.concatenate([m.numpy() for _, m in batches])
+    expected = np.stack([decode_mask(str(p.mask), labels).numpy() for p in pairs])
+    np.testing.assert_array_equal(masks, expected)
+
+
+def test_resizing_never_invents_a_class(write_pair, labels):
+    """Between 0 and 2 lies 1: bilinear masks would hold it."""
+    values = np.zeros((32, 48), np.uint8)
+    values[:, 1::2] = 2
+    _, mask = next(iter(make_batches([write_pair(values=values)], labels, (24, 40), 1)))
+    assert set(np.unique(mask)) <= {0, 2}
+    assert set(np.unique(resize_mask(tf.constant(values[..., None]), (13, 17)))) <= {0, 2}
+
+
+def test_shrinking_a_picture_averages_its_pixels():
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2] = 200
+    shrunk = resize_image(tf.constant(stripes), (8, 8)).numpy()
+    assert shrunk.dtype == np.uint8
+    assert abs(int(shrunk[4, 4, 0]) - 100) <= 2
+
+
+def test_void_values_of_the_file_become_255(write_pair, labels):
+    values = np.uint8([[0, 1], [3, 255]])
+    _, mask = next(iter(make_batches([write_pair(values=values)], labels, (2, 2), 1)))
+    assert mask.numpy()[0, ..., 0].tolist() == [[0, 1], [VOID, VOID]]
+
+
+def test_ids_in_the_red_channel_are_read_too(tmp_path, labels):
+    rgb = np.zeros((2, 2, 3), np.uint8)
+    rgb[..., 0] = [[0, 1], [2, 255]]
+    tf.io.write_file(str(tmp_path / "m.png"), tf.io.encode_png(rgb))
+    assert decode_mask(str(tmp_path / "m.png"), labels).numpy()[..., 0].tolist() == [[0, 1], [2, 255]]
+
+
+def test_augmentation_changes_picture_and_mask_alike():
+    """The picture shows its mask: where the mask says k, the picture must be bright in channel k."""
+    rng = np.random.default_rng(0)
+    mask = np.kron(rng.integers(0, 3, (4, 6, 8)), np.ones((1, 8, 8))).astype(np.uint8)[..., None]
+    image = np.eye(3, dtype=np.uint8)[mask[..., 0]] * 255
+    images, masks = augmentation(light=0.0)(tf.constant(image), tf.constant(mask))
+    ids = masks.numpy()[..., 0]
+    assert set(np.unique(ids)) <= {0, 1, 2, VOID}
+    assert not np.array_equal(ids, mask[..., 0])
+    agree = images.numpy().argmax(axis=-1) == ids
+    assert agree[ids != VOID].mean() > 0.97  # bilinear edges lie between two ids
+
+
+def test_augmentation_differs_from_epoch_to_epoch_and_keeps_the_range(pairs, labels):
+    batches = make_batches(pairs, labels, (32, 48), 4, augment=True)
+    (first, mask), (second, _) = next(iter(batches)), next(iter(batches))
+    assert not np.array_equal(first, second)
+    assert first.dtype == tf.float32
+    assert mask.dtype == tf.uint8
+    assert float(tf.reduce_min(first)) >= 0
+    assert float(tf.reduce_max(first)) <= 255
+
+
+def test_what_zooming_out_uncovers_is_void():
+    image, mask = np.full((1, 16, 16, 3), 255, np.uint8), np.ones((1, 16, 16, 1), np.uint8)
+    images, masks = augmentation(zoom=(0.5, 0.5000001), stretch=1.0000001, light=0.0)(image, mask)
+    ids = masks.numpy().ravel()
+    assert 0.15 < (ids == 1).mean() < 0.35
+    assert set(ids.tolist()) == {1, VOID}
+    assert images.numpy()[masks.numpy()[..., 0] == VOID].max() < 200
+
+
+def test_weights_follow_the_mask(write_pair, labels):
+    values = np.uint8([[0, 1], [2, 255]])
+    batches = make_batches([write_pair(values=values)], labels, (2, 2), 1, class_weights=np.float32([0.5, 1, 4]))
+    *_, weights = next(iter(batches))
+    assert weights.numpy()[0, ..., 0].tolist() == [[0.5, 1], [4, 0]]
+
+
+def test_a_cache_that_does_not_fit_in_memory_goes_to_a_file(pairs, labels, monkeypatch):
+    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+    batches = make_batches(pairs, labels, (16, 24), 2)
+    first = [m.numpy() for _, m in batches]
+    for pair in pairs:
+        pair.mask.unlink()
+    for a, b in zip(first, [m.numpy() for _, m in batches], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_no_pairs_is_an_error(labels):
+    with pytest.raises(ValueError, match="pairs: found none"):
+        make_batches([], labels, (16, 24), 2)
+
+
+def test_images_per_second_counts_pictures(pairs, labels):
+    seen = []
+    speed = images_per_second(make_batches(pairs, labels, (16, 24), 5), lambda *b: seen.append(len(b[0])), 3)
+    assert seen == [5, 5, 5, 5]
+    assert speed > 0

@@ -1,0 +1,126 @@
+import csv
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from unet_helpers.evaluation import evaluate_model
+from unet_helpers.labels import VOID
+from unet_helpers.model import unet_model
+from unet_helpers.pipeline import make_batches
+from unet_helpers.training import class_weights, compile_unet, device_report, make_callbacks
+
+
+def test_a_cpu_computes_in_float32():
+    if not tf.config.list_physical_devices("GPU"):
+        assert device_report() == {"kind": "CPU", "name": "CPU", "precision": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((6, 1), "float32"), ((7, 5), "mixed_float16"), ((8, 0), "mixed_bfloat16")]
+)
+def test_precision_follows_the_gpus_compute_capability(monkeypatch, capability, precision):
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [gpu])
+    details = {"compute_capability": capability, "device_name": "some GPU"}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: details)
+    assert device_report() == {"kind": "GPU", "name": "some GPU", "precision": precision}
+
+
+def test_class_weights_by_hand():
+    weights = class_weights(np.array([100, 25, 400, 0]), power=0.5)
+    assert weights[[0, 1, 2]] / weights[0] == pytest.approx([1, 2, 0.5])
+    assert weights[3] == 0
+    assert (weights * [100, 25, 400, 0]).sum() / 525 == pytest.approx(1)
+    with pytest.raises(ValueError, match="pixels: found no pixel"):
+        class_weights(np.zeros(3))
+
+
+def test_void_is_left_out_of_the_loss_and_of_the_metric():
+    inputs = keras.Input((1, 2, 3))
+    model = keras.Model(inputs, keras.layers.Identity()(inputs))
+    compile_unet(model, 3, steps=10)
+    logits = np.float32([[[[2, 0, 0], [0, 9, 0]]]])
+    mask = np.uint8([[[[0], [VOID]]]])
+    result = model.evaluate(logits, mask, verbose=0, return_dict=True)
+    assert result["loss"] == pytest.approx(-2 + np.log(np.exp(2) + 2), rel=1e-5)
+    assert result["mIoU"] == pytest.approx(1)
+
+
+def test_the_rate_rises_then_falls_to_zero():
+    model = unet_model((16, 16, 3), 2, 3, depth=1)
+    compile_unet(model, 3, steps=100, learning_rate=1e-3)
+    rate = model.optimizer._learning_rate
+    rates = [float(rate(step)) for step in range(101)]
+    assert rates[10] == pytest.approx(1e-3, rel=1e-3)
+    assert np.argmax(rates) == 10
+    assert rates[0] < 1e-4
+    assert rates[100] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_picture_is_learned_by_heart(write_pair, labels):
+    """Catches the family of faults that end in black predictions: wrong ids, wrong scale, wrong loss."""
+    pair = write_pair()
+    batches = make_batches([pair], labels, (32, 48), 1)
+    model = unet_model((32, 48, 3), 8, 3, depth=2, dropout_prob=0)
+    compile_unet(model, 3, steps=150, learning_rate=5e-3)
+    model.fit(batches.repeat(150), shuffle=False, verbose=0)
+    assert evaluate_model(model, batches, labels).iou.min() > 0.95
+
+
+def _fit(model, batches, run_dir, epochs, extra=()):
+    callbacks = [*make_callbacks(run_dir), *extra]
+    return model.fit(
+        batches, validation_data=batches, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks
+    )
+
+
+def _compiled(epochs=3):
+    model = unet_model((16, 16, 3), 2, 3, depth=1)
+    compile_unet(model, 3, steps=epochs)
+    return model
+
+
+def test_fit_leaves_best_network_log_and_tensorboard(tmp_path, write_pair, labels):
+    batches = make_batches([write_pair()], labels, (16, 16), 1)
+    _fit(_compiled(), batches, tmp_path / "run", epochs=3)
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert {"loss", "mIoU", "val_loss", "val_mIoU"} <= rows[0].keys()
+    assert (tmp_path / "run" / "best.keras").is_file()
+    assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
+
+
+def test_an_interrupted_fit_goes_on_where_it_stopped(tmp_path, write_pair, labels):
+    batches = make_batches([write_pair()], labels, (16, 16), 1)
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(_compiled(4), batches, tmp_path / "run", 4, [Interrupt()])
+    history = _fit(_compiled(4), batches, tmp_path / "run", 4)
+    assert history.epoch == [2, 3]
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+
+
+def test_the_best_network_answers_the_same_in_a_fresh_process(tmp_path, write_pair, labels):
+    batches = make_batches([write_pair()], labels, (16, 16), 1)
+    model = _compiled(1)
+    _fit(model, batches, tmp_path / "run", epochs=1)
+    image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3)).astype(np.float32)
+    np.save(tmp_path / "image.npy", image)
+    code = "import keras, numpy, sys; model = keras.models.load_model(sys.argv[1]);"
+    code += "numpy.save(sys.argv[3], model.predict_on_batch(numpy.load(sys.argv[2])))"
+    paths = [tmp_path / "run" / "best.keras", tmp_path / "image.npy", tmp_path / "logits.npy"]
+    # Run elsewhere: the file must not need this project's code.
+    command = [sys.executable, "-c", code, *map(str, paths)]
+    subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model.predict_on_batch(image), atol=1e-5)

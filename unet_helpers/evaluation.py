@@ -1,0 +1,104 @@
+"""How good the masks are: one confusion matrix over a whole split, and what follows from it."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .labels import VOID, LabelMap
+from .prediction import predict_masks
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of N pictures; void pixels are left out everywhere.
+
+    labels: the K classes.
+    per_picture: (N, K, K) int64, each picture's confusion matrix in pixels: row = true class, column = predicted.
+    """
+
+    labels: LabelMap
+    per_picture: np.ndarray
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """(K, K) int64: the confusion matrix of all pictures together."""
+        return self.per_picture.sum(axis=0)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the pixels with the right class, 0..1."""
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+    @property
+    def iou(self) -> np.ndarray:
+        """(K,) intersection over union of each class, 0..1; NaN if it is neither in the truth nor predicted."""
+        return _iou(self.confusion)
+
+    @property
+    def miou(self) -> float:
+        """Mean of iou over the classes present, 0..1, as `keras.metrics.MeanIoU` has it."""
+        return float(np.nanmean(self.iou))
+
+    @property
+    def picture_miou(self) -> np.ndarray:
+        """(N,) mIoU of each picture alone, over the classes present in it: to sort pictures by, not to report."""
+        return np.array([np.nanmean(_iou(confusion)) for confusion in self.per_picture])
+
+    def baseline(self, class_id: int) -> "Scores":
+        """What always answering class_id would score on the same pictures: the score to beat."""
+        constant = np.zeros_like(self.per_picture)
+        constant[:, :, class_id] = self.per_picture.sum(axis=2)
+        return Scores(self.labels, constant)
+
+    def table(self) -> str:
+        """One line a class: its share of the true pixels and its IoU, the rarest class last."""
+        share = self.confusion.sum(axis=1) / self.confusion.sum()
+        lines = [f"{'class':<16}{'pixels %':>10}{'IoU':>8}"]
+        for k in np.argsort(-share):
+            iou = "absent" if np.isnan(self.iou[k]) else f"{self.iou[k]:.3f}"
+            lines.append(f"{self.labels.names[k]:<16}{100 * share[k]:>10.3f}{iou:>8}")
+        return "\n".join(lines)
+
+
+def _iou(confusion: np.ndarray) -> np.ndarray:
+    intersection = np.diag(confusion).astype(float)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
+    return np.divide(intersection, union, out=np.full(len(union), np.nan), where=union > 0)
+
+
+def confusion_matrices(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """(N, H, W) true ids (255 = void, left out) and predicted ids 0..K-1 -> (N, K, K) int64, a row for each true class.
+
+    Raises ValueError if the shapes differ or an id is out of range: a wrong id must not vanish from the scores.
+    """
+    if true.shape != predicted.shape:
+        raise ValueError(f"true and predicted masks differ in shape: {true.shape} and {predicted.shape}")
+    valid = true != VOID
+    for name, ids in (("true", true[valid]), ("predicted", predicted[valid])):
+        if ids.size and ids.max() >= n_classes:
+            raise ValueError(f"{name}: found class id {ids.max()}, expected 0..{n_classes - 1}")
+    picture = np.broadcast_to(np.arange(len(true)).reshape(-1, *[1] * (true.ndim - 1)), true.shape)[valid]
+    cell = (picture * n_classes + true[valid]) * n_classes + predicted[valid]
+    counts = np.bincount(cell, minlength=len(true) * n_classes**2)
+    return counts.reshape(len(true), n_classes, n_classes)
+
+
+def evaluate_model(
+    model: keras.Model, batches: tf.data.Dataset, labels: LabelMap, ego_mask: np.ndarray | None = None
+) -> Scores:
+    """Scores of a network on batches (images, masks) from `make_batches`, each picture at the size of its mask.
+
+    ego_mask: (H, W) bool, pixels to leave out of all scores (the camera's own car), at the size of the masks.
+    """
+    per_picture = []
+    for images, masks in batches:
+        true = masks.numpy()[..., 0]
+        predicted = predict_masks(model, images, true.shape[1:])
+        if ego_mask is not None:
+            true = np.where(ego_mask, VOID, true)
+        per_picture.append(confusion_matrices(true, predicted, labels.n_classes))
+    if not per_picture:
+        raise ValueError("batches: found none, expected at least one batch of pictures and masks")
+    return Scores(labels, np.concatenate(per_picture))

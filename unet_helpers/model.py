@@ -1,0 +1,120 @@
+"""The U-Net: two blocks and the loop that stacks them. Knows Keras only: no data set, no device."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+
+def _convolution(x, n_filters: int, normalization: str | None, padding: str):
+    """3x3 convolution -> (batch normalization) -> ReLU."""
+    # The bias is left out before a normalization: subtracting the mean would remove it again.
+    x = layers.Conv2D(
+        n_filters, 3, padding=padding, use_bias=normalization is None, kernel_initializer="he_normal"
+    )(x)
+    if normalization == "batch":
+        # The default momentum of 0.99 needs hundreds of steps to learn the means that are used after training.
+        x = layers.BatchNormalization(momentum=0.9)(x)
+    return layers.ReLU()(x)
+
+
+def conv_block(
+    inputs, n_filters: int = 32, dropout_prob: float = 0.0, max_pooling: bool = True, *,
+    normalization: str | None = "batch", padding: str = "same",
+):  # fmt: skip
+    """One level of the encoder: two 3x3 convolutions, then dropout and 2x2 max pooling where asked for.
+
+    inputs: (B, H, W, C) float tensor.
+    Returns (next_layer, skip_connection): next_layer is (B, H/2, W/2, n_filters) with max_pooling, else it is
+    skip_connection, (B, H, W, n_filters). padding="valid" makes both 4 pixels smaller first.
+    """
+    x = _convolution(inputs, n_filters, normalization, padding)
+    x = _convolution(x, n_filters, normalization, padding)
+    if dropout_prob > 0:
+        x = layers.Dropout(dropout_prob)(x)
+    # "same" pooling rounds an odd size up, so that no row of the picture is lost on the way down.
+    return (layers.MaxPooling2D(2, padding="same")(x) if max_pooling else x), x
+
+
+def _center_crop(x, height: int, width: int):
+    """Cut (B, H, W, C) to (B, height, width, C) around its centre."""
+    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+    bottom, right = x.shape[1] - height - top, x.shape[2] - width - left
+    return layers.Cropping2D(((top, bottom), (left, right)))(x) if top or bottom or left or right else x
+
+
+def upsampling_block(
+    expansive_input, contractive_input, n_filters: int = 32, *,
+    normalization: str | None = "batch", padding: str = "same", up_kernel_size: int = 3,
+):  # fmt: skip
+    """One level of the decoder: up-convolution, concatenation with the skip connection, two 3x3 convolutions.
+
+    expansive_input: (B, H, W, C), the level below. contractive_input: (B, 2H, 2W, n_filters), the skip connection of
+    this level; None leaves the concatenation out. The larger of the two is cropped to the smaller around its centre.
+    Returns (B, 2H, 2W, n_filters), 4 pixels smaller with padding="valid".
+    """
+    x = layers.Conv2DTranspose(n_filters, up_kernel_size, strides=2, padding="same")(expansive_input)
+    if contractive_input is not None:
+        height, width = (min(x.shape[i], contractive_input.shape[i]) for i in (1, 2))
+        x = layers.Concatenate()([_center_crop(x, height, width), _center_crop(contractive_input, height, width)])
+    x = _convolution(x, n_filters, normalization, padding)
+    return _convolution(x, n_filters, normalization, padding)
+
+
+def check_image_size(image_size: Sequence[int], depth: int = 4) -> tuple[int, int]:
+    """(height, width) as a tuple. Raises ValueError unless both are positive whole numbers divisible by 2**depth."""
+    step = 2**depth
+    if len(image_size) != 2 or not all(isinstance(side, int) and side > 0 for side in image_size):
+        raise ValueError(f"IMAGE_SIZE: expected (height, width), two positive whole numbers, found {image_size}")
+    if any(side % step for side in image_size):
+        fits = tuple(-(-side // step) * step for side in image_size)
+        raise ValueError(f"IMAGE_SIZE: height and width must be divisible by {step}, found {image_size}; try {fits}")
+    return tuple(image_size)
+
+
+def unet_model(
+    input_size: tuple[int, int, int] = (96, 128, 3), n_filters: int = 32, n_classes: int = 23, *,
+    depth: int = 4, dropout_prob: float = 0.3, normalization: str | None = "batch", padding: str = "same",
+    up_kernel_size: int = 3, last_conv: bool = True, skip_connections: bool = True, half_resolution: bool = False,
+) -> keras.Model:  # fmt: skip
+    """U-Net (Ronneberger, Fischer and Brox 2015, https://arxiv.org/abs/1505.04597) for pictures of one size.
+
+    Takes (B, H, W, C) with values 0..255 (rescaled to -1..1 inside) and answers logits (B, H, W, n_classes) float32.
+    The defaults and normalization=None are the network of the DeepLearning.AI assignment; padding="valid",
+    up_kernel_size=2, last_conv=False and dropout_prob=0 that of the paper, whose answer is smaller than its input.
+
+    n_filters: filters of the first level; each of the depth levels below has twice as many.
+    dropout_prob: share of the values dropped in the two deepest levels of the encoder while training.
+    normalization: "batch" or None.
+    skip_connections: False leaves them out, to show what they are for.
+    half_resolution: the first convolution has stride 2 and the logits are enlarged bilinearly: a picture with four
+        times the pixels for the same work.
+    Raises ValueError if a side is not divisible by 2**depth (padding="same") or normalization is unknown.
+    """
+    height, width = check_image_size(input_size[:2], depth if padding == "same" else 0)
+    if normalization not in ("batch", None):
+        raise ValueError(f'normalization: expected "batch" or None, found {normalization!r}')
+    block = {"normalization": normalization, "padding": padding}
+
+    inputs = keras.Input(input_size)
+    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    if half_resolution:
+        x = layers.Conv2D(n_filters, 3, strides=2, padding="same", kernel_initializer="he_normal")(x)
+        x = layers.ReLU()(x)
+    skips = []
+    for level in range(depth + 1):
+        x, skip = conv_block(
+            x, n_filters * 2**level, dropout_prob if level >= depth - 1 else 0, max_pooling=level < depth, **block
+        )
+        skips.append(skip if skip_connections else None)
+    for level in reversed(range(depth)):
+        x = upsampling_block(x, skips[level], n_filters * 2**level, up_kernel_size=up_kernel_size, **block)
+    if last_conv:
+        x = _convolution(x, n_filters, None, padding)
+    # float32 whatever the precision of the rest: half precision is too coarse for a softmax over many classes.
+    logits = layers.Conv2D(n_classes, 1, dtype="float32", name="logits")(x)
+    if half_resolution:
+        logits = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(logits)
+    if padding == "same":
+        logits = _center_crop(logits, height, width)
+    return keras.Model(inputs, logits, name="unet")

@@ -1,0 +1,134 @@
+"""From pairs of files to batches for the network: decode, resize, cache, augment, prefetch - all in tf.data."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .labels import VOID, LabelMap, Pair
+
+CACHE_BYTES = 2 * 1024**3  # decoded pictures up to this size stay in memory, more go to a temporary file
+
+_cache_folders = []  # kept until the process ends: a dataset reads its cache file for as long as it lives
+
+
+def decode_image(path) -> tf.Tensor:
+    """Picture file (PNG, JPEG, BMP) -> (H, W, 3) uint8."""
+    return tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+
+
+def decode_mask(path, labels: LabelMap) -> tf.Tensor:
+    """Mask PNG with ids in its one channel or its red channel -> (H, W, 1) uint8 class ids 0..K-1 or 255 = void."""
+    values = tf.io.decode_png(tf.io.read_file(path), channels=3)[..., :1]
+    return tf.gather(tf.constant(labels.value_to_id), tf.cast(values, tf.int32))
+
+
+def resize_image(image, size: tuple[int, int]) -> tf.Tensor:
+    """(..., H, W, 3) uint8 -> (..., *size, 3) uint8, bilinear; antialias averages pixels where it shrinks."""
+    resized = tf.image.resize(image, size, method="bilinear", antialias=True)
+    return tf.cast(tf.round(resized), tf.uint8)
+
+
+def resize_mask(mask, size: tuple[int, int]) -> tf.Tensor:
+    """(..., H, W, 1) ids -> (..., *size, 1) ids. Nearest neighbour: a mean of two ids would be a third class."""
+    return tf.image.resize(mask, size, method="nearest")
+
+
+def augmentation(
+    zoom: tuple[float, float] = (0.9, 1.4), stretch: float = 1.15, light: float = 0.2, seed: int | None = None
+):
+    """Random changes for a batch, the same for a picture and its mask; fresh ones each time.
+
+    zoom: range of the enlargement; below 1 the picture shrinks and its surroundings are void.
+    stretch: largest change of the ratio of width to height.
+    light: largest share by which brightness and contrast change; the mask keeps its ids.
+    Returns a function (images (B, H, W, 3) uint8, masks (B, H, W, 1) uint8) -> (float32 0..255, uint8).
+    """
+    flip = keras.layers.RandomFlip("horizontal", seed=seed)
+    lights = [
+        keras.layers.RandomContrast(light, value_range=(0, 255), seed=seed),
+        keras.layers.RandomBrightness(light, value_range=(0, 255), seed=seed),
+    ]
+
+    def augment(images, masks):
+        flipped = flip({"images": tf.cast(images, tf.float32), "segmentation_masks": tf.cast(masks, tf.float32)})
+        images, masks = flipped["images"], flipped["segmentation_masks"]
+        # One op cuts a window out of each picture and enlarges it. keras.layers.RandomZoom would do the same, but
+        # before Keras 3.14 it resamples masks bilinearly and so invents classes.
+        batch, size = tf.shape(images)[0], images.shape[1:3]
+        scale = tf.exp(tf.random.uniform([batch, 1], *np.log(zoom), seed=seed))
+        ratio = tf.exp(tf.random.uniform([batch, 1], -np.log(stretch), np.log(stretch), seed=seed) / 2)
+        window = tf.concat([ratio, 1 / ratio], axis=1) / scale  # height, width as shares of the picture
+        corner = (1 - window) * tf.random.uniform([batch, 2], seed=seed)
+        boxes = tf.concat([corner, corner + window], axis=1)
+        images = tf.image.crop_and_resize(images, boxes, tf.range(batch), size, "bilinear", extrapolation_value=127.5)
+        masks = tf.image.crop_and_resize(masks, boxes, tf.range(batch), size, "nearest", extrapolation_value=VOID)
+        for layer in lights:
+            images = layer(images, training=True)
+        return images, tf.cast(masks, tf.uint8)
+
+    return augment
+
+
+def make_batches(
+    pairs: Sequence[Pair], labels: LabelMap, image_size: tuple[int, int], batch_size: int, augment: bool = False, *,
+    mask_size: tuple[int, int] | None = None, class_weights: np.ndarray | None = None, seed: int | None = None,
+) -> tf.data.Dataset:  # fmt: skip
+    """Batches (images, masks) or, with class_weights, (images, masks, weights) that `model.fit` takes.
+
+    image_size: (height, width) of the network's input; mask_size: that of the masks, image_size if None.
+    augment: True shuffles anew in each epoch, changes pictures and masks at random, and leaves out a last batch that is
+        not full; False keeps the order and every picture.
+    class_weights: (K,) weight of a class's pixels in the loss; void weighs nothing.
+    Yields images (B, H, W, 3), uint8 or (augmented) float32, 0..255; masks (B, H, W, 1) uint8, ids 0..K-1, 255 = void;
+    weights (B, H, W, 1) float32.
+    """
+    if not pairs:
+        raise ValueError("pairs: found none, expected at least one picture with its mask")
+    mask_size = mask_size or image_size
+
+    def load(image_path, mask_path):
+        image = resize_image(decode_image(image_path), image_size)
+        mask = resize_mask(decode_mask(mask_path, labels), mask_size)
+        return tf.ensure_shape(image, (*image_size, 3)), tf.ensure_shape(mask, (*mask_size, 1))
+
+    batches = tf.data.Dataset.from_tensor_slices(([str(p.image) for p in pairs], [str(p.mask) for p in pairs]))
+    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    # Decoded and resized once, not once an epoch.
+    batches = batches.cache(_cache_file(len(pairs) * (3 * np.prod(image_size) + np.prod(mask_size))))
+    if augment:
+        batches = batches.shuffle(len(pairs), seed=seed)
+    batches = batches.batch(batch_size, drop_remainder=augment and len(pairs) >= batch_size)
+    if augment:
+        batches = batches.map(augmentation(seed=seed))
+    if class_weights is not None:
+        weight_of_id = np.zeros(256, np.float32)
+        weight_of_id[: labels.n_classes] = class_weights
+        batches = batches.map(lambda images, masks: (images, masks, tf.gather(weight_of_id, tf.cast(masks, tf.int32))))
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _cache_file(n_bytes: int) -> str:
+    """Name for `Dataset.cache`: "" (memory) where n_bytes fit, else a new file that goes when the process ends."""
+    if n_bytes <= CACHE_BYTES:
+        return ""
+    _cache_folders.append(tempfile.TemporaryDirectory(prefix="unet_cache_", ignore_cleanup_errors=True))
+    return f"{_cache_folders[-1].name}/cache"
+
+
+def images_per_second(batches: tf.data.Dataset, step=None, max_batches: int = 20) -> float:
+    """How many pictures a second the pipeline delivers, or that step(*batch) takes in, warmed up by one batch."""
+    iterator = iter(batches.repeat())
+    n_images = 0
+    for number in range(max_batches + 1):
+        batch = next(iterator)
+        if step:
+            step(*batch)
+        if number == 0:  # the first batch fills the cache and traces the graph
+            started = time.perf_counter()
+        else:
+            n_images += len(batch[0])
+    return n_images / (time.perf_counter() - started)
