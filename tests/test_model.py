@@ -65,10 +65,12 @@ def test_pictures_are_rescaled_once_inside():
 
 
 @pytest.mark.parametrize("size", [(32, 48), (48, 80)])
-def test_half_resolution_answers_at_the_pictures_size(size):
+def test_half_resolution_answers_at_half_the_pictures_size(size):
     """48/2 is not divisible by 16: the decoder must crop what pooling has rounded up."""
     model = unet_model((*size, 3), 2, 3, half_resolution=True)
-    assert model.output_shape == (None, *size, 3)
+    assert model.output_shape == (None, size[0] // 2, size[1] // 2, 3)
+    full = unet_model((32, 48, 2), 2, 3)
+    assert model.count_params() == full.count_params() + (9 * 3 + 1) * 2
 
 
 def test_logits_stay_float32_under_mixed_precision():

@@ -78,6 +78,12 @@ def test_augmentation_differs_from_epoch_to_epoch_and_keeps_the_range(pairs, lab
     assert float(tf.reduce_max(first)) <= 255
 
 
+def test_masks_may_be_smaller_than_pictures(pairs, labels):
+    for augment in (False, True):
+        images, masks = next(iter(make_batches(pairs, labels, (32, 48), 2, augment, mask_size=(16, 24))))
+        assert (images.shape[1:3], masks.shape[1:3]) == ((32, 48), (16, 24))
+
+
 def test_what_zooming_out_uncovers_is_void():
     image, mask = np.full((1, 16, 16, 3), 255, np.uint8), np.ones((1, 16, 16, 1), np.uint8)
     images, masks = augmentation(zoom=(0.5, 0.5000001), stretch=1.0000001, light=0.0)(image, mask)

@@ -46,6 +46,10 @@ def test_no_mask_is_interpolated(labels, picture, mask):
     assert {axes.get_images()[0].get_interpolation() for axes in figure.axes} == {"none"}
 
 
+def test_small_masks_are_enlarged_without_new_ids():
+    assert plots.enlarge(np.uint8([[0, 2]]), (2, 4)).tolist() == [[0, 0, 2, 2]] * 2
+
+
 def test_errors_are_black_and_void_is_never_wrong(labels, picture, mask):
     predicted = mask.copy()
     predicted[0, 0], predicted[3] = 2, 0

@@ -87,11 +87,11 @@ def unet_model(
     dropout_prob: share of the values dropped in the two deepest levels of the encoder while training.
     normalization: "batch" or None.
     skip_connections: False leaves them out, to show what they are for.
-    half_resolution: the first convolution has stride 2 and the logits are enlarged bilinearly: a picture with four
-        times the pixels for the same work.
+    half_resolution: a first convolution with stride 2, so that all else works on a quarter of the pixels; the logits
+        then have half the picture's height and width.
     Raises ValueError if a side is not divisible by 2**depth (padding="same") or normalization is unknown.
     """
-    height, width = check_image_size(input_size[:2], depth if padding == "same" else 0)
+    check_image_size(input_size[:2], depth if padding == "same" else 0)
     if normalization not in ("batch", None):
         raise ValueError(f'normalization: expected "batch" or None, found {normalization!r}')
     block = {"normalization": normalization, "padding": padding}
@@ -113,8 +113,4 @@ def unet_model(
         x = _convolution(x, n_filters, None, padding)
     # float32 whatever the precision of the rest: half precision is too coarse for a softmax over many classes.
     logits = layers.Conv2D(n_classes, 1, dtype="float32", name="logits")(x)
-    if half_resolution:
-        logits = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32")(logits)
-    if padding == "same":
-        logits = _center_crop(logits, height, width)
     return keras.Model(inputs, logits, name="unet")

@@ -38,7 +38,7 @@ def resize_mask(mask, size: tuple[int, int]) -> tf.Tensor:
 
 
 def augmentation(
-    zoom: tuple[float, float] = (0.9, 1.4), stretch: float = 1.15, light: float = 0.2, seed: int | None = None
+    zoom: tuple[float, float] = (0.9, 1.3), stretch: float = 1.05, light: float = 0.2, seed: int | None = None
 ):
     """Random changes for a batch, the same for a picture and its mask; fresh ones each time.
 
@@ -58,14 +58,18 @@ def augmentation(
         images, masks = flipped["images"], flipped["segmentation_masks"]
         # One op cuts a window out of each picture and enlarges it. keras.layers.RandomZoom would do the same, but
         # before Keras 3.14 it resamples masks bilinearly and so invents classes.
-        batch, size = tf.shape(images)[0], images.shape[1:3]
+        batch = tf.shape(images)[0]
         scale = tf.exp(tf.random.uniform([batch, 1], *np.log(zoom), seed=seed))
         ratio = tf.exp(tf.random.uniform([batch, 1], -np.log(stretch), np.log(stretch), seed=seed) / 2)
         window = tf.concat([ratio, 1 / ratio], axis=1) / scale  # height, width as shares of the picture
         corner = (1 - window) * tf.random.uniform([batch, 2], seed=seed)
         boxes = tf.concat([corner, corner + window], axis=1)
-        images = tf.image.crop_and_resize(images, boxes, tf.range(batch), size, "bilinear", extrapolation_value=127.5)
-        masks = tf.image.crop_and_resize(masks, boxes, tf.range(batch), size, "nearest", extrapolation_value=VOID)
+        images = tf.image.crop_and_resize(
+            images, boxes, tf.range(batch), images.shape[1:3], "bilinear", extrapolation_value=127.5
+        )
+        masks = tf.image.crop_and_resize(
+            masks, boxes, tf.range(batch), masks.shape[1:3], "nearest", extrapolation_value=VOID
+        )
         for layer in lights:
             images = layer(images, training=True)
         return images, tf.cast(masks, tf.uint8)

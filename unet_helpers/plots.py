@@ -75,9 +75,19 @@ def _legend(figure, labels: LabelMap, classes: Sequence[int], void: bool) -> Non
 
 
 def show_pairs(images, masks, labels: LabelMap, row_titles: Sequence[str] = ()):
-    """Rows of picture, mask and the mask laid over the picture: an edge that does not fit is seen at once."""
+    """Rows of picture, mask and the mask laid over the picture: an edge that does not fit is seen at once.
+
+    A mask that is smaller than its picture is enlarged by nearest neighbour.
+    """
+    masks = [enlarge(mask, image.shape[:2]) for image, mask in zip(images, masks, strict=True)]
     overlays = [np.asarray(i) // 2 + colorize(m, labels) // 2 for i, m in zip(images, masks, strict=True)]
     return show_columns({"image": images, "mask": masks, "mask over image": overlays}, labels, row_titles)
+
+
+def enlarge(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) ids -> (*size) ids by nearest neighbour."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size, mask.shape, strict=True))
+    return mask[rows[:, None], columns]
 
 
 def show_predictions(images, true, predicted, labels: LabelMap, row_titles: Sequence[str] = ()):

@@ -12,8 +12,9 @@ import numpy as np
 CLASSES = ["none", "building", "fence", "other", "pedestrian", "pole", "line", "road", "sidewalk",
            "vegetation", "vehicle", "wall", "sign"]
 (NONE, BUILDING, _, _, _, _, LINE, ROAD, SIDEWALK, PLANT, VEHICLE, _, SIGN) = range(13)
-SURFACES = ["plain", "facade", "roof", "brick", "paint", "glass", "tyre", "leaves", "bars", "plate"]
-PLAIN, FACADE, ROOF, BRICK, PAINT, GLASS, TYRE, LEAVES, BARS, PLATE = range(10)
+SURFACES = ["plain", "facade", "roof", "brick", "paint", "glass", "tyre", "leaves", "twigs", "bars",
+            "plate"]
+PLAIN, FACADE, ROOF, BRICK, PAINT, GLASS, TYRE, LEAVES, TWIGS, BARS, PLATE = range(11)
 SHAPES = ["box", "cylinder", "ellipsoid"]
 BOX, CYLINDER, ELLIPSOID = range(3)
 SOLID = np.dtype([("label", "u1"), ("look", "u1"), ("shape", "u1"), ("phase", "f4"),
@@ -89,15 +90,16 @@ def _is_hole(look, phase, size, p, thick, pixel):
     """True where one sees through: between leaves, between bars, beside a sign's plate. (M,)"""
     u, v, w = p * size
     ragged = .5 * noise(u + w + 40 * phase, v + w / 2, .09) + .5 * noise(u + 7 * w, v, .1, DICE)
-    leaves = ragged > .25 + .4 * thick / size.min(0)
+    thick = thick / size.min(0)
+    leaves = ragged > np.where(look == TWIGS, .3 + .12 * thick, .25 + .4 * thick)
     gap = np.where(phase < .5, .17, .12)  # far bars melt into one
-    bars = ((w / gap % 1 > np.where(phase < .5, .55, .35)) & (gap > 1.5 * pixel)
+    bars = ((w / gap % 1 > np.select([phase < .3, phase < .5], [.88, .55], .35)) & (gap > 1.5 * pixel)
             & (np.abs(np.abs(v) - size[1] * .8) > .05) & (np.abs(w) % 2.2 > .1))
     a, b = np.abs(p[0]), p[1]
     reach = np.select([phase < .35, phase < .55, phase < .7], [  # round, triangle, octagon, square
         np.hypot(a, b), a + (b + 1) / 2, np.maximum(np.maximum(a, abs(b)), (a + abs(b)) / 1.4)], a)
     plate = (reach > 1) & (size[2] < .1)
-    return np.select([look == LEAVES, look == BARS], [leaves, bars], plate)
+    return np.select([look <= TWIGS, look == BARS], [leaves, bars], plate)
 
 
 def trace(solids, corners, shape, origin, rays, spread: float):
@@ -222,7 +224,7 @@ def surface_at(st, solids, p, normal, face, pixel):
     along, high = np.where(side, w, u), np.where(upright, v + geometry[1], w)
     colour = solids["colour"].T * (.75 + .5 * noise(along + 90 * phase, high, .08))
     gloss, glow = np.zeros((2, len(look)), "f4")
-    k = np.flatnonzero(look == LEAVES)
+    k = np.flatnonzero((look == LEAVES) | (look == TWIGS))
     leaf = .5 * noise(along + w + 50 * phase, high + w, .06) + .5 * noise(u + w, v - w, .12, DICE)
     colour[:, k] *= (.2 + 1.7 * leaf * (.8 + .3 * p[1]))[k]
     k = np.flatnonzero((look == BRICK) | (look == FACADE) & (phase > .5) | (look == ROOF))
@@ -275,7 +277,7 @@ def sky_at(st, rays, drift: float):
     colour = colour + cover * (white - colour)
     near = st.to_sun @ rays / np.sqrt((rays**2).sum(0) * (st.to_sun**2).sum())
     colour += st.sun[:, None] * (.35 * np.maximum(near, 0) ** 30 + 2 * (near > .9995))
-    trees = .02 + .07 * noise(angle, st.step * 9, .003)
+    trees = .02 + st.woods * noise(angle, st.step * 9, .003)
     block = noise(angle, st.step * 9, .045, DICE)
     roofs = np.where(block < .4, .03 + .25 * block, 0)
     label = np.select([rise < trees, rise < roofs], [PLANT, BUILDING], NONE)

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from .raycast import (
+    CLASSES,
     DICE,
     PAINT,
     VEHICLE,
@@ -36,6 +37,8 @@ from .raycast import (
 from .street import DRIVES, Street, get_street
 
 VERSION = 1  # raise it when the drawing changes
+DRAW_DISTANCE = 45  # metres: beyond it small things would be a pixel or two: left out
+SMALL = [CLASSES.index(name) for name in ("other", "pedestrian", "sign")]
 
 
 def _develop(st: Street, picture, above, rng):
@@ -115,7 +118,8 @@ def render_frame(drive: str, frame: int, *, seed: int = 0, size: tuple[int, int]
 
     x, y, z = corners_of(solids) - eye[:, None]
     deep, wide = x * sin + z * cos, x * cos - z * sin
-    seen = (deep.max(0) > .5) & (deep.min(0) < min(95, 3.5 * st.sight))
+    far = np.where(np.isin(solids["label"], SMALL), DRAW_DISTANCE, 95)
+    seen = (deep.max(0) > .5) & (deep.min(0) < np.minimum(far, 3.5 * st.sight))
     solids, wide, y, deep = solids[seen], wide[:, seen], y[:, seen], np.maximum(deep[:, seen], .3)
     thin = np.clip(.5 * deep.min(0) / focal, 0, .1)[:, None]  # far posts still fill a pixel
     solids["geometry"][:, 3:6] = np.maximum(solids["geometry"][:, 3:6], thin)

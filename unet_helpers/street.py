@@ -39,7 +39,7 @@ TINTS = {name: np.square(colours) for name, colours in {  # one is drawn for eac
               (.5, .4, .34), (.62, .68, .7), (.75, .55, .4)],
     "tile": [(.4, .28, .24), (.3, .3, .32), (.5, .3, .22), (.35, .3, .27)],
     "leaf": [(.27, .35, .16), (.33, .38, .18), (.24, .31, .17), (.4, .38, .18)],
-    "bark": [(.32, .27, .22), (.25, .23, .21)], "skin": [(.67, .53, .45), (.4, .28, .2)],
+    "bark": [(.32, .27, .22), (.25, .23, .21), (.47, .4, .32)], "skin": [(.67, .53, .45), (.4, .28, .2)],
     "cloth": [(.1, .1, .12), (.3, .3, .35), (.6, .15, .15), (.2, .25, .45), (.75, .72, .68)],
     "metal": [(.2, .2, .2), (.35, .36, .36), (.55, .56, .55)], "dark": [(.1, .1, .1)],
     "bars": [(.15, .16, .15), (.4, .3, .2), (.75, .75, .72)], "white": [(.85, .85, .85)],
@@ -107,6 +107,11 @@ tree    vegetation leaves ellipsoid leaf    0    4.9  0     1.7  1.5  1.7   0   
 tree    vegetation leaves ellipsoid leaf   .9    4.3  .6    1.2  1.1  1.3   0   0    1
 tree    vegetation leaves ellipsoid leaf  -.8    4.5 -.8    1.3  1.2  1.2   0   0    1
 tree    vegetation leaves ellipsoid leaf  -.3    5.9  .5    1.1  1.1  1.1   0   0    1
+bare    vegetation plain  cylinder  bark    0    2.4  0     .17  2.4  .17   0   0    1
+bare    vegetation plain  cylinder  bark    .4   5.2  .3    .07  1.9  .07   0   0    1
+bare    vegetation twigs  ellipsoid bark    0    5.6  0     2.2  2.6  2.2   0   0    1
+bare    vegetation twigs  ellipsoid bark   1.0   4.6  .8    1.5  1.6  1.6   0   0    1
+bare    vegetation twigs  ellipsoid bark   -.9   4.8 -.9    1.6  1.7  1.5   0   0    1
 birch   vegetation plain  cylinder  metal   0    2    0     .09  2    .09   0   0    1
 birch   vegetation leaves ellipsoid leaf    0    4.6  0     1.1  2.2  1.1   0   0    1
 birch   vegetation leaves ellipsoid leaf   .4    3.7  .2    1    1.3  1     0   0    1
@@ -154,6 +159,8 @@ class Street:
         self.block, self.corner, self.mouth = rng.uniform((70, 20, 3), (110, 70, 4.5))
         self.side = rng.choice([-1, 0, 1])  # on which side the side streets are; 0 = both
         self.marks, self.yellow, self.zebra, self.rim = rng.random(4)
+        self.winter, self.woods = rng.random() < .35, rng.choice([.07, .07, .2])
+        self.trees = ["bare", "bare", "tree"] if self.winter else ["tree", "tree", "birch"]
         self.asphalt = rng.uniform(.07, .2) * rng.uniform(.93, 1.07, 3)
         self.paving = rng.uniform(.18, .42) * np.array([1.05, 1, .93]) ** rng.uniform(-1, 1.5)
         self.grass = np.array([.10, .15, .04]) * rng.uniform(.6, 1.4) * rng.uniform(.8, 1.2, 3)
@@ -216,7 +223,7 @@ class Street:
                 elif self.is_open(side, z, 2) and odds < .42:
                     self.place("sign", side, kerb, z, rng.uniform(.75, 1.2, 3) * (1, 1.1, 1))
                 elif self.is_open(side, z, 3) and odds < (.75 if kind == "A" else .55):
-                    self.place(rng.choice(["tree", "birch"]), side, kerb, z)
+                    self.place(rng.choice(self.trees), side, kerb, z)
                 if rng.random() < .14:
                     turn = rng.choice([0, np.pi]) + rng.normal(0, .3)
                     self.place("person", side, self.edge - rng.uniform(.4, 2), z + 2, turn=turn)
@@ -251,9 +258,9 @@ class Street:
             self.place(model, side, self.edge + front + deep, z,
                        (deep, rng.uniform(7, 14) if flats else high, long - (0 if town else 1.5)))
         for _ in range(0 if town and built else rng.integers(1, 4)):
-            model, back = rng.choice(["tree", "tree", "birch", "fir", "bush"]), rng.uniform(1.5, 4)
+            model, back = rng.choice([*self.trees, "fir", "bush"]), rng.uniform(1.5, 4)
             self.place(model, side, self.edge + back, z + rng.uniform(-long, long),
-                       np.full(3, rng.uniform(.7, 1.3)))
+                       np.full(3, rng.uniform(.7, 1.4) * rng.choice([1, 1, 1.4])))
 
     def traffic(self, frame: int, rng: np.random.Generator) -> np.ndarray:
         """What moves: cars ahead and oncoming, somebody who crosses the road. (N,) SOLID."""
