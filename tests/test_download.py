@@ -1,0 +1,625 @@
+"""The real kaggle client against a server on 127.0.0.1 that sends, breaks off, stalls, lies and refuses."""
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import types
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kaggle_server import SIGNATURE, KaggleServer, make_zip
+
+from unet_helpers import download, kaggle_client, unpack
+from unet_helpers.download import DownloadError, download_dataset
+
+MIB = 1 << 20
+SLUG = "someone/road-scenes"
+BULK = np.random.default_rng(0).bytes(4 * MIB)
+FILES = {"a/one.bin": BULK[:MIB], "a/two.bin": BULK[MIB:], "b/three.txt": b"three"}
+ZIP = make_zip(FILES)
+TOKEN = "KGAT_TopSecretToken"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home without credentials, from which only 127.0.0.1 can be reached."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in [name for name in os.environ if name.startswith("KAGGLE_") or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name in kaggle_client.SECRETS:  # what a test's Colab secrets set is taken back
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr(download, "KAGGLE_INPUT", tmp_path / "no_kaggle_input")
+    return home
+
+
+@pytest.fixture
+def server(home, monkeypatch):
+    import kagglesdk.kaggle_env as kaggle_env
+
+    with KaggleServer(ZIP) as server:
+        monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.url)
+        monkeypatch.setattr(kaggle_client, "TIMEOUT", (2, 0.25))
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits between its retries
+        yield server
+
+
+@pytest.fixture
+def dest(tmp_path):
+    return tmp_path / "data" / "roads"
+
+
+def on_disk(folder: Path) -> dict[str, bytes]:
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert files.pop(download.MARKER) == SLUG.encode()
+    return files
+
+
+def assert_whole(dest: Path, files=FILES):
+    assert on_disk(dest) == files
+    assert [path.name for path in dest.parent.iterdir()] == [dest.name]  # no zip, no staging
+
+
+def assert_untouched(dest: Path):
+    assert not dest.exists()
+    assert not dest.with_name("roads.partial").exists()
+
+
+def staged_zip(dest: Path) -> Path:
+    return dest.with_name("roads.partial") / "road-scenes.zip"
+
+
+# --- success ---
+
+
+def test_a_download_is_whole_and_never_repeated(server, dest, capfd):
+    assert download_dataset(dest, SLUG) == dest
+    assert_whole(dest)
+    shown = capfd.readouterr()
+    assert "someone/road-scenes: 4.2 MB to download; " in shown.out
+    assert " are free on the disk of " in shown.out
+    assert "3 files, 4.2 MB to unpack" in shown.out
+    assert "B/s]" in shown.err  # the progress bar, with size and speed
+    assert "4.00M" in shown.err
+    n_requests = len(server.requests)
+    assert download_dataset(dest, SLUG) == dest
+    assert len(server.requests) == n_requests
+    server.content = make_zip({"new.txt": b"new"})
+    assert download_dataset(dest, SLUG, force=True) == dest
+    assert_whole(dest, {"new.txt": b"new"})
+
+
+def test_the_clients_own_habits_are_kept_from_the_user(server, dest):
+    """Its import prints a help page, closes sys.stdin and exits, where there are no credentials."""
+    result = run_child(server, f"{CALL}\nprint('stdin is closed:', sys.stdin.closed)", dest)
+    assert result.returncode == 0, result.stderr
+    assert "stdin is closed: False" in result.stdout
+    assert "Authentication" not in result.stdout + result.stderr
+    assert_whole(dest)
+
+
+def test_no_credentials_means_an_anonymous_request(server, dest):
+    download_dataset(dest, SLUG)
+    assert not any("Authorization" in headers for _, _, headers in server.requests)
+
+
+def test_credentials_are_used_from_environment_and_home(server, home, dest, monkeypatch):
+    (home / ".kaggle").mkdir()
+    (home / ".kaggle" / "kaggle.json").write_text('{"username": "someone", "key": "abc"}')
+    (home / ".kaggle" / "kaggle.json").chmod(0o600)
+    download_dataset(dest, SLUG)
+    assert server.requests[-2][2]["Authorization"].startswith("Basic ")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+    download_dataset(dest, SLUG, force=True)
+    assert server.requests[-2][2]["Authorization"] == f"Bearer {TOKEN}"
+    assert "Authorization" not in server.requests[-1][2]  # the storage's own address needs none
+
+
+def test_each_colab_secret_is_read_on_its_own(server, dest, monkeypatch):
+    asked = []
+
+    def get(name):
+        asked.append(name)
+        if name != "KAGGLE_KEY":
+            raise RuntimeError("SecretNotFoundError")
+        return "abc"
+
+    fake = types.ModuleType("google.colab.userdata")
+    fake.get = get
+    for name in ("google", "google.colab"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "google.colab.userdata", fake)
+    download_dataset(dest, SLUG)
+    assert asked == ["KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"]
+    assert os.environ["KAGGLE_KEY"] == "abc"
+    fake.get = {"KAGGLE_API_TOKEN": TOKEN}.__getitem__
+    download_dataset(dest, SLUG, force=True)
+    assert server.requests[-2][2]["Authorization"] == f"Bearer {TOKEN}"
+
+
+def test_data_attached_to_a_kaggle_notebook_is_used_where_it_lies(server, dest, tmp_path, monkeypatch):
+    attached = tmp_path / "input" / "datasets" / "someone" / "road-scenes"
+    (attached / "Deeper" / "train").mkdir(parents=True)
+    (tmp_path / "input" / "another").mkdir()
+    monkeypatch.setattr(download, "KAGGLE_INPUT", tmp_path / "input")
+    assert download_dataset(dest, SLUG) == attached
+    assert download_dataset(dest, SLUG, has_layout=lambda f: (f / "train").is_dir()) == attached / "Deeper"
+    assert server.requests == []
+    assert_untouched(dest)
+
+
+# --- refusals of the server ---
+
+
+@pytest.mark.parametrize(
+    ("status", "token", "message"),
+    [
+        (401, None, r"who you are, and there are no credentials here \(401\)\.\nMake an API token"),
+        (401, TOKEN, r"did not accept your credentials \(401\)\.\nMake a new API token"),
+        (403, TOKEN, r"does not let you have someone/road-scenes \(403\)\.\nLog in at https.*accept the terms"),
+        (404, None, r"knows no data set someone/road-scenes \(404\)"),
+        (429, None, r"Too many requests to Kaggle \(429\)\.\nWait some minutes"),
+        (500, None, r"Kaggle has a problem of its own \(500\)\.\nRun the cell again later"),
+        (503, None, r"Kaggle has a problem of its own \(503\)"),
+    ],
+)
+def test_each_status_says_what_to_do(server, dest, monkeypatch, status, token, message):
+    server.status = status
+    if token:
+        monkeypatch.setenv("KAGGLE_API_TOKEN", token)
+    with pytest.raises(DownloadError, match=f"{message}(.|\n)*Nothing was lost or changed") as caught:
+        download_dataset(dest, SLUG)
+    assert len(str(caught.value).splitlines()) == 3
+    assert_untouched(dest)
+
+
+def test_offline(server, dest, monkeypatch):
+    import kagglesdk.kaggle_env as kaggle_env
+
+    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match=r"The connection to Kaggle failed or stopped\.\nCheck the network"):
+        download_dataset(dest, SLUG)
+    assert_untouched(dest)
+
+
+def test_a_server_that_never_answers(home, dest, monkeypatch):
+    """Also while the client asks about its token, which it does without a timeout."""
+    import kagglesdk.kaggle_env as kaggle_env
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, address)
+        monkeypatch.setattr(kaggle_client, "TIMEOUT", (2, 0.25))
+        monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+        started, bound = time.perf_counter(), threading.Timer(6, silent.shutdown, [socket.SHUT_RDWR])
+        bound.start()
+        with pytest.raises(DownloadError, match="The connection to Kaggle failed or stopped"):
+            download_dataset(dest, SLUG)
+        bound.cancel()
+        assert time.perf_counter() - started < 5
+    assert_untouched(dest)
+
+
+# --- broken connections ---
+
+
+def test_a_connection_cut_half_way_is_resumed(server, dest):
+    server.steps = [("cut", 5 * MIB // 2)]
+    download_dataset(dest, SLUG)
+    assert_whole(dest)
+    assert server.requests[-1][2]["Range"] == f"bytes={2 * MIB}-"
+    assert len(server.sent) == 2
+    assert sum(server.sent) - len(ZIP) <= MIB  # bytes sent twice: not more than one piece
+
+
+def test_cut_for_good_and_run_again_later(server, dest):
+    server.steps = [("cut", 5 * MIB // 2)] + [("cut", 100)] * 5
+    with pytest.raises(DownloadError, match=r"run the cell again(.|\n)*Nothing was lost: 2\.1 MB are in .*partial"):
+        download_dataset(dest, SLUG)
+    assert not dest.exists()
+    assert staged_zip(dest).read_bytes() == ZIP[: 2 * MIB]
+    server.sent.clear()
+    download_dataset(dest, SLUG)
+    assert_whole(dest)
+    assert server.requests[-1][2]["Range"] == f"bytes={2 * MIB}-"
+
+
+@pytest.mark.parametrize("status", [503, 403])
+def test_an_error_page_in_the_middle_of_a_resume_does_not_get_into_the_zip(server, dest, status):
+    """503: Kaggle is busy. 403: the signed address is too old; the next run gets a fresh one."""
+    server.steps = [("cut", 3 * MIB)] + [("status", status)] * 5
+    with pytest.raises(DownloadError, match=r"(?s)The connection to Kaggle failed.*Nothing was lost: 3\.1 MB"):
+        download_dataset(dest, SLUG)
+    assert staged_zip(dest).read_bytes() == ZIP[: 3 * MIB]
+    server.steps = [("status", status)]
+    with contextlib.suppress(DownloadError):
+        download_dataset(dest, SLUG)
+    download_dataset(dest, SLUG)
+    assert_whole(dest)
+    # The client opens the whole zip, looks at its size and asks again for what is missing.
+    assert server.requests[-1][2]["Range"] == f"bytes={3 * MIB}-"
+    assert server.sent[-1] == len(ZIP) - 3 * MIB
+
+
+def test_a_stalled_body_times_out_and_is_resumed(server, dest):
+    server.steps = [("stall", 5 * MIB // 2)]
+    started = time.perf_counter()
+    download_dataset(dest, SLUG)
+    assert time.perf_counter() - started < 5
+    assert_whole(dest)
+    assert server.requests[-1][2]["Range"] == f"bytes={2 * MIB}-"
+
+
+def test_a_new_version_is_not_glued_to_an_old_half(server, dest):
+    server.steps = [("cut", 5 * MIB // 2)] + [("cut", 0)] * 5
+    with pytest.raises(DownloadError):
+        download_dataset(dest, SLUG)
+    new = {"a/new.bin": BULK[::-1]}
+    server.content, server.etag = make_zip(new), '"v2"'
+    download_dataset(dest, SLUG)
+    assert_whole(dest, new)
+
+
+# --- damaged archives ---
+
+
+def corrupt(content: bytes) -> bytes:
+    return content[: 2 * MIB] + bytes([content[2 * MIB] ^ 255]) + content[2 * MIB + 1 :]
+
+
+def test_a_damaged_zip_from_an_earlier_run_heals_itself(server, dest):
+    """As the client leaves it after an error page: the right size, never asked for again."""
+    staged_zip(dest).parent.mkdir(parents=True)
+    staged_zip(dest).write_bytes(corrupt(ZIP))
+    download_dataset(dest, SLUG)
+    assert_whole(dest)
+    assert len(server.sent) == 2  # the client looked at it and left it; then all of it came once
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (corrupt(ZIP), "a/two.bin: Bad CRC-32"),
+        (ZIP[: 3 * MIB], "road-scenes.zip: File is not a zip file"),
+        (b"<html>Please log in to this WLAN</html>", "road-scenes.zip: File is not a zip file"),
+    ],
+    ids=["corrupt", "truncated", "a web page"],
+)
+def test_a_zip_damaged_twice_is_an_error_and_leaves_nothing(server, dest, content, what):
+    server.content = content
+    with pytest.raises(DownloadError, match=rf"damaged twice: {what}.*\nTry again later(.|\n)*no folder was changed"):
+        download_dataset(dest, SLUG)
+    assert server.sent == [len(content)] * 2
+    assert_untouched(dest)
+
+
+def test_a_body_of_untold_length_that_breaks_off(server, dest):
+    server.announce_length = False
+    server.steps = [("cut", 3 * MIB)]
+    download_dataset(dest, SLUG)
+    assert_whole(dest)
+
+
+# --- killed at any moment ---
+
+CALL = "download.download_dataset(dest, slug)"
+
+
+def run_child(server, code, dest, wait=True):
+    """Another process that runs code; it ends by itself or is killed."""
+    code = f"""
+import os, shutil, signal, sys, zipfile
+from pathlib import Path
+import kagglesdk.kaggle_env as kaggle_env
+kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = {server.url!r}
+from unet_helpers import download
+dest, slug = Path({str(dest)!r}), {SLUG!r}
+download.KAGGLE_INPUT = Path("/nowhere")
+def die(*args, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+{code}"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], text=True, cwd=Path(__file__).parents[1],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    if not wait:
+        return child
+    out, err = child.communicate(timeout=30)
+    return subprocess.CompletedProcess([], child.returncode, out, err)
+
+
+def test_killed_in_the_middle_of_the_download(server, dest):
+    server.steps = [("stall", 5 * MIB // 2)]
+    child = run_child(server, CALL, dest, wait=False)
+    try:
+        pause, until = server.ended.wait, time.perf_counter() + 20
+        while time.perf_counter() < until:
+            if staged_zip(dest).is_file() and staged_zip(dest).stat().st_size >= 2 * MIB:
+                break
+            pause(0.02)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.communicate(timeout=10)
+    assert child.returncode == -signal.SIGKILL
+    assert not dest.exists()
+    server.sent.clear()
+    download_dataset(dest, SLUG)
+    assert_whole(dest)
+    assert server.requests[-1][2]["Range"] == f"bytes={2 * MIB}-"
+    assert server.sent[-1] == len(ZIP) - 2 * MIB
+
+
+@pytest.mark.parametrize(
+    "fatal",
+    [
+        "opened = zipfile.ZipFile.open\n"
+        "zipfile.ZipFile.open = lambda self, m, *a: die() if 'three' in str(m) else opened(self, m, *a)",
+        "Path.write_text = die",  # the marker
+        "download.os.replace = die",
+        "download.shutil.rmtree = lambda folder, **_: die() if folder.name == 'roads.partial' else None",
+    ],
+    ids=["in the middle of unpacking", "before the marker", "before it is put in place", "before the last cleaning"],
+)
+def test_killed_later(server, dest, fatal):
+    result = run_child(server, f"{fatal}\n{CALL}", dest)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    if dest.exists():
+        assert on_disk(dest) == FILES
+    server.sent.clear()
+    n_posts = len(server.requests)
+    download_dataset(dest, SLUG)
+    assert_whole(dest)
+    assert len(server.requests) - n_posts in (0, 2)
+    if dest.exists() and "replace" in fatal:
+        assert len(server.requests) == n_posts  # it was whole: nothing is asked for
+
+
+def test_killed_while_a_forced_download_replaces_the_old_one(server, dest):
+    download_dataset(dest, SLUG)
+    server.content = make_zip({"new.txt": b"new"})
+    code = "replace = os.replace\ndownload.os.replace = lambda a, b: die() if a.name == 'tree' else replace(a, b)"
+    result = run_child(server, f"{code}\ndownload.download_dataset(dest, slug, force=True)", dest)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    download_dataset(dest, SLUG)
+    assert_whole(dest, {"new.txt": b"new"})
+
+
+# --- the disk ---
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_disk_that_is_too_small_is_seen_before_anything_is_downloaded(server, dest, monkeypatch):
+    monkeypatch.setattr(unpack.shutil, "disk_usage", lambda _: Usage(0, 0, 3 * MIB))
+    with pytest.raises(DownloadError, match=r"4\.2 MB to download, but only 3\.1 MB are free(.|\n)*Make room"):
+        download_dataset(dest, SLUG)
+    assert_untouched(dest)
+
+
+def test_a_disk_that_would_get_nearly_full_is_asked_about(server, dest, monkeypatch):
+    monkeypatch.setattr(unpack.shutil, "disk_usage", lambda _: Usage(0, 0, 2 * 10**9))
+    with pytest.raises(DownloadError, match="stopped, because it would nearly fill the disk"):
+        download_dataset(dest, SLUG)  # nobody is there to answer
+    questions = []
+    monkeypatch.setattr("builtins.input", lambda text: questions.append(text) or "n")
+    with pytest.raises(DownloadError, match="stopped, because"):
+        download_dataset(dest, SLUG)
+    assert_untouched(dest)
+    monkeypatch.setattr("builtins.input", lambda text: "y")
+    download_dataset(dest, SLUG)
+    assert_whole(dest)
+    assert questions == ["It needs about 8.4 MB and would nearly fill the disk. Go on? [y/N] "]
+
+
+def test_the_disk_gets_full_while_unpacking(server, dest, monkeypatch):
+    copy = unpack.shutil.copyfileobj
+
+    def full(source, target, length):
+        copy(io.BytesIO(source.read(10)), target, length)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(unpack.shutil, "copyfileobj", full)
+    with pytest.raises(DownloadError, match=r"The disk of .*roads is full(.|\n)*Nothing was lost: 4\.2 MB"):
+        download_dataset(dest, SLUG)
+    assert not dest.exists()
+    assert [path.name for path in staged_zip(dest).parent.iterdir()] == ["road-scenes.zip"]
+    monkeypatch.undo()
+
+
+def test_the_disk_gets_full_while_downloading(server, dest, monkeypatch):
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(KaggleApi, "download_file", full)
+    with pytest.raises(DownloadError, match=r"The disk of .*roads is full"):
+        download_dataset(dest, SLUG)
+    assert_untouched(dest)
+
+
+def test_foreign_files_are_never_touched(server, dest):
+    dest.mkdir(parents=True)
+    download_dataset(dest, SLUG)  # an empty folder is nobody's
+    (dest / download.MARKER).write_text("someone/another-set")
+    before = sorted(dest.rglob("*"))
+    n_requests = len(server.requests)
+    for force in (False, True):
+        with pytest.raises(DownloadError, match=r"exists and was not made by this(.|\n)*Nothing in it was touched"):
+            download_dataset(dest, SLUG, force=force)
+    assert sorted(dest.rglob("*")) == before
+    assert len(server.requests) == n_requests
+
+
+# --- the user's own zip, and hostile ones ---
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_the_users_own_zip_needs_no_network(server, dest, tmp_path):
+    mine = write(tmp_path / "archive.zip", ZIP)
+    assert download_dataset(dest, SLUG, archive=mine) == dest
+    assert_whole(dest)
+    assert mine.read_bytes() == ZIP
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (corrupt(ZIP), r"archive\.zip is no zip that can be unpacked: a/two\.bin: Bad CRC-32"),
+        (ZIP[:MIB], r"archive\.zip is no zip that can be unpacked: archive\.zip: File is not a zip"),
+        (make_zip({"holiday.jpg": b"beach"}), "does not hold the folders that someone/road-scenes is known for"),
+        (None, r"archive: there is no file .*archive\.zip"),
+    ],
+    ids=["corrupt", "truncated", "another zip", "no file"],
+)
+def test_a_wrong_zip_of_the_users_is_named_and_kept(server, dest, tmp_path, content, message):
+    mine = tmp_path / "archive.zip"
+    if content:
+        write(mine, content)
+    with pytest.raises(DownloadError, match=message):
+        download_dataset(dest, SLUG, archive=mine, has_layout=lambda folder: (folder / "one.bin").is_file())
+    assert content is None or mine.read_bytes() == content
+    assert_untouched(dest)
+
+
+def special(name: str, mode: int) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name)
+    member.create_system, member.external_attr = 3, mode << 16
+    return member
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../out.txt", "a/../../out.txt", "/out.txt", "C:/out.txt", "..\\out.txt", "\\\\host\\out.txt", "a/b\nc.txt"],
+)
+def test_members_that_point_outside(server, dest, tmp_path, name):
+    before = sorted(tmp_path.rglob("*"))
+    server.content = make_zip({"good.txt": b"good", name: b"bad"})
+    with pytest.raises(DownloadError) as caught:
+        download_dataset(dest, SLUG)
+    assert repr(name) in str(caught.value)
+    new = set(tmp_path.rglob("*")) - set(before)
+    assert {path.name for path in new if path.is_file()} <= {"road-scenes.zip"}
+    assert not dest.exists()
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_members_that_are_no_files(server, dest, kind):
+    server.content = make_zip({"good.txt": b"good", special("link", kind | 0o777): b"/etc"})
+    with pytest.raises(DownloadError, match="'link' is a link or a device"):
+        download_dataset(dest, SLUG)
+    assert not dest.exists()
+
+
+@pytest.mark.parametrize("twin", ["A/One.bin", "a/./one.bin", "a\\one.bin"])
+def test_names_that_are_one_file_elsewhere(server, dest, twin):
+    server.content = make_zip({"a/one.bin": b"1", twin: b"2"})
+    with pytest.raises(DownloadError) as caught:
+        download_dataset(dest, SLUG)
+    assert f"{twin!r} and 'a/one.bin' are one file where upper and lower case are the same" in str(caught.value)
+    assert not dest.exists()
+
+
+def test_a_zip_bomb_and_a_million_members(server, dest, monkeypatch):
+    server.content = make_zip({"zeros.bin": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(unpack.shutil, "disk_usage", lambda _: Usage(0, 0, 60 * MIB))
+    monkeypatch.setattr(unpack, "RESERVE", 0)
+    with pytest.raises(DownloadError, match=r"1 files, 67\.1 MB to unpack, but only 62\.9 MB are free"):
+        download_dataset(dest, SLUG)
+    assert not dest.exists()
+    monkeypatch.setattr(unpack, "MAX_MEMBERS", 9)
+    server.content, server.etag = make_zip({f"{n}.txt": b"" for n in range(10)}), '"v2"'
+    with pytest.raises(DownloadError, match="it has 10 members, more than 9"):
+        download_dataset(dest, SLUG, force=True)
+    assert not dest.exists()
+
+
+def test_a_bomb_that_lies_about_its_size(server, dest):
+    """Declared: 1,000 bytes; packed: 8 MiB. Not a byte more than declared is written."""
+    content = make_zip({"zeros.bin": bytes(8 * MIB)}, zipfile.ZIP_DEFLATED)
+    server.content = content.replace((8 * MIB).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    assert server.content != content
+    largest, opened = [], zipfile.ZipExtFile.read
+
+    def read(self, n=-1):
+        data = opened(self, n)
+        largest.append(len(data))
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zipfile.ZipExtFile, "read", read)
+        with pytest.raises(DownloadError, match="damaged twice: zeros.bin: Bad CRC-32"):
+            download_dataset(dest, SLUG)
+    assert max(largest, default=0) <= 1000
+    assert_untouched(dest)
+
+
+# --- what the user sees ---
+
+
+@pytest.mark.parametrize("how", ["success", "401", "503", "cut for good"])
+def test_no_credential_is_shown_or_written(server, dest, tmp_path, monkeypatch, capfd, how):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
+    monkeypatch.setenv("KAGGLE_KEY", "TopSecretKey")
+    server.status = int(how) if how.isdigit() else 302
+    if how == "cut for good":
+        server.steps = [("cut", 2 * MIB)]
+        monkeypatch.setattr(time, "sleep", lambda _: server.go_offline())  # now the client's errors quote the address
+    shown = ""
+    try:
+        download_dataset(dest, SLUG)
+    except DownloadError as error:
+        shown = str(error) + "".join(traceback.format_exception(error)) + "".join(error._render_traceback_())
+    captured = capfd.readouterr()
+    shown += captured.out + captured.err
+    if how == "cut for good":
+        assert "Retrying in" in shown
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    for secret in (TOKEN, "TopSecretKey", SIGNATURE):
+        assert secret not in shown
+        assert secret.encode() not in written
+
+
+def test_a_notebook_shows_a_short_message():
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell, screen = InteractiveShell(), io.StringIO()
+    with contextlib.redirect_stdout(screen):
+        shell.run_cell(
+            "from unet_helpers.download import DownloadError\n"
+            "raise DownloadError('What.\\nDo this.\\nNothing was lost.')"
+        )
+    lines = screen.getvalue().strip().splitlines()
+    assert [line.replace("\x1b[31m", "").replace("\x1b[0m", "") for line in lines] == [
+        "DownloadError: What.", "Do this.", "Nothing was lost.",
+    ]  # fmt: skip
+
+
+def test_without_the_package_kaggle(home, dest, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "kaggle"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "kaggle", None)
+    with pytest.raises(DownloadError, match=r"Python finds no package 'kaggle'\.\nRun `pip install kaggle`"):
+        download_dataset(dest, SLUG)
+    assert_untouched(dest)

@@ -1,0 +1,137 @@
+"""Kaggle's own client, with what it lacks: timeouts, silence about secrets, and errors that say what to do."""
+
+import contextlib
+import importlib
+import io
+import os
+import sys
+from pathlib import Path
+
+from .unpack import Damaged, DownloadError, check_disk, size_text, what_is_kept
+
+TIMEOUT = (15, 60)  # seconds: to connect, and without a single byte afterwards
+SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
+
+
+def fetch_zip(slug: str, zip_path: Path) -> None:
+    """Download the data set `slug` ("owner/name") to zip_path, `name.zip` in any folder.
+
+    Goes on where an earlier call stopped. Raises DownloadError, or Damaged if the file is not what was announced.
+    """
+    staging = zip_path.parent
+    _copy_colab_secrets()
+    try:
+        import requests
+
+        with _bounded_requests(requests):
+            api = _quiet_client()
+            client_download_file, screen = api.download_file, sys.stdout
+
+            def download_file(response, zip_path, *args):
+                size = int(response.headers.get("Content-Length") or 0)
+                missing = max(0, size - os.path.getsize(zip_path)) if os.path.exists(zip_path) else size
+                with contextlib.redirect_stdout(screen):
+                    # Pictures hardly shrink in a zip: unpacked they need about as much again.
+                    check_disk(staging, f"{slug}: {size_text(size)} to download", missing, missing + size)
+                return client_download_file(response, zip_path, *args)
+
+            api.download_file = download_file
+            with contextlib.redirect_stdout(_OnlyRetries(screen)):
+                api.dataset_download_files(slug, path=str(staging), unzip=False, quiet=False)
+    except ImportError:
+        raise DownloadError(
+            "Python finds no package 'kaggle'.\nRun `pip install kaggle` (in a notebook: `%pip install kaggle`) and "
+            "run the cell again.\nNothing was changed."
+        ) from None
+    except requests.RequestException as error:  # first: it is an OSError, and some of its kinds are ValueErrors
+        raise DownloadError(f"{_explain(error, slug)}\n{what_is_kept(staging)}") from None
+    except ValueError as error:  # the client found another size than announced
+        raise Damaged(str(error)) from None
+
+
+def _copy_colab_secrets() -> None:
+    """Colab's secrets, which Kaggle's client does not read, to this process's environment; each may be missing."""
+    with contextlib.suppress(ImportError):
+        userdata = importlib.import_module("google.colab.userdata")
+        for name in SECRETS:
+            with contextlib.suppress(Exception):  # not there, or this notebook may not read it
+                if name not in os.environ:
+                    os.environ[name] = userdata.get(name)
+
+
+@contextlib.contextmanager
+def _bounded_requests(requests):
+    """Give all requests a timeout, which Kaggle's client forgets, and keep error pages out of a resumed file."""
+    send = requests.Session.send
+
+    def bounded_send(session, request, **options):
+        response = send(session, request, **{**options, "timeout": TIMEOUT})
+        if "Range" in request.headers and response.status_code >= 400 and response.status_code != 416:
+            response.close()  # the client would write this page into the zip; on this error it tries again
+            raise requests.ConnectionError(f"status {response.status_code}")
+        return response
+
+    requests.Session.send = bounded_send
+    try:
+        yield
+    finally:
+        requests.Session.send = send
+
+
+def _quiet_client():
+    """Kaggle's client. Without credentials its import prints a help page, closes sys.stdin and wants to exit."""
+    stdin, sys.stdin = sys.stdin, io.StringIO()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            from kaggle.api.kaggle_api_extended import KaggleApi
+
+            api = KaggleApi()
+            with contextlib.suppress(Exception, SystemExit):  # then nobody is logged in, and the server decides
+                api.authenticate()
+    finally:
+        sys.stdin = stdin
+    return api
+
+
+class _OnlyRetries(io.TextIOBase):
+    """Lets the client's lines about retries through; others quote addresses that hold a signature."""
+
+    def __init__(self, screen):
+        self.screen = screen
+
+    def write(self, text: str) -> int:
+        if text.startswith(("Retrying in ", "Retry ", "Resuming ")):
+            self.screen.write(f"{text}\n")
+        return len(text)
+
+
+def _explain(error, slug: str) -> str:
+    """What happened and what to do, for an error of `requests`."""
+    page = f"https://www.kaggle.com/datasets/{slug}"
+    browser = f"or get the zip from {page} with a browser and give its path as archive="
+    status = getattr(error.response, "status_code", 0)
+    if status == 401 and "Authorization" in error.response.request.headers:
+        what = "Kaggle did not accept your credentials"
+        todo = (
+            "Make a new API token at https://www.kaggle.com/settings and put it where the old one was "
+            f"(KAGGLE_API_TOKEN, ~/.kaggle or a Colab secret), {browser}"
+        )
+    elif status == 401:
+        what = "Kaggle wants to know who you are, and there are no credentials here"
+        todo = (
+            "Make an API token at https://www.kaggle.com/settings (an account is free) and put it into the environment "
+            f"variable or Colab secret KAGGLE_API_TOKEN, {browser}"
+        )
+    elif status == 403:
+        what = f"Kaggle does not let you have {slug}"
+        todo = f"Log in at {page}, accept the terms if it asks, and run the cell again, {browser}"
+    elif status == 404:
+        what, todo = f"Kaggle knows no data set {slug}", f"Open {page} in a browser: was it renamed or withdrawn?"
+    elif status == 429:
+        what, todo = "Too many requests to Kaggle", f"Wait some minutes and run the cell again, {browser}"
+    elif status:
+        what, todo = "Kaggle has a problem of its own", f"Run the cell again later, {browser}"
+    else:
+        what = "The connection to Kaggle failed or stopped"
+        todo = f"Check the network and run the cell again, {browser}"
+    return f"{what}{f' ({status})' if status else ''}.\n{todo}."

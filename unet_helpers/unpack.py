@@ -1,0 +1,107 @@
+"""Unpack a zip that nobody has looked into: safe names, room on the disk, every byte checked."""
+
+import errno
+import re
+import shutil
+import stat
+import unicodedata
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+RESERVE = 2 * 1000**3  # bytes: would less than this stay free on the disk, the user is asked first
+MAX_MEMBERS = 100_000  # files in an archive; the Lyft set has 20,000
+
+
+class DownloadError(Exception):
+    """What happened, what to do next, and what is still there: a line each."""
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows this in place of the traceback."""
+        return f"\x1b[31mDownloadError\x1b[0m: {self}".splitlines()
+
+
+class Damaged(Exception):
+    """An archive is not what was sent."""
+
+
+def size_text(size: int) -> str:
+    """1_230_000 -> "1.2 MB"; 0: nobody knows."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size else "a size not told"
+
+
+def what_is_kept(staging: Path) -> str:
+    """The last line of a DownloadError: what an earlier download left in the folder `staging`."""
+    size = sum(path.stat().st_size for path in staging.glob("*.zip"))
+    if not size:
+        return "Nothing was lost or changed."
+    return f"Nothing was lost: {size_text(size)} are in {staging}, and the next run goes on from there."
+
+
+def check_disk(folder: Path, what: str, needed: int, likely: int) -> None:
+    """Say what comes and what is free. Ask if `likely` bytes nearly fill the disk, refuse if `needed` don't fit."""
+    free = shutil.disk_usage(folder).free
+    print(f"{what}; {size_text(free)} are free on the disk of {folder.parent}")
+    advice = "Make room, or give a folder on another disk as DATA_DIR, and run the cell again.\n" + what_is_kept(folder)
+    if needed > free:
+        raise DownloadError(f"{what}, but only {size_text(free)} are free on the disk of {folder.parent}.\n{advice}")
+    if free - likely < RESERVE:
+        try:
+            answer = input(f"It needs about {size_text(likely)} and would nearly fill the disk. Go on? [y/N] ")
+        except (EOFError, OSError, NotImplementedError):  # nobody is there: nbconvert, CI
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            raise DownloadError(f"{what}: stopped, because it would nearly fill the disk.\n{advice}")
+
+
+def unpack(archive: Path, tree: Path, keep: Callable[[str], bool]) -> None:
+    """Unpack all members that are kept, checking each one's name, size and CRC; raises Damaged or DownloadError."""
+    shutil.rmtree(tree, ignore_errors=True)
+    current = archive.name
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = _safe_members(opened, keep)
+            total = sum(member.file_size for member, _ in members)
+            check_disk(tree.parent, f"{len(members)} files, {size_text(total)} to unpack", total, total)
+            for member, parts in members:
+                current, path = member.filename, tree.joinpath(*parts)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # zipfile never gives more bytes than declared, and checks the CRC at the end.
+                with opened.open(member) as source, open(path, "xb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+    except (DownloadError, MemoryError):
+        raise
+    except Exception as error:  # zipfile raises BadZipFile, EOFError, zlib.error, RuntimeError and more
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise Damaged(f"{current}: {error}") from None
+
+
+def _safe_members(opened: zipfile.ZipFile, keep: Callable[[str], bool]) -> list[tuple[zipfile.ZipInfo, list[str]]]:
+    """The files to unpack and the parts of their paths. Raises DownloadError for a name that could do harm."""
+    members, seen, fault = [], {}, ""
+    if len(opened.infolist()) > MAX_MEMBERS:
+        fault = f"it has {len(opened.infolist())} members, more than {MAX_MEMBERS}"
+    for member in [] if fault else opened.infolist():
+        name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
+        parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+        if not keep(name):
+            continue
+        if ".." in parts or name[:1] in ("/", "\\") or re.search(r"[:\x00-\x1f]", member.orig_filename):
+            fault = f"{name!r} points out of its folder"
+        elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            fault = f"{name!r} is a link or a device"
+        elif parts and not name.endswith(("/", "\\")):  # a file, not a folder
+            key = unicodedata.normalize("NFC", "/".join(parts)).casefold()
+            if key in seen:
+                fault = f"{name!r} and {seen[key]!r} are one file where upper and lower case are the same"
+            seen[key] = name
+            members.append((member, parts))
+        if fault:
+            break
+    if fault:
+        raise DownloadError(
+            f"{opened.filename} was not unpacked: {fault}.\nDon't use it: such an archive is broken or hostile. Get "
+            "the data set from its own page.\nNothing of it was written."
+        )
+    return members
