@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kaggle_server import SIGNATURE, KaggleServer, make_zip
+from PIL import Image
 
-from unet_helpers import download, kaggle_client, unpack
+from unet_helpers import camvid, download, kaggle_client, unpack
+from unet_helpers.datasets import _is_no_copy, check_pairs, load_dataset
 from unet_helpers.download import DownloadError, download_dataset
 
 MIB = 1 << 20
@@ -623,3 +625,132 @@ def test_without_the_package_kaggle(home, dest, monkeypatch):
     with pytest.raises(DownloadError, match=r"Python finds no package 'kaggle'\.\nRun `pip install kaggle`"):
         download_dataset(dest, SLUG)
     assert_untouched(dest)
+
+
+# --- the two data sets ---
+
+
+def png(array) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.uint8(array)).save(file, "PNG")
+    return file.getvalue()
+
+
+def lyft_files(n_drives: int = 1) -> dict[str, bytes]:
+    picture, mask = png(np.full((6, 8, 3), 90)), png(np.full((6, 8, 3), (7, 0, 0)))
+    files = {}
+    for letter, stem in (("A", "02_00_010"), ("B", "09_00_012"), ("E", "F1-9")):
+        for camera, content in (("CameraRGB", picture), ("CameraSeg", mask)):
+            files[f"data{letter}/data{letter}/{camera}/{stem}.png"] = content
+    return files | {name.replace("data", "\0").lower().replace("\0", "data"): files[name] for name in files}
+
+
+def test_lyft_is_downloaded_once_and_its_lower_case_copy_not_unpacked(server, tmp_path):
+    server.content = make_zip(lyft_files())
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    dataset = load_dataset("lyft", data_dir)
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [1, 1, 1]
+    assert check_pairs(dataset.train, dataset.labels)[7] == 48
+    names = [path.relative_to(data_dir).as_posix() for path in data_dir.rglob("*.png")]
+    assert len(names) == 6
+    assert len({name.lower() for name in names}) == 6  # none is another one on a case-insensitive file system
+    n_requests = len(server.requests)
+    assert load_dataset("lyft", data_dir) == dataset
+    assert len(server.requests) == n_requests
+
+
+def test_both_copies_have_names_that_differ_in_case_only():
+    kept = [name for name in lyft_files() if _is_no_copy(name)]
+    assert len(kept) == 6
+    assert all(name.startswith(("dataA/", "dataB/", "dataE/")) for name in kept)
+    assert not _is_no_copy("archive/dataa/dataa/CameraRGB/F1-9.png")
+
+
+COLORS = {
+    "Animal": (64, 128, 64), "Archway": (192, 0, 128), "Bicyclist": (0, 128, 192), "Bridge": (0, 128, 64),
+    "Building": (128, 0, 0), "Car": (64, 0, 128), "CartLuggagePram": (64, 0, 192), "Child": (192, 128, 64),
+    "Column_Pole": (192, 192, 128), "Fence": (64, 64, 128), "LaneMkgsDriv": (128, 0, 192),
+    "LaneMkgsNonDriv": (192, 0, 64), "Misc_Text": (128, 128, 64), "MotorcycleScooter": (192, 0, 192),
+    "OtherMoving": (128, 64, 64), "ParkingBlock": (64, 192, 128), "Pedestrian": (64, 64, 0), "Road": (128, 64, 128),
+    "RoadShoulder": (128, 128, 192), "Sidewalk": (0, 0, 192), "SignSymbol": (192, 128, 128), "Sky": (128, 128, 128),
+    "SUVPickupTruck": (64, 128, 192), "TrafficCone": (0, 0, 64), "TrafficLight": (0, 64, 64), "Train": (192, 64, 128),
+    "Tree": (128, 128, 0), "Truck_Bus": (192, 128, 192), "Tunnel": (64, 0, 64), "VegetationMisc": (192, 192, 0),
+    "Void": (0, 0, 0), "Wall": (64, 192, 0),
+}  # fmt: skip
+CSV = "name, r, g, b\n" + "".join(f"{name},{r}, {g} ,{b}\n" for name, (r, g, b) in COLORS.items())
+
+
+def camvid_files(folder: str = "CamVid/") -> dict[str, bytes]:
+    rng = np.random.default_rng(0)
+    files = {f"{folder}class_dict.csv": CSV.encode()}
+    for split, count in (("train", 3), ("val", 1), ("test", 2)):
+        for n in range(count):
+            stem = f"0001TP_00{n}{len(split)}"
+            # One column a class, in the order of the list, then a void one.
+            values = np.array([*COLORS.values(), (0, 0, 0)])[None].repeat(8, 0)
+            files[f"{folder}{split}/{stem}.png"] = png(rng.integers(0, 255, (8, 33, 3)))
+            files[f"{folder}{split}_labels/{stem}_L.png"] = png(values)
+    return files
+
+
+@pytest.mark.parametrize("folder", ["", "CamVid/"])
+def test_kaggles_camvid_loads_with_the_eleven_classes(server, tmp_path, folder):
+    server.content = make_zip(camvid_files(folder))
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    dataset = load_dataset("camvid", data_dir)
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [3, 1, 2]
+    # 8 rows and 3 pictures: sky 1 class of the 32, building 5, pole 2, road 3, ...
+    assert (check_pairs(dataset.train, dataset.labels) / 24).tolist() == [1, 5, 2, 3, 3, 2, 3, 1, 5, 4, 2]
+    values = np.asarray(Image.open(dataset.test[0].mask))[0]
+    names = dict(zip(COLORS, values, strict=False))
+    expected = {"Sky": 0, "Wall": 1, "LaneMkgsDriv": 3, "Truck_Bus": 8, "Child": 9, "Void": 255}
+    assert {name: names[name] for name in expected} == expected
+    assert load_dataset("camvid", data_dir) == dataset
+    assert sorted(path.name for path in data_dir.iterdir()) == ["camvid", "camvid_ids"]
+
+
+def test_camvid_masks_with_other_colours(tmp_path):
+    for name, content in camvid_files("").items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, content)
+    mask = next((tmp_path / "val_labels").iterdir())
+    values = np.array(Image.open(mask))
+    values[0, 0] = (1, 2, 3)  # a single pixel of 264: noise, void
+    write(mask, png(values))
+    dataset = load_dataset("camvid", tmp_path)
+    assert np.asarray(Image.open(dataset.validation[0].mask))[0, 0] == 255
+    values[:, :9] = (1, 2, 3)
+    write(mask, png(values))
+    with pytest.raises(ValueError, match=r"_L\.png: 27% of it has colours that class_dict\.csv does not list.*1,2,3"):
+        camvid.write_id_masks(tmp_path, tmp_path / "again")
+    assert not list(tmp_path.glob("again*"))
+    (tmp_path / "class_dict.csv").write_text(CSV.replace("Sky,", "Heaven,"))
+    with pytest.raises(ValueError, match=r"class_dict\.csv: the class 'sky' is not listed"):
+        camvid.write_id_masks(tmp_path, tmp_path / "again")
+
+
+def test_a_misspelt_folder_is_an_error_and_data_is_made(server, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="DATA_DIR: there is no folder .*dtaa"):
+        load_dataset("lyft", tmp_path / "dtaa")
+    assert server.requests == []
+    monkeypatch.chdir(tmp_path)
+    mine = write(tmp_path / "archive.zip", make_zip(lyft_files()))
+    assert len(load_dataset("lyft", archive=mine).train) == 1
+    assert (tmp_path / "data" / "lyft" / "dataA").is_dir()
+    assert server.requests == []
+
+
+def test_kaggles_data_is_read_where_it_is_attached(server, tmp_path, monkeypatch):
+    for name, content in camvid_files("input/camvid/CamVid/").items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, content)
+    monkeypatch.setattr(download, "KAGGLE_INPUT", tmp_path / "input")
+    before = sorted((tmp_path / "input").rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    dataset = load_dataset("camvid")
+    assert len(dataset.train) == 3
+    assert tmp_path / "input" in dataset.train[0].image.parents
+    assert sorted((tmp_path / "input").rglob("*")) == before
+    assert server.requests == []

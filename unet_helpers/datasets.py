@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import scenes
+from . import camvid, scenes
+from .download import download_dataset, find_layout
 from .labels import CAMVID, CARLA, LabelMap, Pair, class_pixels
 
+NAMES = ("demo", "lyft", "camvid", "folder")
+SLUGS = {"lyft": "kumaresanmanickavelu/lyft-udacity-challenge", "camvid": "carlolepelaars/camvid"}  # on Kaggle
+DATA_DIR = "data"  # made where it does not exist; any other folder has to be there, for it may be misspelt
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
 
 # The Kaggle set's five folders hold frames of every drive and neighbouring frames look alike, so the split goes by
@@ -39,15 +43,21 @@ class Dataset:
         return ("test", self.test) if self.test else ("validation", self.validation)
 
 
-def load_dataset(name: str, data_dir: str | Path = "data", *, seed: int = 0, frames_per_drive: int = 20) -> Dataset:
-    """Find a data set's pairs below data_dir, or in data_dir/name, and split them.
+def load_dataset(
+    name: str, data_dir: str | Path = DATA_DIR, *, seed: int = 0, frames_per_drive: int = 20,
+    archive: str | Path | None = None,
+) -> Dataset:  # fmt: skip
+    """Find a data set's pairs in data_dir/name, or in data_dir itself, and split them.
 
     name: "demo" (drawn on first use: frames_per_drive frames for each of the 32 drives, from seed), "lyft" (Kaggle's
-        Lyft/Udacity set as unpacked), "camvid" (SegNet's layout) or "folder" (your own images/, masks/, classes.txt).
-    Raises ValueError, naming the folder or file, if name is unknown, something is not there or has no partner.
+        Lyft/Udacity set), "camvid" (SegNet's layout or Kaggle's) or "folder" (your own images/, masks/, classes.txt).
+        "lyft" and "camvid" are downloaded from Kaggle to data_dir/name where they are not there.
+    archive: the data set's zip that you downloaded with a browser: unpacked to data_dir/name in place of a download.
+    Raises ValueError, naming the folder or file, if name is unknown, something is not there or has no partner, and
+    DownloadError, saying what to do, if a download fails.
     """
-    if name not in LOADERS:
-        raise ValueError(f"DATASET: {name!r} is not known, expected one of {', '.join(map(repr, LOADERS))}")
+    if name not in NAMES:
+        raise ValueError(f"DATASET: {name!r} is not known, expected one of {', '.join(map(repr, NAMES))}")
     if name == "demo":
         version = f"v{scenes.VERSION}_seed{seed}_{frames_per_drive}_frames"
         root = Path(data_dir) / "demo" / version
@@ -55,9 +65,33 @@ def load_dataset(name: str, data_dir: str | Path = "data", *, seed: int = 0, fra
             scenes.draw_scenes(root, seed=seed, n_frames=frames_per_drive)
         return _load_lyft(name, root)
     root = Path(data_dir)
-    if not root.is_dir():
+    if not root.is_dir() and str(root) != DATA_DIR:
         raise ValueError(f"DATA_DIR: there is no folder {str(root)!r}; set it to the folder that holds {name!r}")
-    return LOADERS[name](name, root / name if (root / name).is_dir() else root)
+    if name == "folder":
+        return _load_folder(name, root / name if (root / name).is_dir() else root)
+    has_layout = {"lyft": _has_lyft, "camvid": _has_camvid}[name]
+    found = find_layout(root / name, has_layout, depth=1) or find_layout(root, has_layout, depth=0)
+    if not found:
+        keep = {"lyft": _is_no_copy, "camvid": bool}[name]
+        found = download_dataset(root / name, SLUGS[name], archive=archive, keep=keep, has_layout=has_layout)
+    return _load_lyft(name, found) if name == "lyft" else _load_camvid(name, found, root / "camvid_ids")
+
+
+def _has_lyft(folder: Path) -> bool:
+    return any((camera / "CameraRGB").is_dir() for letter in "ABCDE" for camera in _lyft_folders(folder, letter))
+
+
+def _lyft_folders(folder: Path, letter: str) -> tuple[Path, Path]:
+    return folder / f"data{letter}" / f"data{letter}", folder / f"data{letter}"
+
+
+def _is_no_copy(member: str) -> bool:
+    """The upload's lower-case folders hold the same frames once more: they are not unpacked."""
+    return not re.match(r"(.*/)?data[a-e]/", member)
+
+
+def _has_camvid(folder: Path) -> bool:
+    return (folder / "train").is_dir() and any((folder / f"train{end}").is_dir() for end in ("annot", "_labels"))
 
 
 def drive_of(stem: str) -> str:
@@ -105,18 +139,13 @@ def _add_unique(files: dict[str, Path], path: Path) -> None:
 def _load_lyft(name: str, root: Path) -> Dataset:
     pairs: dict[str, Pair] = {}
     for letter in "ABCDE":
-        # The upload's lower-case folders hold the same frames once more: they are never looked at.
-        cameras = [d for d in (root / f"data{letter}" / f"data{letter}", root / f"data{letter}") if d.is_dir()]
+        # Lower-case folders (see _is_no_copy) are never looked at.
+        cameras = [folder for folder in _lyft_folders(root, letter) if folder.is_dir()]
         if cameras:
             for pair in find_pairs(cameras[0] / "CameraRGB", cameras[0] / "CameraSeg"):
                 twin = pairs.setdefault(pair.image.stem, pair)
                 if twin is not pair:
                     raise ValueError(f"{pair.image}: the same frame is also in {twin.image.parent}; keep one of them")
-    if not pairs:
-        raise ValueError(
-            f"{root}: found none of the folders dataA/dataA/CameraRGB ... dataE/dataE/CameraRGB of Kaggle's "
-            "Lyft/Udacity set; data/README.md says how to get it"
-        )
     drives = {stem: drive_of(stem) for stem in pairs}
     return Dataset(
         name,
@@ -127,9 +156,12 @@ def _load_lyft(name: str, root: Path) -> Dataset:
     )
 
 
-def _load_camvid(name: str, root: Path) -> Dataset:
+def _load_camvid(name: str, root: Path, id_masks: Path) -> Dataset:
+    """SegNet's layout has ids in SPLITannot/; from Kaggle's colours in SPLIT_labels/, id_masks/SPLIT/ is written."""
+    in_colors = (root / "train_labels").is_dir()
+    masks = camvid.write_id_masks(root, id_masks) if in_colors else root
     splits = {
-        split: tuple(find_pairs(root / split, root / f"{split}annot"))
+        split: tuple(find_pairs(root / split, masks / (split if in_colors else f"{split}annot")))
         for split in ("train", "val", "test")
         if split != "test" or (root / split).is_dir()
     }
@@ -148,9 +180,6 @@ def _load_folder(name: str, root: Path) -> Dataset:
     first, second = round(0.7 * len(pairs)), round(0.85 * len(pairs))
     train, validation, test = pairs[:first], pairs[first:second], pairs[second:]
     return Dataset(name, LabelMap(names, colors), tuple(train), tuple(validation), tuple(test))
-
-
-LOADERS = {"demo": _load_lyft, "lyft": _load_lyft, "camvid": _load_camvid, "folder": _load_folder}
 
 
 def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
