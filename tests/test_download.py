@@ -731,6 +731,17 @@ def test_camvid_masks_with_other_colours(tmp_path):
         camvid.write_id_masks(tmp_path, tmp_path / "again")
 
 
+def test_a_folder_that_is_not_the_written_masks_is_left_alone(tmp_path):
+    for name, content in camvid_files("").items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, content)
+    (tmp_path / "camvid_ids").mkdir()
+    write(tmp_path / "camvid_ids" / "mine.png", b"the work of a week")
+    with pytest.raises(ValueError, match="camvid_ids: its files are not the masks of .*; move it away"):
+        load_dataset("camvid", tmp_path)
+    assert (tmp_path / "camvid_ids" / "mine.png").read_bytes() == b"the work of a week"
+
+
 def test_a_misspelt_folder_is_an_error_and_data_is_made(server, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="DATA_DIR: there is no folder .*dtaa"):
         load_dataset("lyft", tmp_path / "dtaa")

@@ -55,7 +55,7 @@ def write_id_masks(root: Path, folder: Path) -> Path:
     """Write folder/SPLIT/NAME.png, ids 0..10 and 255, for each root/SPLIT_labels/NAME_L.png; whole or not at all.
 
     root is not changed: in a Kaggle notebook nobody can. What is there already is used if it has the same names.
-    Raises ValueError, naming the file, if a mask is damaged or its colours are not those of class_dict.csv.
+    Raises ValueError, naming the file or folder, if it has others, a mask is damaged or its colours are not listed.
     """
     names = {
         (split, path.stem.removesuffix("_L")): path
@@ -64,6 +64,8 @@ def write_id_masks(root: Path, folder: Path) -> Path:
     }
     if {(path.parent.name, path.stem) for path in folder.glob("*/*.png")} == names.keys():
         return folder
+    if folder.exists():  # not ours to delete: it may hold somebody's work
+        raise ValueError(f"{folder}: its files are not the masks of {root}; move it away or delete it and run again")
     tables = [path for path in (root / "class_dict.csv", root.parent / "class_dict.csv") if path.is_file()]
     if not tables:
         raise ValueError(f"{root / 'class_dict.csv'}: not found; it tells the masks' colours, get it again")
@@ -75,7 +77,6 @@ def write_id_masks(root: Path, folder: Path) -> Path:
             (partial / split).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda key: _write(names[key], partial / key[0] / f"{key[1]}.png", table), names))
-        shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
