@@ -41,7 +41,7 @@ def class_weights(pixels: np.ndarray, power: float = 0.5) -> np.ndarray:
 
 
 def compile_unet(
-    model: keras.Model, n_classes: int, steps: int, learning_rate: float = 2e-3, weight_decay: float = 1e-4
+    model: keras.Model, n_classes: int, steps: int, learning_rate: float = 5e-3, weight_decay: float = 1e-2
 ) -> None:
     """Give the model its loss, optimizer and metric. steps: batches of the whole training (steps an epoch x epochs).
 
