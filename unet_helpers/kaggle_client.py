@@ -45,7 +45,7 @@ def fetch_zip(slug: str, zip_path: Path) -> None:
         ) from None
     except requests.RequestException as error:  # first: it is an OSError, and some of its kinds are ValueErrors
         raise DownloadError(f"{_explain(error, slug)}\n{what_is_kept(staging)}") from None
-    except ValueError as error:  # the client found another size than announced
+    except (ValueError, KeyError) as error:  # another size than announced; none at all, which older clients need
         raise Damaged(str(error)) from None
 
 
@@ -83,8 +83,10 @@ def _quiet_client():
     stdin, sys.stdin = sys.stdin, io.StringIO()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            from kaggle.api.kaggle_api_extended import KaggleApi
-
+            try:
+                from kaggle.api.kaggle_api_extended import KaggleApi
+            except (SystemExit, NameError):  # older clients, Colab's 2.0.2 too: the import gives up, but it is loaded
+                KaggleApi = sys.modules["kaggle.api.kaggle_api_extended"].KaggleApi
             api = KaggleApi()
             with contextlib.suppress(Exception, SystemExit):  # then nobody is logged in, and the server decides
                 api.authenticate()
