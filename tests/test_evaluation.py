@@ -60,6 +60,7 @@ def test_miou_is_accumulated_over_the_split_not_averaged_over_pictures(labels):
 def test_baseline_answers_one_class_everywhere(labels):
     true = np.uint8([[[0, 1, 1, VOID]], [[1, 1, 2, 0]]])
     baseline = Scores(labels, confusion_matrices(true, np.zeros_like(true), 3)).baseline(1)
+    assert baseline.confusion.tolist() == [[0, 2, 0], [0, 4, 0], [0, 1, 0]]
     assert baseline.accuracy == pytest.approx(4 / 7)
     assert baseline.miou == pytest.approx(4 / 7 / 3)
 

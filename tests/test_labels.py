@@ -20,6 +20,11 @@ def test_camvid_file_value_11_is_void_and_12_is_unknown():
     assert CAMVID.known_values[[10, 11, 12, 254, 255]].tolist() == [True, True, False, False, True]
 
 
+def test_a_class_id_may_be_declared_void():
+    labels = LabelMap(("unlabelled", "road"), ((0, 0, 0), (1, 1, 1)), void_values=(0,))
+    assert labels.value_to_id[[0, 1]].tolist() == [VOID, 1]
+
+
 def test_colorize_gives_a_class_one_colour_whatever_else_is_in_the_mask(labels):
     few, many = np.uint8([[1, 1]]), np.uint8([[0, 1, 2, VOID]])
     assert colorize(few, labels)[0, 0].tolist() == colorize(many, labels)[0, 1].tolist() == [128, 64, 128]
