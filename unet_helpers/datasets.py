@@ -3,7 +3,7 @@
 import colorsys
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,7 +224,7 @@ def _open(path: Path) -> Image.Image:
         raise ValueError(f"{path}: can't be read as a picture ({error}); get it again or remove the pair") from error
 
 
-def check_pairs(pairs: Sequence[Pair] | Iterable[Pair], labels: LabelMap) -> np.ndarray:
+def check_pairs(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray:
     """`check_pair` for all pairs, on all cores: how many pixels of each class they have together, (K,) int64."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return sum(pool.map(lambda pair: check_pair(pair, labels), pairs), np.zeros(labels.n_classes, np.int64))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Patch
+from PIL import Image
 
 from .evaluation import Scores
 from .labels import VOID, LabelMap, class_pixels, colorize
@@ -86,8 +87,7 @@ def show_pairs(images, masks, labels: LabelMap, row_titles: Sequence[str] = ()):
 
 def enlarge(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(h, w) ids -> (*size) ids by nearest neighbour."""
-    rows, columns = (np.arange(n) * m // n for n, m in zip(size, mask.shape, strict=True))
-    return mask[rows[:, None], columns]
+    return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def show_predictions(images, true, predicted, labels: LabelMap, row_titles: Sequence[str] = ()):
