@@ -68,6 +68,17 @@ def test_augmentation_changes_picture_and_mask_alike():
     assert agree[ids != VOID].mean() > 0.97  # bilinear edges lie between two ids
 
 
+def test_augmentation_mirrors_half_of_the_pictures_and_its_changes_are_independent():
+    """Ops with the same seed would draw the same numbers: then every enlarged picture would be bright, too."""
+    ramp = np.broadcast_to(np.linspace(60, 200, 32, dtype=np.uint8)[None, None, :, None], (2000, 8, 32, 3))
+    images, _ = augmentation(seed=0)(tf.constant(ramp), tf.zeros((2000, 8, 32, 1), tf.uint8))
+    row = images.numpy()[:, 4, :, 0]
+    inner = row[:, 10:-10]
+    steps = inner[:, -1] - inner[:, 0]
+    assert 0.45 < (steps < 0).mean() < 0.55
+    assert abs(np.corrcoef(np.abs(steps), inner.mean(axis=1))[0, 1]) < 0.1
+
+
 def test_augmentation_differs_from_epoch_to_epoch_and_keeps_the_range(pairs, labels):
     batches = make_batches(pairs, labels, (32, 48), 4, augment=True)
     (first, mask), (second, _) = next(iter(batches)), next(iter(batches))

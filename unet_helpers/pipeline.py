@@ -4,7 +4,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -38,41 +37,42 @@ def resize_mask(mask, size: tuple[int, int]) -> tf.Tensor:
 
 
 def augmentation(
-    zoom: tuple[float, float] = (0.9, 1.3), stretch: float = 1.05, light: float = 0.2, seed: int | None = None
-):
+    zoom: tuple[float, float] = (0.9, 1.3), stretch: float = 1.05, light: float = 0.2, seed: int | None = None,
+    size: tf.Variable | None = None,
+):  # fmt: skip
     """Random changes for a batch, the same for a picture and its mask; fresh ones each time.
 
     zoom: range of the enlargement; below 1 the picture shrinks and its surroundings are void.
     stretch: largest change of the ratio of width to height.
     light: largest share by which brightness and contrast change; the mask keeps its ids.
+    size: (2,) int32 variable, height and width to which the pictures are resized on the way; it may change between
+        epochs. Masks keep their ratio to the pictures.
     Returns a function (images (B, H, W, 3) uint8, masks (B, H, W, 1) uint8) -> (float32 0..255, uint8).
     """
-    flip = keras.layers.RandomFlip("horizontal", seed=seed)
-    lights = [
-        keras.layers.RandomContrast(light, value_range=(0, 255), seed=seed),
-        keras.layers.RandomBrightness(light, value_range=(0, 255), seed=seed),
-    ]
 
     def augment(images, masks):
-        flipped = flip({"images": tf.cast(images, tf.float32), "segmentation_masks": tf.cast(masks, tf.float32)})
-        images, masks = flipped["images"], flipped["segmentation_masks"]
-        # One op cuts a window out of each picture and enlarges it. keras.layers.RandomZoom would do the same, but
-        # before Keras 3.14 it resamples masks bilinearly and so invents classes.
-        batch = tf.shape(images)[0]
-        scale = tf.exp(tf.random.uniform([batch, 1], *np.log(zoom), seed=seed))
-        ratio = tf.exp(tf.random.uniform([batch, 1], -np.log(stretch), np.log(stretch), seed=seed) / 2)
-        window = tf.concat([ratio, 1 / ratio], axis=1) / scale  # height, width as shares of the picture
-        corner = (1 - window) * tf.random.uniform([batch, 2], seed=seed)
-        boxes = tf.concat([corner, corner + window], axis=1)
-        images = tf.image.crop_and_resize(
-            images, boxes, tf.range(batch), images.shape[1:3], "bilinear", extrapolation_value=127.5
-        )
-        masks = tf.image.crop_and_resize(
-            masks, boxes, tf.range(batch), masks.shape[1:3], "nearest", extrapolation_value=VOID
-        )
-        for layer in lights:
-            images = layer(images, training=True)
-        return images, tf.cast(masks, tf.uint8)
+        # One draw for all: ops with the same seed would draw the same numbers, and large pictures would all be bright.
+        draws = tf.random.uniform([7, tf.shape(images)[0], 1], -1, 1, seed=seed)
+        enlargement, ratio, row, column, mirror, contrast, brightness = tf.unstack(draws)
+
+        # One op cuts a window out of each picture and enlarges it; a window that runs from right to left mirrors.
+        # Keras has a layer for each of these changes, but several passes over the pictures would slow training down,
+        # and before Keras 3.14 its RandomZoom resamples masks bilinearly and so invents classes.
+        low, high = np.log(zoom)
+        scale = tf.exp((low + high + (high - low) * enlargement) / 2)
+        ratio = stretch ** (ratio / 2)
+        height, width = ratio / scale, 1 / (ratio * scale)  # of the window, as shares of the picture
+        top, left = (1 - height) * (row + 1) / 2, (1 - width) * (column + 1) / 2
+        sides = tf.where(mirror < 0, [left, left + width], [left + width, left])
+        boxes = tf.concat([top, sides[0], top + height, sides[1]], axis=1)
+
+        def cut(pictures, method, fill):
+            to = pictures.shape[1:3] if size is None else size * pictures.shape[1] // images.shape[1]
+            return tf.image.crop_and_resize(pictures, boxes, tf.range(tf.shape(pictures)[0]), to, method, fill)
+
+        contrast, brightness = (1 + light * draw[..., None, None] for draw in (contrast, brightness))
+        lit = (cut(images, "bilinear", 127.5) - 127.5) * contrast + (255 * brightness - 127.5)
+        return tf.clip_by_value(lit, 0, 255), tf.cast(cut(masks, "nearest", VOID), tf.uint8)
 
     return augment
 
@@ -80,6 +80,7 @@ def augmentation(
 def make_batches(
     pairs: Sequence[Pair], labels: LabelMap, image_size: tuple[int, int], batch_size: int, augment: bool = False, *,
     mask_size: tuple[int, int] | None = None, class_weights: np.ndarray | None = None, seed: int | None = None,
+    train_size: tf.Variable | None = None,
 ) -> tf.data.Dataset:  # fmt: skip
     """Batches (images, masks) or, with class_weights, (images, masks, weights) that `model.fit` takes.
 
@@ -87,6 +88,8 @@ def make_batches(
     augment: True shuffles anew in each epoch, changes pictures and masks at random, and leaves out a last batch that is
         not full; False keeps the order and every picture.
     class_weights: (K,) weight of a class's pixels in the loss; void weighs nothing.
+    train_size: (2,) int32 variable, only with augment: the size of the augmented pictures, if not image_size; see
+        `training.ProgressiveResizing`.
     Yields images (B, H, W, 3), uint8 or (augmented) float32, 0..255; masks (B, H, W, 1) uint8, ids 0..K-1, 255 = void;
     weights (B, H, W, 1) float32.
     """
@@ -107,7 +110,7 @@ def make_batches(
         batches = batches.shuffle(len(pairs), seed=seed)
     batches = batches.batch(batch_size, drop_remainder=augment and len(pairs) >= batch_size)
     if augment:
-        batches = batches.map(augmentation(seed=seed))
+        batches = batches.map(augmentation(seed=seed, size=train_size))
     if class_weights is not None:
         weight_of_id = np.zeros(256, np.float32)
         weight_of_id[: labels.n_classes] = class_weights
