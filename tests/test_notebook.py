@@ -82,7 +82,7 @@ def test_the_result_picture_has_alt_text(prose):
     assert re.search(r"!\[[^\]]{30,}\]\(attachment:result\.png\)", prose[0])
 
 
-TINY = {"IMAGE_SIZE": [48, 64], "N_FILTERS": 2, "BATCH_SIZE": 8, "EPOCHS": 2, "FRAMES_PER_DRIVE": 1}
+TINY = {"IMAGE_SIZE": [64, 96], "N_FILTERS": 2, "BATCH_SIZE": 8, "EPOCHS": 2, "FRAMES_PER_DRIVE": 1}
 
 
 def test_the_notebook_runs_whole(tmp_path, capfd):
@@ -106,7 +106,7 @@ def test_the_notebook_runs_whole(tmp_path, capfd):
     ("wrong", "message"),
     [
         ({"DATASET": "kitti"}, r"DATASET: 'kitti' is not known, expected one of 'demo'"),
-        ({"IMAGE_SIZE": [100, 128]}, r"IMAGE_SIZE: height and width must be divisible by 16, found \[100, 128\]"),
+        ({"IMAGE_SIZE": [100, 128]}, r"IMAGE_SIZE: height and width must be divisible by 32, found \[100, 128\]"),
         ({"DATASET": "camvid", "DATA_DIR": "not_there"}, "DATA_DIR: there is no folder 'not_there'"),
     ],
 )

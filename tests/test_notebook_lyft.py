@@ -11,7 +11,7 @@ from nbclient.exceptions import CellExecutionError
 import run_notebook
 from unet_helpers.scenes import draw_scenes
 
-TINY = {"DATASET": "lyft", "IMAGE_SIZE": [48, 64], "N_FILTERS": 2, "BATCH_SIZE": 8, "EPOCHS": 1}
+TINY = {"DATASET": "lyft", "IMAGE_SIZE": [64, 96], "N_FILTERS": 2, "BATCH_SIZE": 8, "EPOCHS": 1}
 
 
 @pytest.fixture(scope="module")

@@ -95,6 +95,20 @@ def test_masks_may_be_smaller_than_pictures(pairs, labels):
         assert (images.shape[1:3], masks.shape[1:3]) == ((32, 48), (16, 24))
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_pictures_and_masks_have_the_size_that_the_variable_has(pairs, labels, augment):
+    size = tf.Variable([32, 48])
+    batches = make_batches(pairs, labels, (32, 48), 2, augment, mask_size=(16, 24), train_size=size)
+    assert next(iter(batches))[0].shape[1:3] == (32, 48)
+    size.assign([16, 24])
+    images, masks = next(iter(batches))
+    assert (images.shape[1:], masks.shape[1:]) == ((16, 24, 3), (8, 12, 1))
+    assert set(np.unique(masks)) <= {0, 1, 2, VOID}
+    size.assign([8, 8])
+    images, masks = next(iter(batches))
+    assert (images.shape[1:3], masks.shape[1:3]) == ((8, 8), (4, 4))
+
+
 def test_what_zooming_out_uncovers_is_void():
     image, mask = np.full((1, 16, 16, 3), 255, np.uint8), np.ones((1, 16, 16, 1), np.uint8)
     images, masks = augmentation(zoom=(0.5, 0.5000001), stretch=1.0000001, light=0.0)(image, mask)

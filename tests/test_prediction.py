@@ -36,6 +36,17 @@ def test_enlarging_logits_puts_edges_between_pixels(bright):
     assert predict_masks(bright, images).shape == (1, 4, 6)
 
 
+def test_a_picture_and_its_mirror_image_are_both_asked():
+    """Columns count: class 1 wherever the network sees the left edge, unless the mirrored answer outvotes it."""
+    inputs = keras.Input((4, 6, 3))
+    edge = np.zeros((1, 1, 6, 2), np.float32)
+    edge[..., 0, 1], edge[..., 1, 0] = 3, 1
+    model = keras.Model(inputs, keras.ops.zeros_like(inputs[..., :2]) + edge)
+    images = np.zeros((2, 4, 6, 3), np.float32)
+    assert predict_masks(model, images, mirror=False)[0, 0].tolist() == [1, 0, 0, 0, 0, 0]
+    assert predict_masks(model, images)[0, 0].tolist() == [1, 0, 0, 0, 0, 1]
+
+
 def test_prediction_and_training_see_the_same_picture(write_pair, labels):
     """A network that passes its input through shows what arrives there."""
     pair = write_pair()
@@ -50,6 +61,16 @@ def test_prediction_and_training_see_the_same_picture(write_pair, labels):
     predict_mask(Recorder(inputs, keras.layers.Identity()(inputs)), pair.image)
     images, _ = next(iter(make_batches([pair], labels, (16, 24), 1)))
     np.testing.assert_array_equal(seen[0], images)
+    np.testing.assert_array_equal(seen[1], images[:, :, ::-1])
+
+
+def test_a_network_for_any_size_has_to_be_told_the_size(bright):
+    inputs = keras.Input((None, None, 3))
+    free = keras.Model(inputs, bright.layers[-1](inputs))
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    np.testing.assert_array_equal(predict_mask(free, picture, (4, 6)), predict_mask(bright, picture))
+    with pytest.raises(ValueError, match="image_size: this network takes any size"):
+        predict_mask(free, picture)
 
 
 def test_bad_pictures_are_named(bright, tmp_path):

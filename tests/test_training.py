@@ -12,7 +12,14 @@ from unet_helpers.evaluation import evaluate_model
 from unet_helpers.labels import VOID
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
-from unet_helpers.training import class_weights, compile_unet, device_report, make_callbacks
+from unet_helpers.training import (
+    ProgressiveResizing,
+    class_weights,
+    compile_unet,
+    device_report,
+    make_callbacks,
+    warmup_cosine,
+)
 
 
 def test_a_cpu_computes_in_float32():
@@ -43,7 +50,7 @@ def test_class_weights_by_hand():
 def test_void_is_left_out_of_the_loss_and_of_the_metric():
     inputs = keras.Input((1, 2, 3))
     model = keras.Model(inputs, keras.layers.Identity()(inputs))
-    compile_unet(model, 3, steps=10)
+    compile_unet(model, 3, 1e-3)
     logits = np.float32([[[[2, 0, 0], [0, 9, 0]]]])
     mask = np.uint8([[[[0], [VOID]]]])
     result = model.evaluate(logits, mask, verbose=0, return_dict=True)
@@ -52,9 +59,7 @@ def test_void_is_left_out_of_the_loss_and_of_the_metric():
 
 
 def test_the_rate_rises_then_falls_to_zero():
-    model = unet_model((16, 16, 3), 2, 3, depth=1)
-    compile_unet(model, 3, steps=100, learning_rate=1e-3)
-    rate = model.optimizer._learning_rate
+    rate = warmup_cosine(steps=100, peak=1e-3)
     rates = [float(rate(step)) for step in range(101)]
     assert rates[10] == pytest.approx(1e-3, rel=1e-3)
     assert np.argmax(rates) == 10
@@ -67,7 +72,7 @@ def test_a_picture_is_learned_by_heart(write_pair, labels):
     pair = write_pair()
     batches = make_batches([pair], labels, (32, 48), 1)
     model = unet_model((32, 48, 3), 8, 3, depth=2, dropout_prob=0)
-    compile_unet(model, 3, steps=150, learning_rate=5e-3)
+    compile_unet(model, 3, warmup_cosine(150, 5e-3))
     model.fit(batches.repeat(150), shuffle=False, verbose=0)
     assert evaluate_model(model, batches, labels).iou.min() > 0.95
 
@@ -81,7 +86,7 @@ def _fit(model, batches, run_dir, epochs, extra=()):
 
 def _compiled(epochs=3):
     model = unet_model((16, 16, 3), 2, 3, depth=1)
-    compile_unet(model, 3, steps=epochs)
+    compile_unet(model, 3, warmup_cosine(epochs))
     return model
 
 
@@ -109,6 +114,52 @@ def test_an_interrupted_fit_goes_on_where_it_stopped(tmp_path, write_pair, label
     assert history.epoch == [2, 3]
     rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+
+
+def test_pictures_grow_while_training_and_after_an_interruption_too(tmp_path, write_pair, labels):
+    """What the network is fed in each epoch; the second fit starts where the first was interrupted."""
+    seen = []
+
+    class Watched(keras.Model):
+        def train_step(self, data):
+            tf.py_function(lambda images, masks: seen.append((images.shape[1:3], masks.shape[1:3])), data, [])
+            return super().train_step(data)
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def fit(*extra):
+        resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs=4)
+        pairs = [write_pair(size=(64, 96))]
+        batches = make_batches(pairs, labels, (64, 96), 1, True, mask_size=(32, 48), train_size=resizing.size)
+        network = unet_model((None, None, 3), 2, 3, depth=2, half_resolution=True)
+        model = Watched(network.inputs, network.outputs)
+        compile_unet(model, 3, 1e-3)
+        callbacks = [*make_callbacks(tmp_path / "run")[:1], resizing, *extra]
+        model.fit(batches, epochs=4, verbose=0, shuffle=False, callbacks=callbacks)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Interrupt())
+    assert seen == [((32, 32), (16, 16)), ((32, 32), (16, 16)), ((64, 96), (32, 48))]
+    seen.clear()
+    fit()
+    assert set(seen) == {((64, 96), (32, 48))}
+
+
+def test_early_stopping_waits_for_the_full_size(tmp_path):
+    """Until then validation, always at full size, says little: it must not end the training."""
+    assert ProgressiveResizing((64, 96), ((0.6, 0.5), (1, 1)), epochs=32).full_size_epoch == 20
+    assert ProgressiveResizing((64, 96), ((1, 1),), epochs=3).full_size_epoch == 0
+    stopping = next(c for c in make_callbacks(tmp_path, 5, 20) if isinstance(c, keras.callbacks.EarlyStopping))
+    assert (stopping.patience, stopping.start_from_epoch) == (5, 20)
+
+
+@pytest.mark.parametrize("stages", [(), ((0.5, 0.5),), ((1, 2),), ((0.8, 1), (0.5, 1), (1, 1))])
+def test_bad_stages_are_named(stages):
+    with pytest.raises(ValueError, match=r"stages: expected .* found .*try"):
+        ProgressiveResizing((64, 96), stages, epochs=4)
 
 
 def test_the_best_network_answers_the_same_in_a_fresh_process(tmp_path, write_pair, labels):

@@ -37,16 +37,13 @@ def resize_mask(mask, size: tuple[int, int]) -> tf.Tensor:
 
 
 def augmentation(
-    zoom: tuple[float, float] = (0.9, 1.3), stretch: float = 1.05, light: float = 0.2, seed: int | None = None,
-    size: tf.Variable | None = None,
-):  # fmt: skip
+    zoom: tuple[float, float] = (0.9, 1.3), stretch: float = 1.05, light: float = 0.2, seed: int | None = None
+):
     """Random changes for a batch, the same for a picture and its mask; fresh ones each time.
 
     zoom: range of the enlargement; below 1 the picture shrinks and its surroundings are void.
     stretch: largest change of the ratio of width to height.
     light: largest share by which brightness and contrast change; the mask keeps its ids.
-    size: (2,) int32 variable, height and width to which the pictures are resized on the way; it may change between
-        epochs. Masks keep their ratio to the pictures.
     Returns a function (images (B, H, W, 3) uint8, masks (B, H, W, 1) uint8) -> (float32 0..255, uint8).
     """
 
@@ -67,8 +64,8 @@ def augmentation(
         boxes = tf.concat([top, sides[0], top + height, sides[1]], axis=1)
 
         def cut(pictures, method, fill):
-            to = pictures.shape[1:3] if size is None else size * pictures.shape[1] // images.shape[1]
-            return tf.image.crop_and_resize(pictures, boxes, tf.range(tf.shape(pictures)[0]), to, method, fill)
+            batch, height, width = tf.unstack(tf.shape(pictures)[:3])
+            return tf.image.crop_and_resize(pictures, boxes, tf.range(batch), (height, width), method, fill)
 
         contrast, brightness = (1 + light * draw[..., None, None] for draw in (contrast, brightness))
         lit = (cut(images, "bilinear", 127.5) - 127.5) * contrast + (255 * brightness - 127.5)
@@ -88,8 +85,8 @@ def make_batches(
     augment: True shuffles anew in each epoch, changes pictures and masks at random, and leaves out a last batch that is
         not full; False keeps the order and every picture.
     class_weights: (K,) weight of a class's pixels in the loss; void weighs nothing.
-    train_size: (2,) int32 variable, only with augment: the size of the augmented pictures, if not image_size; see
-        `training.ProgressiveResizing`.
+    train_size: (2,) int32 variable, the size to which pictures of image_size, and their masks in proportion, are
+        resized on the way; it may change between epochs, see `training.ProgressiveResizing`.
     Yields images (B, H, W, 3), uint8 or (augmented) float32, 0..255; masks (B, H, W, 1) uint8, ids 0..K-1, 255 = void;
     weights (B, H, W, 1) float32.
     """
@@ -109,13 +106,28 @@ def make_batches(
     if augment:
         batches = batches.shuffle(len(pairs), seed=seed)
     batches = batches.batch(batch_size, drop_remainder=augment and len(pairs) >= batch_size)
+    if train_size is not None:
+        batches = batches.map(_resizing(train_size, image_size, mask_size))
     if augment:
-        batches = batches.map(augmentation(seed=seed, size=train_size))
+        batches = batches.map(augmentation(seed=seed))
     if class_weights is not None:
         weight_of_id = np.zeros(256, np.float32)
         weight_of_id[: labels.n_classes] = class_weights
         batches = batches.map(lambda images, masks: (images, masks, tf.gather(weight_of_id, tf.cast(masks, tf.int32))))
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _resizing(size: tf.Variable, image_size: tuple[int, int], mask_size: tuple[int, int]):
+    """Function that resizes a batch of images and masks, (B, H, W, C) uint8, to the size that the variable has."""
+
+    def resize(images, masks):
+        return tf.cond(
+            tf.reduce_all(size == image_size),
+            lambda: (images, masks),
+            lambda: (resize_image(images, size), resize_mask(masks, size * mask_size // image_size)),
+        )
+
+    return resize
 
 
 def _cache_file(n_bytes: int) -> str:

@@ -1,5 +1,6 @@
 """Training: the device and its precision, the loss, the optimizer, and what happens after each epoch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -40,20 +41,24 @@ def class_weights(pixels: np.ndarray, power: float = 0.5) -> np.ndarray:
     return (weights * pixels.sum() / (weights * pixels).sum()).astype(np.float32)
 
 
-def compile_unet(
-    model: keras.Model, n_classes: int, steps: int, learning_rate: float = 5e-3, weight_decay: float = 1e-2
-) -> None:
-    """Give the model its loss, optimizer and metric. steps: batches of the whole training (steps an epoch x epochs).
-
-    The loss is the cross-entropy of the logits, void left out. AdamW's rate rises to learning_rate in the first tenth
-    of the steps and falls to 0 along a cosine. The metric is mIoU, void left out.
-    """
+def warmup_cosine(steps: int, peak: float = 5e-3) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Learning rate over a training of so many steps: up to peak in the first tenth, then down to 0 along a cosine."""
     warmup = max(1, steps // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 20, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
+    return keras.optimizers.schedules.CosineDecay(
+        peak / 20, max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup
     )
+
+
+def compile_unet(model: keras.Model, n_classes: int, learning_rate, weight_decay: float = 1e-2) -> None:
+    """Give the model its loss, optimizer and metric.
+
+    learning_rate: a number, or a schedule such as `warmup_cosine`. The loss is the cross-entropy of the logits, void
+    left out; the optimizer AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101); the metric mIoU, void
+    left out.
+    """
     model.compile(
-        optimizer=keras.optimizers.AdamW(rate, weight_decay=weight_decay),
+        # The squares of the gradients are averaged over 20 steps, not 1,000: a training is only some thousand steps.
+        optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, beta_2=0.95),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID),
         metrics=[
             # float32 whatever the policy: half precision can't count pixels.
@@ -62,12 +67,51 @@ def compile_unet(
     )
 
 
-def make_callbacks(run_dir: str | Path, patience: int = 20) -> list[keras.callbacks.Callback]:
+class ProgressiveResizing(keras.callbacks.Callback):
+    """Small pictures first, full size at the end: most of what there is to learn is learned at a fraction of the cost.
+
+    image_size: (height, width) at the end. stages: (share, fraction) pairs in order: until this share of the epochs is
+    over the pictures have this fraction of image_size, rounded down to a multiple of step. The last share is 1.
+    size: the variable that `pipeline.make_batches` takes as train_size.
+    Source: Howard et al. 2018, https://www.fast.ai/2018/08/10/fastai-diu-imagenet.
+    """
+
+    def __init__(self, image_size: tuple[int, int], stages: Sequence[tuple[float, float]], epochs: int, step: int = 32):
+        super().__init__()
+        shares = [share for share, _ in stages]
+        if not stages or shares != sorted(shares) or shares[-1] != 1 or not all(0 < f <= 1 for _, f in stages):
+            raise ValueError(
+                f"stages: expected (share of the epochs, fraction of the size) pairs, shares rising to 1, fractions in "
+                f"0..1, found {stages}; try ((0.5, 0.5), (1, 1))"
+            )
+        self.epochs, self.shares = epochs, shares
+        self.sizes = [tuple(max(1, int(side * f / step + 1e-6)) * step for side in image_size) for _, f in stages]
+        with tf.device("CPU:0"):  # where tf.data reads it
+            self.size = tf.Variable(self.sizes[0], dtype=tf.int32, trainable=False)
+
+    def size_at(self, share: float) -> tuple[int, int]:
+        """(height, width) of the pictures when this share of the training, 0..1, is over."""
+        return next((size for end, size in zip(self.shares, self.sizes, strict=True) if share < end), self.sizes[-1])
+
+    @property
+    def full_size_epoch(self) -> int:
+        """The first epoch with pictures of the last size."""
+        return next(epoch for epoch in range(self.epochs + 1) if self.size_at(epoch / self.epochs) == self.sizes[-1])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """The epoch alone decides: right also when a training goes on after an interruption."""
+        self.size.assign(self.size_at(epoch / self.epochs))
+
+
+def make_callbacks(
+    run_dir: str | Path, patience: int = 20, start_from_epoch: int = 0
+) -> list[keras.callbacks.Callback]:
     """What Keras does after each epoch: files in run_dir, all by Keras's own callbacks.
 
     best.keras: the network with the highest validation mIoU so far. log.csv: loss and mIoU of each epoch.
     tensorboard/: the same for TensorBoard. backup/: the state from which `fit` goes on after an interruption, deleted
-    when it ends. Training stops early after patience epochs without a better validation mIoU.
+    when it ends. Training stops early after patience epochs without a better validation mIoU, counted from
+    start_from_epoch on.
     """
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -76,7 +120,7 @@ def make_callbacks(run_dir: str | Path, patience: int = 20) -> list[keras.callba
     return [
         keras.callbacks.BackupAndRestore(run_dir / "backup"),
         keras.callbacks.ModelCheckpoint(run_dir / "best.keras", save_best_only=True, **best),
-        keras.callbacks.EarlyStopping(patience=patience, **best),
+        keras.callbacks.EarlyStopping(patience=patience, start_from_epoch=start_from_epoch, **best),
         keras.callbacks.CSVLogger(run_dir / "log.csv", append=resumes),
         keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
     ]
