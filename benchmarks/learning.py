@@ -1,0 +1,388 @@
+"""How fast does a recipe learn? Trains recipes on the same pictures for the same time and scores them alike.
+
+    python benchmarks/learning.py --data data/camvid --minutes 5 --recipes assignment@25,tutorial --seeds 0,1,2
+
+NAME@MINUTES gives a recipe a time of its own. Only training counts as time: neither the graph's construction in the
+first step nor the scoring does. Scores are those of `evaluate_model`, at the masks' own size, with void left out.
+Writes learning.md (tables), learning.json and learning.png (mIoU against time) to --out and prints the tables.
+"""
+
+import argparse
+import ast
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # a script's path begins with its own folder
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import matplotlib
+import numpy as np
+import tensorflow as tf
+
+from unet_helpers.datasets import Dataset, check_pairs, load_dataset
+from unet_helpers.evaluation import Scores, evaluate_model
+from unet_helpers.labels import Pair
+from unet_helpers.model import unet_model
+from unet_helpers.pipeline import decode_mask, make_batches
+from unet_helpers.training import ProgressiveResizing, class_weights, compile_unet, warmup_cosine
+
+NOTEBOOK = ROOT / "segmentation_unet.ipynb"
+TARGETS = (0.2, 0.3, 0.4, 0.5, 0.6)
+N_SCORES = 12  # how often a run is scored: often at first, when it learns fastest
+
+
+class ByClock(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that ends when the time is up instead of after a number of steps.
+
+    share: variable, 0..1, how much of the time has passed.
+    """
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int, share: tf.Variable):
+        self.schedule, self.steps, self.share = schedule, steps, share
+
+    def __call__(self, step):
+        return self.schedule(self.share * self.steps)
+
+
+@dataclass
+class Training:
+    """What a recipe hands over: a compiled model, its batches, and how to score it on pairs."""
+
+    model: keras.Model
+    batches: tf.data.Dataset
+    score: Callable[[], Scores]
+    epochs: int = 10**6  # the clock ends it earlier
+    resizing: ProgressiveResizing | None = None
+
+
+def notebook_settings() -> dict[str, object]:
+    """The notebook's own parameters, as they are on a CPU: {"IMAGE_SIZE": (192, 256), "LEARNING_RATE": ...}."""
+    values = {}
+    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if "parameters" in cell["metadata"].get("tags", []) or "DEFAULTS = {" in source:
+            for node in ast.parse(source).body:
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                    try:
+                        values[node.targets[0].id] = ast.literal_eval(node.value)
+                    except ValueError:  # computed there: none of the settings is
+                        continue
+    return values | values["DEFAULTS"]["CPU"]
+
+
+def tutorial(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, **changes) -> Training:
+    """The notebook's recipe, read from the notebook; changes replace what they name."""
+    settings = notebook_settings() | {"POWER": 0.5, "AUGMENT": True, "NORMALIZATION": "batch"} | changes
+    size, labels = settings["IMAGE_SIZE"], dataset.labels
+    half = settings["HALF_RESOLUTION"]
+    resizing = ProgressiveResizing(size, settings["SIZE_STAGES"], epochs=1)
+    model = unet_model(
+        (None, None, 3), settings["N_FILTERS"], labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
+        half_resolution=half, normalization=settings["NORMALIZATION"],
+    )  # fmt: skip
+    steps = 10_000
+    compile_unet(model, labels.n_classes, ByClock(warmup_cosine(steps, settings["LEARNING_RATE"]), steps, share))
+    batches = make_batches(
+        dataset.train, labels, size, settings["BATCH_SIZE"], settings["AUGMENT"], seed=seed,
+        mask_size=tuple(side // 2 for side in size) if half else size,
+        class_weights=class_weights(check_pairs(dataset.train, labels), settings["POWER"]), train_size=resizing.size,
+    )  # fmt: skip
+    if not settings["AUGMENT"]:  # the order still has to change
+        batches = batches.unbatch().shuffle(len(dataset.train), seed=seed).batch(settings["BATCH_SIZE"])
+    held_out = make_batches(pairs, labels, size, settings["BATCH_SIZE"], mask_size=mask_size(pairs, dataset))
+    return Training(model, batches, lambda: evaluate_model(model, held_out, labels), resizing=resizing)
+
+
+def assignment(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable) -> Training:
+    """The recipe of the DeepLearning.AI assignment, errors included: they are marked below.
+
+    96x128 pixels, 32 filters, batches of 32, Adam at 0.001, 40 epochs, no augmentation, no validation. Two kindnesses:
+    of its 23 classes only those that exist can be answered, and its logits are enlarged to the masks' size before the
+    largest is chosen.
+    """
+    del seed, share  # its rate is constant, and its only seed is the global one
+    size = (96, 128)
+
+    def prepare(image_path):
+        image = tf.image.decode_png(tf.io.read_file(image_path), channels=3)
+        image = tf.image.convert_image_dtype(image, tf.float32)
+        image = tf.image.resize(image, size, method="nearest")  # error: aliasing
+        image = image / 255  # error: convert_image_dtype has already done this
+        return 127.5 * (image + 1)  # undoes the rescaling inside unet_model, which the assignment's network has not
+
+    def load(image_path, mask_path):
+        mask = tf.image.decode_png(tf.io.read_file(mask_path), channels=3)
+        mask = tf.reduce_max(mask, axis=-1, keepdims=True)  # error: an id is in one channel, not in the largest
+        return prepare(image_path), tf.image.resize(mask, size, method="nearest")
+
+    images, masks = (as_listed([str(pair[i]) for pair in dataset.train]) for i in (0, 1))  # error: not sorted
+    batches = tf.data.Dataset.from_tensor_slices((images, masks)).map(load).cache().shuffle(500).batch(32)
+    model = unet_model((*size, 3), 32, 23, normalization=None)  # error: 23 classes whatever the data has; void is one
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+
+    labels = dataset.labels
+    answers = keras.Model(model.inputs, model.outputs[0][..., : labels.n_classes])
+    truth = [decode_mask(str(pair.mask), labels) for pair in pairs]
+    held_out = tf.data.Dataset.from_tensor_slices(([str(pair.image) for pair in pairs], truth))
+    held_out = held_out.map(lambda path, mask: (prepare(path), mask)).batch(32)
+    return Training(model, batches, lambda: evaluate_model(answers, held_out, labels), epochs=40)
+
+
+LARGE = {"IMAGE_SIZE": (288, 384), "SIZE_STAGES": ((0.5, 1 / 3), (0.8, 2 / 3), (1, 1))}
+RECIPES: dict[str, Callable[..., Training]] = {
+    "assignment": assignment,
+    "tutorial": tutorial,
+    # The tutorial's with one part taken out: what is that part worth?
+    "no-class-weights": lambda *args: tutorial(*args, POWER=0),
+    "no-augmentation": lambda *args: tutorial(*args, AUGMENT=False),
+    "no-normalization": lambda *args: tutorial(*args, NORMALIZATION=None),
+    "low-rate": lambda *args: tutorial(*args, LEARNING_RATE=1e-3),
+    "large-batches": lambda *args: tutorial(*args, BATCH_SIZE=32),
+    "full-resolution": lambda *args: tutorial(*args, HALF_RESOLUTION=False),
+    "full-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 1),)),
+    "small-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 0.5),)),
+    # The same recipe for those who have more patience.
+    "tutorial-large": lambda *args: tutorial(*args, **LARGE),
+}
+
+
+def as_listed(paths: list[str]) -> list[str]:
+    """The paths in the order of os.listdir, folder by folder: the file system's own, in general not sorted."""
+    wanted = set(paths)
+    folders = dict.fromkeys(os.path.dirname(path) for path in paths)
+    found = (os.path.join(folder, name) for folder in folders for name in os.listdir(folder))
+    return [path for path in found if path in wanted]
+
+
+def seconds_per_step(training: Training, size: tuple[int, int]) -> float:
+    """Median time of a training step with pictures of this size. Changes the weights."""
+    training.resizing.size.assign(size)
+    times = []
+    for batch in training.batches.repeat().take(10):
+        started = time.perf_counter()
+        training.model.train_on_batch(*batch)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[2:]))
+
+
+def time_shares(training: Training) -> tuple[list[float], list[float]]:
+    """What share of the steps is over at what share of the time: points of a line with a bend for each size.
+
+    Sizes change after a share of the steps, but only the time is given, and a step with large pictures takes longer.
+    """
+    steps = np.diff([0, *training.resizing.shares])
+    seconds = steps * [seconds_per_step(training, size) for size in training.resizing.sizes]
+    return [0, *(np.cumsum(seconds) / seconds.sum())], [0, *training.resizing.shares]
+
+
+def mask_size(pairs: list[Pair], dataset: Dataset) -> tuple[int, int]:
+    """(height, width) of the masks' files."""
+    return tuple(decode_mask(str(pairs[0].mask), dataset.labels).shape[:2])
+
+
+class Clock(keras.callbacks.Callback):
+    """Measures the time of training alone, scores the network now and then, and ends the training in time.
+
+    points: (seconds of training, epochs, Scores) of each scoring.
+    """
+
+    def __init__(self, seconds: float, training: Training, share: tf.Variable, shares: tuple, steps_per_epoch: int):
+        super().__init__()
+        self.seconds, self.training, self.share, self.shares = seconds, training, share, shares
+        self.steps_per_epoch = steps_per_epoch
+        self.marks = list(seconds * (np.arange(1, N_SCORES + 1) / N_SCORES) ** 2)
+        self.points: list[tuple[float, float, Scores]] = []
+        self.started, self.paused, self.steps = None, 0.0, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.started is None:
+            self.started = time.perf_counter()  # the first step is not counted: it builds the graph
+        self.steps += 1
+        elapsed = self.elapsed()
+        share = float(np.interp(elapsed / self.seconds, *self.shares))
+        self.share.assign(share)
+        if self.training.resizing:
+            self.training.resizing.size.assign(self.training.resizing.size_at(share))
+        if elapsed >= self.marks[0]:
+            self.add_point(elapsed)
+        if elapsed >= self.seconds:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self.elapsed() < self.seconds:  # the epochs ended before the time
+            self.add_point(self.elapsed())
+
+    def elapsed(self) -> float:
+        """Seconds of training until now."""
+        return time.perf_counter() - self.started - self.paused
+
+    def add_point(self, elapsed: float) -> None:
+        before = time.perf_counter()
+        self.points.append((elapsed, self.steps / self.steps_per_epoch, self.training.score()))
+        self.marks = [mark for mark in self.marks if mark > elapsed] or [float("inf")]
+        self.paused += time.perf_counter() - before
+
+
+@dataclass
+class Result:
+    """One training of one recipe. curve: [seconds, mIoU] of each scoring; iou: of each class at the end, or None."""
+
+    recipe: str
+    seed: int
+    minutes: float
+    parameters: int
+    seconds: float
+    epochs: float
+    images_per_second: float
+    miou: float
+    accuracy: float
+    iou: dict[str, float | None]
+    curve: list[tuple[float, float]] = field(default_factory=list)
+
+    def seconds_to(self, target: float) -> float | None:
+        """Seconds of training until a scoring first showed an mIoU of target."""
+        return next((seconds for seconds, miou in self.curve if miou >= target), None)
+
+
+def train(recipe: str, minutes: float, dataset: Dataset, pairs: list[Pair], seed: int) -> Result:
+    """Train a recipe for so many minutes and score it on pairs."""
+    share = tf.Variable(0.0)
+
+    def prepare() -> Training:
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(seed)
+        return RECIPES[recipe](dataset, pairs, seed, share)
+
+    training, shares = prepare(), ([0, 1], [0, 1])
+    if training.resizing is not None:
+        shares = time_shares(training)
+        training = prepare()  # measuring has changed the weights
+    steps_per_epoch = training.batches.cardinality().numpy()
+    if steps_per_epoch < 0:  # unknown to tf.data after unbatch
+        steps_per_epoch = sum(1 for _ in training.batches)
+    clock = Clock(60 * minutes, training, share, shares, int(steps_per_epoch))
+    training.model.fit(training.batches, epochs=training.epochs, callbacks=[clock], verbose=0, shuffle=False)
+    seconds, epochs, scores = clock.points[-1]
+    iou = {name: None if np.isnan(k) else float(k) for name, k in zip(scores.labels.names, scores.iou, strict=True)}
+    return Result(
+        recipe, seed, minutes, training.model.count_params(), round(seconds, 1), round(epochs, 2),
+        round(epochs * len(dataset.train) / seconds, 1), scores.miou, scores.accuracy,
+        iou, [(round(seconds, 1), float(scores.miou)) for seconds, _, scores in clock.points],
+    )  # fmt: skip
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Mean, or None if one is missing: a target that one seed missed was not reached."""
+    return None if None in values else float(np.mean(values))
+
+
+def tables(results: list[Result]) -> str:
+    """Two Markdown tables: a row for each recipe, and a row for each class; means over the seeds."""
+    groups = {}
+    for result in results:
+        groups.setdefault(f"{result.recipe}, {result.minutes:g} min", []).append(result)
+
+    lines = ["| recipe | seeds | parameters | images/s | epochs | " + " | ".join(f"s to {t}" for t in TARGETS)]
+    lines[0] += " | mIoU | lowest to highest |"
+    lines.append("|---" * (lines[0].count("|") - 1) + "|")
+    for name, group in groups.items():
+        reached = [_mean([result.seconds_to(target) for result in group]) for target in TARGETS]
+        mious = [result.miou for result in group]
+        cells = [
+            name, str(len(group)), f"{group[0].parameters:,}", f"{_mean([r.images_per_second for r in group]):.1f}",
+            f"{_mean([r.epochs for r in group]):.1f}", *("-" if s is None else f"{s:.0f}" for s in reached),
+            f"{np.mean(mious):.3f}", f"{min(mious):.3f} to {max(mious):.3f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+
+    lines += ["", f"| IoU | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
+    for name in results[0].iou:
+        means = [_mean([result.iou[name] for result in group]) for group in groups.values()]
+        lines.append(f"| {name} | {' | '.join('absent' if m is None else f'{m:.3f}' for m in means)} |")
+    return "\n".join(lines)
+
+
+def plot(results: list[Result], title: str, path: Path) -> None:
+    """mIoU against seconds of training: one colour for each recipe, one line for each seed."""
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    recipes = list(dict.fromkeys((result.recipe, result.minutes) for result in results))
+    for result in results:
+        number = recipes.index((result.recipe, result.minutes))
+        first = next(r for r in results if (r.recipe, r.minutes) == recipes[number]) is result
+        label = f"{result.recipe}, {result.minutes:g} min" if first else None
+        axes.plot(*zip(*result.curve, strict=True), f"C{number}o-", markersize=3, alpha=0.8, label=label)
+    axes.set(xscale="log", xlabel="seconds of training", ylabel="mIoU", title=title, ylim=(0, None))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="data", help="folder of the data set (default: data)")
+    parser.add_argument("--dataset", default="camvid", help="camvid, demo, lyft or folder (default: camvid)")
+    parser.add_argument("--minutes", type=float, default=5, help="time of each training (default: 5)")
+    parser.add_argument("--recipes", default="assignment,tutorial", help=f"some of {', '.join(RECIPES)}")
+    parser.add_argument("--seeds", default="0", help="such as 0,1,2 (default: 0)")
+    parser.add_argument("--split", default="validation", choices=("validation", "test"), help="pictures to score on")
+    parser.add_argument("--out", default="build/learning", help="folder for the results (default: build/learning)")
+    options = parser.parse_args(arguments)
+    try:
+        options.seeds = [int(seed) for seed in options.seeds.split(",")]
+        recipes = [recipe.partition("@") for recipe in options.recipes.split(",")]
+        options.recipes = [(name, float(own or options.minutes)) for name, _, own in recipes]
+    except ValueError as error:
+        parser.error(f"--seeds, --recipes: expected 0,1,2 and NAME or NAME@MINUTES: {error}")
+    for name, minutes in options.recipes:
+        if name not in RECIPES:
+            parser.error(f"--recipes: there is no {name!r}, expected some of {', '.join(RECIPES)}")
+        if not minutes > 0:
+            parser.error(f"--minutes: expected more than 0, found {minutes:g}")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> list[Result]:
+    options = parse_arguments(arguments)
+    dataset = load_dataset(options.dataset, options.data)
+    pairs = getattr(dataset, options.split)
+    if not pairs:
+        raise SystemExit(f"--split: {options.data} has no {options.split} pictures")
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    height, width = mask_size(pairs, dataset)
+    title = f"{options.dataset}, {options.split}: {len(pairs)} pictures at {height}x{width}"
+    record = {
+        "data": title, "training pictures": len(dataset.train), "cores": os.cpu_count(),
+        "gpus": len(tf.config.list_physical_devices("GPU")), "python": platform.python_version(),
+        "tensorflow": tf.__version__, "keras": keras.__version__,
+    }  # fmt: skip
+    results = []
+    # Seed by seed, so that a slow spell of the machine does not hit one recipe alone.
+    for seed in options.seeds:
+        for recipe, minutes in options.recipes:
+            results.append(train(recipe, minutes, dataset, pairs, seed))
+            last = results[-1]
+            print(f"{recipe}, seed {seed}: mIoU {last.miou:.3f} after {last.seconds:.0f} s", flush=True)
+            record["results"] = [asdict(result) for result in results]
+            (out / "learning.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out / "learning.md").write_text(f"{title}\n\n{tables(results)}\n", encoding="utf-8")
+    plot(results, title, out / "learning.png")
+    print(f"\n{title}\n\n{tables(results)}\n\nWritten to {out}/: learning.md, learning.json, learning.png")
+    return results
+
+
+if __name__ == "__main__":
+    main()

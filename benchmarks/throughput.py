@@ -1,0 +1,327 @@
+"""How fast is this machine, and how much of it do training, inference and the pipeline use?
+
+    python benchmarks/throughput.py
+
+Each line is measured in a process of its own, so that its peak memory is its own; the first is the limit of the
+machine, a product of two large float32 matrices. Speeds are medians over steps. Where PyTorch is installed, the same
+network is measured in it. Writes throughput.md and throughput.json to --out and prints the tables.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+NETWORKS = [  # (height, width), filters, half_resolution, batch size
+    ((96, 128), 32, False, 32),
+    ((96, 128), 16, False, 8),
+    ((192, 256), 16, True, 4),
+    ((192, 256), 16, True, 8),
+    ((192, 256), 32, True, 4),
+    ((192, 256), 16, False, 4),
+    ((384, 512), 16, True, 4),
+]
+GROWTH = [((96, 128), 16), ((96, 256), 16), ((192, 256), 16), ((192, 256), 32), ((192, 256), 64)]  # picture, pictures
+
+
+def seconds_per_call(call, seconds: float) -> float:
+    """Median time of call(), after two calls to warm up; at least five are measured."""
+    call()
+    call()
+    times = []
+    while len(times) < 5 or sum(times) < seconds:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def forward_gflop(model) -> float:
+    """10**9 floating-point operations of one picture's way through the convolutions, an addition or a product each."""
+    total = 0
+    for layer in model.layers:
+        if layer.__class__.__name__ in ("Conv2D", "Conv2DTranspose"):
+            # A convolution uses its kernel once for each output pixel, a transposed one for each input pixel.
+            tensor = layer.output if layer.__class__.__name__ == "Conv2D" else layer.input
+            total += 2 * tensor.shape[1] * tensor.shape[2] * layer.kernel.shape.num_elements()
+    return total / 1e9
+
+
+def build(size: tuple[int, int], n_filters: int, half_resolution: bool, n_classes: int = 13):
+    """The tutorial's network and its compiled loss."""
+    from unet_helpers.model import unet_model
+    from unet_helpers.training import compile_unet
+
+    model = unet_model(
+        (*size, 3), n_filters, n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
+        half_resolution=half_resolution,
+    )  # fmt: skip
+    compile_unet(model, n_classes, 1e-3)
+    return model
+
+
+def random_batch(size: tuple[int, int], batch_size: int, answer_size: tuple[int, int], n_classes: int = 13):
+    """A batch of noise, as `make_batches` would yield it."""
+    import tensorflow as tf
+
+    images = tf.random.uniform((batch_size, *size, 3), 0, 255)
+    masks = tf.cast(tf.random.uniform((batch_size, *answer_size, 1), 0, n_classes, tf.int32), tf.uint8)
+    return images, masks, tf.ones((batch_size, *answer_size, 1))
+
+
+# ---- what a process of its own measures ----
+
+
+def measure_limit(seconds: float, n: int = 2048) -> dict:
+    """GFLOP/s of a float32 product of two n x n matrices."""
+    import tensorflow as tf
+
+    matrix = tf.random.normal((n, n))
+    product = tf.function(lambda: tf.reduce_sum(tf.matmul(matrix, matrix)))
+    return {"gflops": 2 * n**3 / seconds_per_call(lambda: product().numpy(), seconds) / 1e9}
+
+
+def measure_network(seconds: float, size, n_filters: int, half_resolution: bool, batch_size: int) -> dict:
+    """Training and inference on one batch of noise, images/s and GFLOP/s; a training step counts as three forward."""
+    model = build(size, n_filters, half_resolution)
+    images, masks, weights = random_batch(size, batch_size, model.output_shape[1:3])
+    gflop = forward_gflop(model)
+    inference = batch_size / seconds_per_call(lambda: model.predict_on_batch(images), seconds)
+    training = batch_size / seconds_per_call(lambda: model.train_on_batch(images, masks, weights), seconds)
+    return {
+        "parameters": model.count_params(), "gflop": gflop,
+        "training": training, "training_gflops": 3 * gflop * training,
+        "inference": inference, "inference_gflops": gflop * inference,
+    }  # fmt: skip
+
+
+def measure_torch(seconds: float, size, n_filters: int, half_resolution: bool, batch_size: int, n_classes: int = 13):
+    """The same network in PyTorch, channels last: training and inference, images/s. {} where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    from torch import nn
+
+    def convolution(a: int, b: int) -> list[nn.Module]:
+        return [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+
+    class UNet(nn.Module):
+        def __init__(self, depth: int = 4):
+            super().__init__()
+            n = [n_filters * 2**level for level in range(depth + 1)]
+            self.stem = nn.Sequential(nn.Conv2d(3, n[0], 3, 2, 1), nn.ReLU()) if half_resolution else nn.Identity()
+            inputs = [n[0] if half_resolution else 3, *n]
+            self.down = nn.ModuleList(nn.Sequential(*convolution(inputs[i], n[i]), *convolution(n[i], n[i])) for i in
+                                      range(depth + 1))  # fmt: skip
+            self.up = nn.ModuleList(nn.ConvTranspose2d(2 * n[i], n[i], 2, 2) for i in range(depth))
+            self.merge = nn.ModuleList(nn.Sequential(*convolution(2 * n[i], n[i]), *convolution(n[i], n[i])) for i in
+                                       range(depth))  # fmt: skip
+            self.logits = nn.Conv2d(n[0], n_classes, 1)
+
+        def forward(self, x):
+            x = self.stem(x / 127.5 - 1)
+            skips = []
+            for level, block in enumerate(self.down):
+                x = block(x if level == 0 else nn.functional.max_pool2d(x, 2))
+                skips.append(x)
+            for level in reversed(range(len(self.up))):
+                x = self.merge[level](torch.cat([self.up[level](x), skips[level]], 1))
+            return self.logits(x)
+
+    model = UNet().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    images = (255 * torch.rand(batch_size, 3, *size)).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        masks = torch.randint(n_classes, model(images).argmax(1).shape)
+
+    def train():
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), masks).backward()
+        optimizer.step()
+
+    def infer():
+        with torch.no_grad():
+            model(images)
+
+    training = batch_size / seconds_per_call(train, seconds)
+    model.eval()
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()), "version": torch.__version__,
+        "training": training, "inference": batch_size / seconds_per_call(infer, seconds),
+    }  # fmt: skip
+
+
+def write_pairs(folder: Path, number: int, size: tuple[int, int] = (600, 800)) -> list:
+    """Smooth random pictures and masks of 13 classes as PNG files, at the size of the Kaggle data set."""
+    import numpy as np
+    from PIL import Image
+
+    from unet_helpers.labels import Pair
+
+    rng = np.random.default_rng(0)
+    pairs = []
+    for n in range(number):
+        pair = Pair(folder / f"image{n}.png", folder / f"mask{n}.png")
+        for path, channels, high in ((pair.image, 3, 256), (pair.mask, 1, 13)):
+            coarse = Image.fromarray(rng.integers(0, high, (8, 8, channels), np.uint8).squeeze())
+            coarse.resize(size[::-1], Image.Resampling.BICUBIC if channels == 3 else Image.Resampling.NEAREST).save(
+                path
+            )
+        pairs.append(pair)
+    return pairs
+
+
+def measure_pipeline(seconds: float, size, batch_size: int, n_pairs: int, train: bool) -> dict:
+    """The pipeline alone, images/s; with train also what it costs a training step. Peak memory includes its cache."""
+    import numpy as np
+
+    from unet_helpers.labels import CARLA
+    from unet_helpers.pipeline import make_batches
+
+    answer_size = tuple(side // 2 for side in size)
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = write_pairs(Path(folder), n_pairs)
+        batches = make_batches(
+            pairs, CARLA, size, batch_size, augment=True, mask_size=answer_size, class_weights=np.ones(13, np.float32)
+        )
+        started = time.perf_counter()
+        for _ in batches:  # the first epoch decodes the files and fills the cache
+            pass
+        result = {"first": n_pairs / (time.perf_counter() - started)}
+        iterator = iter(batches.repeat())
+        result["pipeline"] = batch_size / seconds_per_call(lambda: next(iterator), seconds)
+        if train:
+            model = build(size, 16, True)
+            fixed = next(iterator)
+            # In turns: a slow spell of the machine must not hit one of the two alone.
+            times = {"fixed": [], "fed": []}
+            for _ in range(5):
+                times["fixed"].append(seconds_per_call(lambda: model.train_on_batch(*fixed), seconds / 2))
+                times["fed"].append(seconds_per_call(lambda: model.train_on_batch(*next(iterator)), seconds / 2))
+            result |= {name: batch_size / statistics.median(values) for name, values in times.items()}
+            result["cost"] = statistics.median(fed / fixed - 1 for fixed, fed in zip(*times.values(), strict=True))
+    return result
+
+
+MEASUREMENTS = {f.__name__: f for f in (measure_limit, measure_network, measure_torch, measure_pipeline)}
+
+# ---- what collects it ----
+
+
+def in_own_process(name: str, *arguments, **environment: str) -> tuple[dict, str]:
+    """Result of a measurement in a fresh process, with its peak memory in MiB, and all that the process printed."""
+    call = json.dumps([name, arguments])
+    root = Path(__file__).resolve().parent.parent
+    child = subprocess.run(
+        [sys.executable, __file__, "--measure", call], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(root)} | environment,
+    )  # fmt: skip
+    if child.returncode:
+        raise RuntimeError(f"{call} ended with {child.returncode}:\n{child.stderr[-2000:]}")
+    return json.loads(child.stdout.splitlines()[-1]), child.stdout
+
+
+def profile(seconds: float, size, n_filters: int, half_resolution: bool, batch_size: int) -> Counter:
+    """Where a step's time goes by oneDNN's own account: milliseconds of each kind of kernel, training and inference.
+
+    Empty where TensorFlow computes without oneDNN.
+    """
+    _, printed = in_own_process(
+        "measure_network", seconds, size, n_filters, half_resolution, batch_size, ONEDNN_VERBOSE="1"
+    )
+    milliseconds = Counter()
+    for line in printed.splitlines():
+        fields = line.split(",")
+        if fields[0].startswith("onednn_verbose") and "exec" in fields:
+            kind = fields[fields.index("exec") + 2]
+            milliseconds[f"{kind} {fields[fields.index('exec') + 4]}" if "conv" in kind else kind] += float(fields[-1])
+    return milliseconds
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    """Markdown table; floats get as many digits as they have to be compared by."""
+
+    def cell(value):
+        return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"
+
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    return "\n".join(lines + [f"| {' | '.join(map(cell, row))} |" for row in rows])
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3, help="time of each measurement (default: 3)")
+    parser.add_argument("--networks", type=int, default=len(NETWORKS), help="only the first so many")
+    parser.add_argument("--out", default="build/throughput", help="folder for the results (default: build/throughput)")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.measure:
+        name, values = json.loads(options.measure)
+        result = MEASUREMENTS[name](*(tuple(v) if isinstance(v, list) else v for v in values))
+        result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(result))
+        return result
+
+    seconds = options.seconds
+    record = {"limit": in_own_process("measure_limit", seconds)[0]["gflops"], "networks": [], "pipeline": []}
+    parts = [f"Limit, a 2048x2048 float32 product: {record['limit']:.0f} GFLOP/s on {os.cpu_count()} cores"]
+
+    rows = []
+    for size, n_filters, half, batch_size in NETWORKS[: options.networks]:
+        keras, _ = in_own_process("measure_network", seconds, size, n_filters, half, batch_size)
+        torch, _ = in_own_process("measure_torch", seconds, size, n_filters, half, batch_size)
+        record["networks"].append({"size": size, "filters": n_filters, "half": half, "batch": batch_size, **keras,
+                                   "torch": torch})  # fmt: skip
+        other = [f"{torch['training']:.3g} / {torch['inference']:.3g}"] if "training" in torch else ["not installed"]
+        rows.append([
+            f"{size[0]}x{size[1]}{', half' if half else ''}", n_filters, batch_size, keras["gflop"], keras["training"],
+            keras["training_gflops"], f"{keras['training_gflops'] / record['limit']:.0%}", keras["inference"],
+            f"{keras['inference_gflops'] / record['limit']:.0%}", int(keras["peak_mib"]), *other,
+        ])  # fmt: skip
+    header = ["network", "filters", "batch", "GFLOP forward", "training images/s", "GFLOP/s", "of the limit"]
+    header += ["inference images/s", "of the limit", "peak MiB", "PyTorch images/s, training / inference"]
+    parts.append(table(header, rows))
+
+    rows = []
+    for size, n_pairs in GROWTH:
+        result, _ = in_own_process("measure_pipeline", seconds, size, 4, n_pairs, False)
+        record["pipeline"].append({"size": size, "pictures": n_pairs, **result})
+        rows.append([f"{size[0]}x{size[1]}", n_pairs, result["first"], result["pipeline"], int(result["peak_mib"])])
+    parts.append(table(["pipeline, batch 4", "pictures", "images/s, first epoch", "later", "peak MiB"], rows))
+
+    cost, _ = in_own_process("measure_pipeline", seconds, (192, 256), 4, 64, True)
+    record["cost"] = cost
+    parts.append(
+        f"A training step at 192x256, half, 16 filters, batch 4: {cost['fixed']:.1f} images/s on one batch, "
+        f"{cost['fed']:.1f} fed by the pipeline, which costs {cost['cost']:.1%} of a step."
+    )
+    kernels = profile(seconds, *NETWORKS[0])
+    if kernels:
+        record["kernels"] = dict(kernels)
+        total = sum(kernels.values())
+        rows = [[kind, f"{share / total:.0%}"] for kind, share in kernels.most_common() if share > 0.005 * total]
+        size, n_filters, _, batch_size = NETWORKS[0]
+        title = f"kernel time at {size[0]}x{size[1]}, {n_filters} filters, batch {batch_size}"
+        parts.append(table([title, "share"], rows))
+
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "throughput.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    text = "\n\n".join(parts)
+    (out / "throughput.md").write_text(text + "\n", encoding="utf-8")
+    print(f"{text}\n\nWritten to {out}/: throughput.md, throughput.json")
+    return record
+
+
+if __name__ == "__main__":
+    main()

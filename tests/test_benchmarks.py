@@ -1,0 +1,132 @@
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from benchmarks import learning, throughput
+from unet_helpers.datasets import load_dataset
+from unet_helpers.model import unet_model
+
+
+@pytest.fixture
+def camvid(tmp_path):
+    """Eight photographs' worth of noise in SegNet's layout: sky above road, a void row at the bottom."""
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 8), ("val", 4)):
+        for folder in (split, f"{split}annot"):
+            (tmp_path / "camvid" / folder).mkdir(parents=True)
+        for n in range(number):
+            values = np.repeat(np.uint8([0, 3, 11]), (30, 30, 4))[:, None] * np.ones((1, 96), np.uint8)
+            picture = np.where(values[..., None] == 0, [90, 130, 220], 90) + rng.integers(0, 20, (64, 96, 3))
+            Image.fromarray(picture.astype(np.uint8)).save(tmp_path / "camvid" / split / f"{n}.png")
+            Image.fromarray(values).save(tmp_path / "camvid" / f"{split}annot" / f"{n}.png")
+    return tmp_path / "camvid"
+
+
+def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(learning, "notebook_settings", lambda: TINY)
+    monkeypatch.setattr(learning, "N_SCORES", 3)
+    learning.main(
+        ["--data", str(camvid), "--minutes", "0.05", "--recipes", "assignment@0.001,tutorial", "--seeds", "1"]
+        + ["--out", str(tmp_path / "out")]
+    )  # fmt: skip
+    record = json.loads((tmp_path / "out" / "learning.json").read_text())
+    assert record["data"] == "camvid, validation: 4 pictures at 64x96"
+    results = record["results"]
+    assert [(result["recipe"], result["seed"]) for result in results] == [("assignment", 1), ("tutorial", 1)]
+    for result in results:
+        assert result["seconds"] >= 60 * result["minutes"] - 0.1
+        assert result["curve"][-1] == [result["seconds"], result["miou"]]
+        assert result["curve"] == sorted(result["curve"])
+        assert set(result["iou"]) >= {"sky", "road", "bicyclist"}
+    assert results[1]["epochs"] > 1
+    tables = (tmp_path / "out" / "learning.md").read_text()
+    assert tables in capsys.readouterr().out
+    assert re.search(r"\| assignment, 0.001 min \| 1 \| 8,640,471 \|", tables)
+    assert re.search(r"\| road \| [01]\.\d{3} \| [01]\.\d{3} \|", tables)
+    with Image.open(tmp_path / "out" / "learning.png") as picture:
+        assert picture.size[0] > 600
+
+
+TINY = {
+    "IMAGE_SIZE": (64, 96), "N_FILTERS": 2, "HALF_RESOLUTION": True, "BATCH_SIZE": 4, "LEARNING_RATE": 5e-3,
+    "SIZE_STAGES": ((0.65, 0.5), (1, 1)),
+}  # fmt: skip
+
+
+def test_the_tutorials_recipe_is_the_notebooks():
+    settings = learning.notebook_settings()
+    assert settings.keys() >= TINY.keys()
+    assert settings["IMAGE_SIZE"] == settings["DEFAULTS"]["CPU"]["IMAGE_SIZE"]
+    assert settings["LEARNING_RATE"] < 0.1
+
+
+def test_the_assignments_recipe_has_the_assignments_errors(camvid):
+    dataset = load_dataset("camvid", camvid)
+    training = learning.assignment(dataset, dataset.validation, 0, tf.Variable(0.0))
+    assert (training.model.count_params(), training.epochs) == (8_640_471, 40)
+    images, masks = next(iter(training.batches))
+    seen = training.model.layers[1](images)
+    assert isinstance(training.model.layers[1], keras.layers.Rescaling)
+    assert 0 <= float(tf.reduce_min(seen)) <= float(tf.reduce_max(seen)) <= 1 / 255 + 1e-4  # scaled twice
+    assert images.shape == (8, 96, 128, 3)
+    assert set(np.unique(masks)) == {0, 3, 11}  # void is learned as a class
+    score = training.score()
+    assert score.confusion.shape == (11, 11)
+    assert score.confusion.sum() == 4 * 60 * 96  # void is not scored, and at the masks' own size
+
+
+def test_sizes_change_after_their_share_of_the_steps(monkeypatch):
+    """Three quarters of the steps with small pictures, each four times as fast: 3/7 of the time."""
+    resizing = learning.ProgressiveResizing((64, 96), ((0.75, 0.5), (1, 1)), epochs=1)
+    training = learning.Training(None, None, None, resizing=resizing)
+    monkeypatch.setattr(learning, "seconds_per_step", lambda _, size: {(32, 32): 1, (64, 96): 4}[size])
+    time, steps = learning.time_shares(training)
+    assert time == pytest.approx([0, 3 / 7, 1])
+    assert steps == [0, 0.75, 1]
+
+
+def test_a_target_that_one_seed_missed_is_not_reached():
+    def result(seed, miou):
+        iou, curve = {"sky": miou, "sign": None}, [(10.0, miou / 2), (20.0, miou)]
+        return learning.Result("tutorial", seed, 5, 1000, 20.0, 2.0, 30.0, miou, 0.5, iou, curve)
+
+    table = learning.tables([result(0, 0.45), result(1, 0.35)])
+    assert "| tutorial, 5 min | 2 | 1,000 | 30.0 | 2.0 | 15 | 20 | - | - | - | 0.400 | 0.350 to 0.450 |" in table
+    assert "| sign | absent |" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipes", "tutorail"], "there is no 'tutorail', expected some of assignment"),
+        (["--recipes", "tutorial@x"], "expected 0,1,2 and NAME or NAME@MINUTES"),
+        (["--minutes", "0"], "--minutes: expected more than 0, found 0"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        learning.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_operations_are_counted_as_by_hand():
+    model = unet_model((16, 16, 1), 2, 3, depth=1, last_conv=False, up_kernel_size=2)
+    full, half = 16 * 16, 8 * 8
+    products = full * 9 * (1 * 2 + 2 * 2) + half * 9 * (2 * 4 + 4 * 4)  # encoder
+    products += half * 4 * 4 * 2 + full * 9 * (4 * 2 + 2 * 2) + full * 2 * 3  # up, decoder, logits
+    assert throughput.forward_gflop(model) == pytest.approx(2 * products / 1e9)
+
+
+def test_measurements_are_made_in_a_process_of_their_own():
+    limit, _ = throughput.in_own_process("measure_limit", 0.01, 256)
+    assert limit["gflops"] > 0.1
+    pipeline, _ = throughput.in_own_process("measure_pipeline", 0.01, (32, 64), 2, 4, True)
+    assert pipeline.keys() == {"first", "pipeline", "fixed", "fed", "cost", "peak_mib"}
+    assert min(pipeline["pipeline"], pipeline["fixed"], pipeline["peak_mib"]) > 1
+    with pytest.raises(RuntimeError, match="measure_network.*ended with 1"):
+        throughput.in_own_process("measure_network", 0.01, (32, 33), 2, True, 1)
