@@ -20,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the notebook
 
 NETWORKS = [  # (height, width), filters, half_resolution, batch size
     ((96, 128), 32, False, 32),

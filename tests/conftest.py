@@ -1,6 +1,7 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the notebook
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import keras  # noqa: E402
