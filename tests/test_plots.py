@@ -62,7 +62,7 @@ def test_errors_are_black_and_void_is_never_wrong(labels, picture, mask):
 def test_curves_have_axes_with_units():
     log = {"epoch": [0, 1], "loss": [2, 1], "val_loss": [2, 1.5], "mIoU": [0.1, 0.2], "val_mIoU": [0.1, 0.3]}
     figure = plots.plot_curves(log)
-    assert [axes.get_ylabel() for axes in figure.axes] == ["cross-entropy (nats a pixel)", "mIoU (0..1)"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["cross-entropy + Dice loss", "mIoU (0..1)"]
     assert figure.axes[1].lines[1].get_xydata().tolist() == [[1, 0.1], [2, 0.3]]
 
 

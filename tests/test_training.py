@@ -16,6 +16,7 @@ from unet_helpers.training import (
     ProgressiveResizing,
     class_weights,
     compile_unet,
+    cross_entropy_and_dice,
     device_report,
     make_callbacks,
     warmup_cosine,
@@ -54,8 +55,33 @@ def test_void_is_left_out_of_the_loss_and_of_the_metric():
     logits = np.float32([[[[2, 0, 0], [0, 9, 0]]]])
     mask = np.uint8([[[[0], [VOID]]]])
     result = model.evaluate(logits, mask, verbose=0, return_dict=True)
-    assert result["loss"] == pytest.approx(-2 + np.log(np.exp(2) + 2), rel=1e-5)
+    chance = np.exp(2) / (np.exp(2) + 2)
+    # The mean is over the known pixels, here one of the two.
+    assert result["loss"] == pytest.approx(-np.log(chance) + 1 - 2 * chance / (chance + 1), rel=1e-5)
     assert result["mIoU"] == pytest.approx(1)
+
+
+def test_the_loss_by_hand():
+    """Against a computation class by class, with void, a class that is absent and one that is never right."""
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 3, (2, 5, 4, 1)).astype(np.uint8)
+    mask[0, :2] = VOID
+    logits = rng.normal(size=(2, 5, 4, 4)).astype(np.float32)
+    known = mask[..., 0] != VOID
+    chances = np.exp(logits[known]) / np.exp(logits[known]).sum(axis=-1, keepdims=True)
+    truth = np.eye(4)[mask[known][:, 0]]
+    dice = [2 * (truth * chances)[:, k].sum() / (truth + chances)[:, k].sum() for k in range(3)]  # class 3 is absent
+    expected = np.zeros(mask.shape[:3])
+    expected[known] = (-np.log(chances[truth == 1]) + 1 - np.mean(dice)) * known.size / known.sum()
+    assert np.asarray(cross_entropy_and_dice(mask, logits)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_loss_without_a_known_pixel_is_zero():
+    with tf.GradientTape() as tape:
+        logits = tf.Variable(np.ones((1, 2, 2, 3), np.float32))
+        loss = cross_entropy_and_dice(np.full((1, 2, 2, 1), VOID, np.uint8), logits)
+    assert np.all(loss == 0)
+    assert np.all(tape.gradient(loss, logits) == 0)
 
 
 def test_the_rate_rises_then_falls_to_zero():

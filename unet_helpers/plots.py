@@ -101,7 +101,7 @@ def plot_curves(log: Mapping[str, Sequence[float]]):
     """Loss and mIoU of training and validation against the epoch. log: the columns of CSVLogger's file."""
     epochs = np.asarray(log["epoch"]) + 1
     figure, axes = _subplots(1, 2, figsize=(WIDTH, 4))
-    units = {"loss": "cross-entropy (nats a pixel)", "mIoU": "mIoU (0..1)"}
+    units = {"loss": "cross-entropy + Dice loss", "mIoU": "mIoU (0..1)"}
     for panel, (name, unit) in zip(axes, units.items(), strict=True):
         panel.plot(epochs, log[name], "o-", color="#0072b2", label="training (augmented)")
         panel.plot(epochs, log[f"val_{name}"], "s--", color="#d55e00", label="validation")

@@ -49,17 +49,35 @@ def warmup_cosine(steps: int, peak: float = 5e-3) -> keras.optimizers.schedules.
     )
 
 
+def cross_entropy_and_dice(masks, logits):
+    """The loss: cross-entropy of each pixel plus 1 - Dice, the mean over the batch's classes; void counts in neither.
+
+    masks: (B, H, W, 1) ids 0..K-1, 255 = void. logits: (B, H, W, K) float.
+    Returns (B, H, W) float: 0 at void, and the others so scaled that the mean over all is the mean over the known.
+    Dice, twice the overlap of truth and answer divided by the sum of both, is the IoU's cousin and has a gradient. It
+    counts each class once, however few pixels it has, where the cross-entropy counts pixels.
+    Source: Milletari, Navab and Ahmadi 2016, https://arxiv.org/abs/1606.04797; the sum of both: Isensee et al. 2021
+    (nnU-Net), https://arxiv.org/abs/1809.10486.
+    """
+    truth = keras.ops.one_hot(masks[..., 0], logits.shape[-1], dtype=logits.dtype)  # void: zero everywhere
+    known = keras.ops.sum(truth, axis=-1)
+    present = keras.ops.cast(keras.ops.any(truth > 0, axis=(0, 1, 2)), logits.dtype)
+    dice_losses = keras.losses.dice(truth, keras.ops.softmax(logits) * known[..., None], axis=(0, 1, 2))
+    dice_loss = keras.ops.sum(present * dice_losses) / keras.ops.maximum(keras.ops.sum(present), 1)
+    cross_entropy = keras.losses.sparse_categorical_crossentropy(masks, logits, from_logits=True, ignore_class=VOID)
+    return known * (cross_entropy + dice_loss) / keras.ops.maximum(keras.ops.mean(known), keras.config.epsilon())
+
+
 def compile_unet(model: keras.Model, n_classes: int, learning_rate, weight_decay: float = 1e-2) -> None:
     """Give the model its loss, optimizer and metric.
 
-    learning_rate: a number, or a schedule such as `warmup_cosine`. The loss is the cross-entropy of the logits, void
-    left out; the optimizer AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101); the metric mIoU, void
-    left out.
+    learning_rate: a number, or a schedule such as `warmup_cosine`. The loss is `cross_entropy_and_dice`; the optimizer
+    AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101); the metric mIoU, void left out.
     """
     model.compile(
         # The squares of the gradients are averaged over 20 steps, not 1,000: a training is only some thousand steps.
         optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, beta_2=0.95),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID),
+        loss=cross_entropy_and_dice,
         metrics=[
             # float32 whatever the policy: half precision can't count pixels.
             keras.metrics.MeanIoU(n_classes, name="mIoU", sparse_y_pred=False, ignore_class=VOID, dtype="float32")
@@ -103,15 +121,22 @@ class ProgressiveResizing(keras.callbacks.Callback):
         self.size.assign(self.size_at(epoch / self.epochs))
 
 
+class _BestNetwork(keras.callbacks.ModelCheckpoint):
+    """Saves without loss and optimizer: a file of a third of the size, which loads where this package is not, too."""
+
+    def set_model(self, model):
+        super().set_model(keras.Model(model.inputs, model.outputs, name=model.name))
+
+
 def make_callbacks(
     run_dir: str | Path, patience: int = 20, start_from_epoch: int = 0
 ) -> list[keras.callbacks.Callback]:
     """What Keras does after each epoch: files in run_dir, all by Keras's own callbacks.
 
-    best.keras: the network with the highest validation mIoU so far. log.csv: loss and mIoU of each epoch.
-    tensorboard/: the same for TensorBoard. backup/: the state from which `fit` goes on after an interruption, deleted
-    when it ends. Training stops early after patience epochs without a better validation mIoU, counted from
-    start_from_epoch on.
+    best.keras: the network with the highest validation mIoU so far, without loss and optimizer. log.csv: loss and mIoU
+    of each epoch. tensorboard/: the same for TensorBoard. backup/: the state from which `fit` goes on after an
+    interruption, deleted when it ends. Training stops early after patience epochs without a better validation mIoU,
+    counted from start_from_epoch on.
     """
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -119,7 +144,7 @@ def make_callbacks(
     best = {"monitor": "val_mIoU", "mode": "max"}
     return [
         keras.callbacks.BackupAndRestore(run_dir / "backup"),
-        keras.callbacks.ModelCheckpoint(run_dir / "best.keras", save_best_only=True, **best),
+        _BestNetwork(run_dir / "best.keras", save_best_only=True, **best),
         keras.callbacks.EarlyStopping(patience=patience, start_from_epoch=start_from_epoch, **best),
         keras.callbacks.CSVLogger(run_dir / "log.csv", append=resumes),
         keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
