@@ -13,6 +13,7 @@ from unet_helpers.labels import VOID
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
 from unet_helpers.training import (
+    KernelMuon,
     ProgressiveResizing,
     class_weights,
     compile_unet,
@@ -93,12 +94,38 @@ def test_the_rate_rises_then_falls_to_zero():
     assert rates[100] == pytest.approx(0, abs=1e-9)
 
 
+def test_muon_takes_a_kernels_step_as_an_orthogonal_matrix():
+    """Against the singular value decomposition of the gradient: same directions, all about equally far."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(n, 6)))[0] for n in (3 * 3 * 4, 6))
+    gradient = (left * [1, 0.8, 0.6, 0.4, 0.3, 0.2]) @ right.T
+    kernel = keras.Variable(np.zeros((3, 3, 4, 6), np.float32))
+    KernelMuon(0.1, ns_steps=3, weight_decay=None).apply([gradient.reshape(kernel.shape).astype(np.float32)], [kernel])
+    step = -np.asarray(kernel).reshape(-1, 6)
+    lengths = np.diag(left.T @ step @ right)
+    assert np.abs(step - (left * lengths) @ right.T).max() < 1e-5
+    assert lengths.max() / lengths.min() < 2  # of the gradient: 5
+    assert lengths.mean() == pytest.approx(0.1 * 0.2 * np.sqrt(36), rel=0.2)
+
+
+def test_muon_leaves_biases_normalizations_and_the_last_layer_to_adamw():
+    model = unet_model((16, 16, 3), 2, 3, depth=1)
+    compile_unet(model, 3, 1e-3)
+    model.train_on_batch(np.zeros((1, 16, 16, 3)), np.zeros((1, 16, 16, 1)))
+    variables = zip(model.trainable_variables, model.optimizer.adam_velocities, strict=True)
+    by_muon = {variable.path for variable, velocity in variables if velocity is None}
+    kernels = {layer.kernel.path for layer in model.layers if isinstance(layer, keras.layers.Conv2D)}
+    kernels |= {layer.kernel.path for layer in model.layers if isinstance(layer, keras.layers.Conv2DTranspose)}
+    assert by_muon == kernels - {model.get_layer("logits").kernel.path}
+    assert len(by_muon) == 8
+
+
 def test_a_picture_is_learned_by_heart(write_pair, labels):
     """Catches the family of faults that end in black predictions: wrong ids, wrong scale, wrong loss."""
     pair = write_pair()
     batches = make_batches([pair], labels, (32, 48), 1)
     model = unet_model((32, 48, 3), 8, 3, depth=2, dropout_prob=0)
-    compile_unet(model, 3, warmup_cosine(150, 5e-3))
+    compile_unet(model, 3, warmup_cosine(150, 1e-2))
     model.fit(batches.repeat(150), shuffle=False, verbose=0)
     assert evaluate_model(model, batches, labels).iou.min() > 0.95
 
