@@ -81,7 +81,7 @@ def notebook_settings() -> dict[str, object]:
 
 def tutorial(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, **changes) -> Training:
     """The notebook's recipe, read from the notebook; changes replace what they name."""
-    settings = notebook_settings() | {"POWER": 0.5, "AUGMENT": True, "NORMALIZATION": "batch"} | changes
+    settings = notebook_settings() | {"POWER": 0.5, "AUGMENT": True, "NORMALIZATION": "batch", "ADAMW": False} | changes
     size, labels = settings["IMAGE_SIZE"], dataset.labels
     half = settings["HALF_RESOLUTION"]
     resizing = ProgressiveResizing(size, settings["SIZE_STAGES"], epochs=1)
@@ -90,11 +90,15 @@ def tutorial(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable,
         half_resolution=half, normalization=settings["NORMALIZATION"],
     )  # fmt: skip
     steps = 10_000
-    compile_unet(model, labels.n_classes, ByClock(warmup_cosine(steps, settings["LEARNING_RATE"]), steps, share))
+    rate = ByClock(warmup_cosine(steps, settings["LEARNING_RATE"]), steps, share)
+    compile_unet(model, labels.n_classes, rate)
+    if settings["ADAMW"]:
+        model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=0.95), model.loss)
     batches = make_batches(
         dataset.train, labels, size, settings["BATCH_SIZE"], settings["AUGMENT"], seed=seed,
         mask_size=tuple(side // 2 for side in size) if half else size,
-        class_weights=class_weights(check_pairs(dataset.train, labels), settings["POWER"]), train_size=resizing.size,
+        class_weights=class_weights(check_pairs(dataset.train, labels), settings["POWER"]),
+        sizes=resizing.sizes, stage=resizing.stage,
     )  # fmt: skip
     if not settings["AUGMENT"]:  # the order still has to change
         batches = batches.shuffle(len(batches), seed=seed)
@@ -136,7 +140,8 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
     return Training(model, batches, lambda: evaluate_model(answers, held_out, labels), epochs=40)
 
 
-LARGE = {"IMAGE_SIZE": (288, 384), "SIZE_STAGES": ((0.5, 1 / 3), (0.8, 2 / 3), (1, 1))}
+# Large pictures last, but not too late: the network has to get used to them while the rate is still high.
+LARGE = {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.4, 0.25), (0.7, 0.5), (1, 1))}
 RECIPES: dict[str, Callable[..., Training]] = {
     "assignment": assignment,
     "tutorial": tutorial,
@@ -144,7 +149,8 @@ RECIPES: dict[str, Callable[..., Training]] = {
     "no-class-weights": lambda *args: tutorial(*args, POWER=0),
     "no-augmentation": lambda *args: tutorial(*args, AUGMENT=False),
     "no-normalization": lambda *args: tutorial(*args, NORMALIZATION=None),
-    "low-rate": lambda *args: tutorial(*args, LEARNING_RATE=1e-3),
+    "adamw": lambda *args: tutorial(*args, ADAMW=True, LEARNING_RATE=5e-3),  # its best rate
+    "low-rate": lambda *args: tutorial(*args, LEARNING_RATE=4e-3),
     "large-batches": lambda *args: tutorial(*args, BATCH_SIZE=32),
     "full-resolution": lambda *args: tutorial(*args, HALF_RESOLUTION=False),
     "full-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 1),)),
@@ -162,9 +168,9 @@ def as_listed(paths: list[str]) -> list[str]:
     return [path for path in found if path in wanted]
 
 
-def seconds_per_step(training: Training, size: tuple[int, int]) -> float:
-    """Median time of a training step with pictures of this size. Changes the weights."""
-    training.resizing.size.assign(size)
+def seconds_per_step(training: Training, stage: int) -> float:
+    """Median time of a training step in this stage. Changes the weights."""
+    training.resizing.stage.assign(stage)
     times = []
     for batch in training.batches.repeat().take(10):
         started = time.perf_counter()
@@ -179,7 +185,7 @@ def time_shares(training: Training) -> tuple[list[float], list[float]]:
     Sizes change after a share of the steps, but only the time is given, and a step with large pictures takes longer.
     """
     steps = np.diff([0, *training.resizing.shares])
-    seconds = steps * [seconds_per_step(training, size) for size in training.resizing.sizes]
+    seconds = steps * [seconds_per_step(training, stage) for stage in range(len(steps))]
     return [0, *(np.cumsum(seconds) / seconds.sum())], [0, *training.resizing.shares]
 
 
@@ -209,7 +215,7 @@ class Clock(keras.callbacks.Callback):
         share = float(np.interp(elapsed / self.seconds, *self.shares))
         self.share.assign(share)
         if self.training.resizing:
-            self.training.resizing.size.assign(self.training.resizing.size_at(share))
+            self.training.resizing.stage.assign(self.training.resizing.stage_at(share))
         if elapsed >= self.marks[0]:
             self.add_point(elapsed)
         if elapsed >= self.seconds:

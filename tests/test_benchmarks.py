@@ -86,7 +86,7 @@ def test_sizes_change_after_their_share_of_the_steps(monkeypatch):
     """Three quarters of the steps with small pictures, each four times as fast: 3/7 of the time."""
     resizing = learning.ProgressiveResizing((64, 96), ((0.75, 0.5), (1, 1)), epochs=1)
     training = learning.Training(None, None, None, resizing=resizing)
-    monkeypatch.setattr(learning, "seconds_per_step", lambda _, size: {(32, 32): 1, (64, 96): 4}[size])
+    monkeypatch.setattr(learning, "seconds_per_step", lambda _, stage: (1, 4)[stage])
     time, steps = learning.time_shares(training)
     assert time == pytest.approx([0, 3 / 7, 1])
     assert steps == [0, 0.75, 1]
@@ -122,6 +122,19 @@ def test_operations_are_counted_as_by_hand():
     products = full * 9 * (1 * 2 + 2 * 2) + half * 9 * (2 * 4 + 4 * 4)  # encoder
     products += half * 4 * 4 * 2 + full * 9 * (4 * 2 + 2 * 2) + full * 2 * 3  # up, decoder, logits
     assert throughput.forward_gflop(model) == pytest.approx(2 * products / 1e9)
+
+
+def test_muons_operations_are_counted_as_by_hand():
+    model = throughput.build((32, 32), 2, half_resolution=False)
+    model.train_on_batch(*throughput.random_batch((32, 32), 1, (32, 32)))
+    products = 0
+    for layer in model.layers:
+        if "conv" in layer.name:
+            *_, rows, columns = layer.kernel.shape
+            rows *= layer.kernel.shape[0] * layer.kernel.shape[1]
+            small, large = min(rows, columns), max(rows, columns)
+            products += 3 * (small * large * small + small**3 + small * small * large)
+    assert throughput.optimizer_gflop(model) == pytest.approx(2 * products / 1e9)
 
 
 def test_measurements_are_made_in_a_process_of_their_own():

@@ -4,7 +4,15 @@ import tensorflow as tf
 
 from unet_helpers import pipeline
 from unet_helpers.labels import VOID
-from unet_helpers.pipeline import augmentation, decode_mask, images_per_second, make_batches, resize_image, resize_mask
+from unet_helpers.pipeline import (
+    augmentation,
+    decode_image,
+    decode_mask,
+    images_per_second,
+    make_batches,
+    resize_image,
+    resize_mask,
+)
 
 
 @pytest.fixture
@@ -96,17 +104,27 @@ def test_masks_may_be_smaller_than_pictures(pairs, labels):
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_pictures_and_masks_have_the_size_that_the_variable_has(pairs, labels, augment):
-    size = tf.Variable([32, 48])
-    batches = make_batches(pairs, labels, (32, 48), 2, augment, mask_size=(16, 24), train_size=size)
-    assert next(iter(batches))[0].shape[1:3] == (32, 48)
-    size.assign([16, 24])
-    images, masks = next(iter(batches))
-    assert (images.shape[1:], masks.shape[1:]) == ((16, 24, 3), (8, 12, 1))
-    assert set(np.unique(masks)) <= {0, 1, 2, VOID}
-    size.assign([8, 8])
-    images, masks = next(iter(batches))
-    assert (images.shape[1:3], masks.shape[1:3]) == ((8, 8), (4, 4))
+def test_pictures_and_masks_have_the_size_of_the_stage(pairs, labels, augment):
+    sizes, stage = [(16, 24), (8, 8), (32, 48)], tf.Variable(0)
+    options = {"mask_size": (16, 24), "sizes": sizes, "stage": stage}
+    batches = make_batches(pairs, labels, (32, 48), 2, augment, **options)
+    for number, size in enumerate(sizes):
+        stage.assign(number)
+        images, masks = next(iter(batches))
+        assert images.shape[1:] == (*size, 3)
+        assert masks.shape[1:] == (size[0] // 2, size[1] // 2, 1)
+        assert set(np.unique(masks)) <= {0, 1, 2, VOID}
+    stage.assign(2)
+    shapes = []
+    for images, _ in batches.repeat(10):  # a batch never mixes two sizes, in the middle of an epoch neither
+        shapes.append(images.shape[1:3])
+        stage.assign(1)
+    assert shapes[-1] == sizes[1]
+    if not augment:  # a small picture is the picture, made smaller, with its own mask
+        stage.assign(0)
+        for (images, masks), pair in zip(batches.unbatch().batch(1), pairs, strict=True):
+            np.testing.assert_array_equal(images[0], resize_image(decode_image(str(pair.image)), (16, 24)))
+            np.testing.assert_array_equal(masks[0], resize_mask(decode_mask(str(pair.mask), labels), (8, 12)))
 
 
 def test_what_zooming_out_uncovers_is_void():

@@ -186,7 +186,8 @@ def test_pictures_grow_while_training_and_after_an_interruption_too(tmp_path, wr
     def fit(*extra):
         resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs=4)
         pairs = [write_pair(size=(64, 96))]
-        batches = make_batches(pairs, labels, (64, 96), 1, True, mask_size=(32, 48), train_size=resizing.size)
+        staged = {"sizes": resizing.sizes, "stage": resizing.stage}
+        batches = make_batches(pairs, labels, (64, 96), 1, True, mask_size=(32, 48), **staged)
         network = unet_model((None, None, 3), 2, 3, depth=2, half_resolution=True)
         model = Watched(network.inputs, network.outputs)
         compile_unet(model, 3, 1e-3)
@@ -201,8 +202,28 @@ def test_pictures_grow_while_training_and_after_an_interruption_too(tmp_path, wr
     assert set(seen) == {((64, 96), (32, 48))}
 
 
+def test_the_best_network_is_one_of_full_size_epochs(tmp_path):
+    """Scores of smaller pictures are others: here the best of all epochs is the first."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    callbacks = make_callbacks(tmp_path, start_from_epoch=1)
+    best = next(callback for callback in callbacks if isinstance(callback, keras.callbacks.ModelCheckpoint))
+    best.set_model(model)
+    for epoch, score in enumerate((0.9, 0.5, 0.6, 0.55)):
+        model.set_weights([np.float32([[epoch]])])
+        best.on_epoch_end(epoch, {"val_mIoU": score})
+        assert (tmp_path / "best.keras").is_file() == (epoch > 0)
+    assert keras.models.load_model(tmp_path / "best.keras").get_weights()[0] == 2
+
+
+def test_the_last_epoch_has_the_full_size_however_few_there_are():
+    for epochs in (1, 2, 5):
+        resizing = ProgressiveResizing((64, 96), ((0.9, 0.5), (1, 1)), epochs)
+        resizing.on_epoch_begin(epochs - 1)
+        assert resizing.sizes[int(resizing.stage)] == (64, 96)
+        assert resizing.full_size_epoch == epochs - 1
+
+
 def test_early_stopping_waits_for_the_full_size(tmp_path):
-    """Until then validation, always at full size, says little: it must not end the training."""
     assert ProgressiveResizing((64, 96), ((0.6, 0.5), (1, 1)), epochs=32).full_size_epoch == 20
     assert ProgressiveResizing((64, 96), ((1, 1),), epochs=3).full_size_epoch == 0
     stopping = next(c for c in make_callbacks(tmp_path, 5, 20) if isinstance(c, keras.callbacks.EarlyStopping))

@@ -77,7 +77,7 @@ def augmentation(
 def make_batches(
     pairs: Sequence[Pair], labels: LabelMap, image_size: tuple[int, int], batch_size: int, augment: bool = False, *,
     mask_size: tuple[int, int] | None = None, class_weights: np.ndarray | None = None, seed: int | None = None,
-    train_size: tf.Variable | None = None,
+    sizes: Sequence[tuple[int, int]] = (), stage: tf.Variable | int = 0,
 ) -> tf.data.Dataset:  # fmt: skip
     """Batches (images, masks) or, with class_weights, (images, masks, weights) that `model.fit` takes.
 
@@ -85,29 +85,39 @@ def make_batches(
     augment: True shuffles anew in each epoch, changes pictures and masks at random, and leaves out a last batch that is
         not full; False keeps the order and every picture.
     class_weights: (K,) weight of a class's pixels in the loss; void weighs nothing.
-    train_size: (2,) int32 variable, the size to which pictures of image_size, and their masks in proportion, are
-        resized on the way; it may change between epochs, see `training.ProgressiveResizing`.
+    sizes: the pictures are kept at each of these sizes instead of image_size, their masks in proportion.
+    stage: which of the sizes the batches have; a variable that may change between epochs, as that of
+        `training.ProgressiveResizing` does.
     Yields images (B, H, W, 3), uint8 or (augmented) float32, 0..255; masks (B, H, W, 1) uint8, ids 0..K-1, 255 = void;
     weights (B, H, W, 1) float32.
     """
     if not pairs:
         raise ValueError("pairs: found none, expected at least one picture with its mask")
-    mask_size = mask_size or image_size
+    mask_size, sizes = mask_size or image_size, sizes or [image_size]
+    mask_sizes = [tuple(np.array(size) * mask_size // image_size) for size in sizes]
 
     def load(image_path, mask_path):
-        image = resize_image(decode_image(image_path), image_size)
-        mask = resize_mask(decode_mask(mask_path, labels), mask_size)
-        return tf.ensure_shape(image, (*image_size, 3)), tf.ensure_shape(mask, (*mask_size, 1))
+        image, mask = decode_image(image_path), decode_mask(mask_path, labels)
+        return tuple(
+            (
+                tf.ensure_shape(resize_image(image, size), (*size, 3)),
+                tf.ensure_shape(resize_mask(mask, mask_size), (*mask_size, 1)),
+            )
+            for size, mask_size in zip(sizes, mask_sizes, strict=True)
+        )
+
+    def choose(*versions):
+        return tf.switch_case(tf.convert_to_tensor(stage), [lambda version=version: version for version in versions])
 
     batches = tf.data.Dataset.from_tensor_slices(([str(p.image) for p in pairs], [str(p.mask) for p in pairs]))
     batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     # Decoded and resized once, not once an epoch.
-    batches = batches.cache(_cache_file(len(pairs) * (3 * np.prod(image_size) + np.prod(mask_size))))
+    n_bytes = sum(3 * np.prod(size) + np.prod(mask_size) for size, mask_size in zip(sizes, mask_sizes, strict=True))
+    batches = batches.cache(_cache_file(len(pairs) * n_bytes))
     if augment:
         batches = batches.shuffle(len(pairs), seed=seed)
     batches = batches.batch(batch_size, drop_remainder=augment and len(pairs) >= batch_size)
-    if train_size is not None:
-        batches = batches.map(_resizing(train_size, image_size, mask_size))
+    batches = batches.map(choose)  # whole batches: the stage may change at any time
     if augment:
         batches = batches.map(augmentation(seed=seed))
     if class_weights is not None:
@@ -115,19 +125,6 @@ def make_batches(
         weight_of_id[: labels.n_classes] = class_weights
         batches = batches.map(lambda images, masks: (images, masks, tf.gather(weight_of_id, tf.cast(masks, tf.int32))))
     return batches.prefetch(tf.data.AUTOTUNE)
-
-
-def _resizing(size: tf.Variable, image_size: tuple[int, int], mask_size: tuple[int, int]):
-    """Function that resizes a batch of images and masks, (B, H, W, C) uint8, to the size that the variable has."""
-
-    def resize(images, masks):
-        return tf.cond(
-            tf.reduce_all(size == image_size),
-            lambda: (images, masks),
-            lambda: (resize_image(images, size), resize_mask(masks, size * mask_size // image_size)),
-        )
-
-    return resize
 
 
 def _cache_file(n_bytes: int) -> str:

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from .labels import VOID
 
+BEST = {"monitor": "val_mIoU", "mode": "max"}  # what the best network is the best at
+
 
 def device_report() -> dict[str, str]:
     """What this process computes on: {"kind": "CPU" or "GPU", "name": ..., "precision": Keras policy that suits it}.
@@ -120,7 +122,8 @@ class ProgressiveResizing(keras.callbacks.Callback):
 
     image_size: (height, width) at the end. stages: (share, fraction) pairs in order: until this share of the epochs is
     over the pictures have this fraction of image_size, rounded down to a multiple of step. The last share is 1.
-    size: the variable that `pipeline.make_batches` takes as train_size.
+    sizes, stage: what `pipeline.make_batches` takes under these names: (height, width) in each stage, and a variable,
+        the number of the stage that training is in.
     Source: Howard et al. 2018, https://www.fast.ai/2018/08/10/fastai-diu-imagenet.
     """
 
@@ -135,27 +138,36 @@ class ProgressiveResizing(keras.callbacks.Callback):
         self.epochs, self.shares = epochs, shares
         self.sizes = [tuple(max(1, int(side * f / step + 1e-6)) * step for side in image_size) for _, f in stages]
         with tf.device("CPU:0"):  # where tf.data reads it
-            self.size = tf.Variable(self.sizes[0], dtype=tf.int32, trainable=False)
+            self.stage = tf.Variable(0, dtype=tf.int32, trainable=False)
 
-    def size_at(self, share: float) -> tuple[int, int]:
-        """(height, width) of the pictures when this share of the training, 0..1, is over."""
-        return next((size for end, size in zip(self.shares, self.sizes, strict=True) if share < end), self.sizes[-1])
+    def stage_at(self, share: float) -> int:
+        """Number of the stage when this share of the training, 0..1, is over."""
+        return next((stage for stage, end in enumerate(self.shares) if share < end), len(self.shares) - 1)
 
     @property
     def full_size_epoch(self) -> int:
-        """The first epoch with pictures of the last size."""
-        return next(epoch for epoch in range(self.epochs + 1) if self.size_at(epoch / self.epochs) == self.sizes[-1])
+        """The first epoch of the last stage. The last epoch is always in it, however few there are."""
+        last = len(self.shares) - 1
+        return next((n for n in range(self.epochs - 1) if self.stage_at(n / self.epochs) == last), self.epochs - 1)
 
     def on_epoch_begin(self, epoch, logs=None):
         """The epoch alone decides: right also when a training goes on after an interruption."""
-        self.size.assign(self.size_at(epoch / self.epochs))
+        self.stage.assign(self.stage_at(1 if epoch >= self.full_size_epoch else epoch / self.epochs))
 
 
 class _BestNetwork(keras.callbacks.ModelCheckpoint):
     """Saves without loss and optimizer: a file of a third of the size, which loads where this package is not, too."""
 
+    def __init__(self, path: Path, start_from_epoch: int):
+        super().__init__(path, save_best_only=True, **BEST)
+        self.start_from_epoch = start_from_epoch
+
     def set_model(self, model):
         super().set_model(keras.Model(model.inputs, model.outputs, name=model.name))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch >= self.start_from_epoch:
+            super().on_epoch_end(epoch, logs)
 
 
 def make_callbacks(
@@ -165,17 +177,16 @@ def make_callbacks(
 
     best.keras: the network with the highest validation mIoU so far, without loss and optimizer. log.csv: loss and mIoU
     of each epoch. tensorboard/: the same for TensorBoard. backup/: the state from which `fit` goes on after an
-    interruption, deleted when it ends. Training stops early after patience epochs without a better validation mIoU,
-    counted from start_from_epoch on.
+    interruption, deleted when it ends. Training stops early after patience epochs without a better validation mIoU.
+    start_from_epoch: the scores of earlier epochs do not count, such as those of smaller pictures.
     """
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     resumes = (run_dir / "backup").is_dir() and any((run_dir / "backup").iterdir())
-    best = {"monitor": "val_mIoU", "mode": "max"}
     return [
         keras.callbacks.BackupAndRestore(run_dir / "backup"),
-        _BestNetwork(run_dir / "best.keras", save_best_only=True, **best),
-        keras.callbacks.EarlyStopping(patience=patience, start_from_epoch=start_from_epoch, **best),
+        _BestNetwork(run_dir / "best.keras", start_from_epoch),
+        keras.callbacks.EarlyStopping(patience=patience, start_from_epoch=start_from_epoch, **BEST),
         keras.callbacks.CSVLogger(run_dir / "log.csv", append=resumes),
         keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
     ]
