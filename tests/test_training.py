@@ -120,6 +120,22 @@ def test_muon_leaves_biases_normalizations_and_the_last_layer_to_adamw():
     assert len(by_muon) == 8
 
 
+def test_muon_takes_steps_in_a_gpus_half_precision_too():
+    """float16 scales the loss, and only a GPU is quick with it; the kernels stay float32."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = unet_model((16, 16, 3), 2, 3, depth=1)
+        compile_unet(model, 3, 1e-2)
+        images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
+        masks = (images[..., :1] > 127).astype(np.uint8)
+        losses = [model.train_on_batch(images, masks)[0] for _ in range(20)]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.9 * losses[0]
+
+
 def test_a_picture_is_learned_by_heart(write_pair, labels):
     """Catches the family of faults that end in black predictions: wrong ids, wrong scale, wrong loss."""
     pair = write_pair()
