@@ -141,7 +141,7 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
 
 
 # Large pictures last, but not too late: the network has to get used to them while the rate is still high.
-LARGE = {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.4, 0.25), (0.7, 0.5), (1, 1))}
+LARGE = {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.3, 0.25), (0.5, 0.5), (1, 1))}
 RECIPES: dict[str, Callable[..., Training]] = {
     "assignment": assignment,
     "tutorial": tutorial,
