@@ -30,7 +30,7 @@ import tensorflow as tf
 
 from unet_helpers.datasets import Dataset, check_pairs, load_dataset
 from unet_helpers.evaluation import Scores, evaluate_model
-from unet_helpers.labels import Pair
+from unet_helpers.labels import VOID, Pair
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import decode_mask, make_batches
 from unet_helpers.training import ProgressiveResizing, class_weights, compile_unet, warmup_cosine
@@ -92,8 +92,9 @@ def tutorial(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable,
     steps = 10_000
     rate = ByClock(warmup_cosine(steps, settings["LEARNING_RATE"]), steps, share)
     compile_unet(model, labels.n_classes, rate)
-    if settings["ADAMW"]:
-        model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=0.95), model.loss)
+    if settings["ADAMW"]:  # with the same metric, which takes its time too
+        metric = keras.metrics.MeanIoU(labels.n_classes, sparse_y_pred=False, ignore_class=VOID)
+        model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=0.95), model.loss, [metric])
     batches = make_batches(
         dataset.train, labels, size, settings["BATCH_SIZE"], settings["AUGMENT"], seed=seed,
         mask_size=tuple(side // 2 for side in size) if half else size,

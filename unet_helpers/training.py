@@ -9,8 +9,6 @@ import tensorflow as tf
 
 from .labels import VOID
 
-BEST = {"monitor": "val_mIoU", "mode": "max"}  # what the best network is the best at
-
 
 def device_report() -> dict[str, str]:
     """What this process computes on: {"kind": "CPU" or "GPU", "name": ..., "precision": Keras policy that suits it}.
@@ -99,8 +97,8 @@ def compile_unet(model: keras.Model, n_classes: int, learning_rate, weight_decay
     """Give the model its loss, optimizer and metric.
 
     learning_rate: a number, or a schedule such as `warmup_cosine`. The loss is `cross_entropy_and_dice`; the optimizer
-    `KernelMuon`, with AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101) for biases and
-    normalizations; the metric mIoU, void left out.
+    `KernelMuon`, with AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101) for biases,
+    normalizations and the last layer; the metric mIoU, void left out.
     """
     model.compile(
         # A training is only some thousand steps: both averages over past gradients are short, of 10 and 20 steps. Three
@@ -158,8 +156,8 @@ class ProgressiveResizing(keras.callbacks.Callback):
 class _BestNetwork(keras.callbacks.ModelCheckpoint):
     """Saves without loss and optimizer: a file of a third of the size, which loads where this package is not, too."""
 
-    def __init__(self, path: Path, start_from_epoch: int):
-        super().__init__(path, save_best_only=True, **BEST)
+    def __init__(self, path: Path, start_from_epoch: int, **options):
+        super().__init__(path, save_best_only=True, **options)
         self.start_from_epoch = start_from_epoch
 
     def set_model(self, model):
@@ -183,10 +181,11 @@ def make_callbacks(
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     resumes = (run_dir / "backup").is_dir() and any((run_dir / "backup").iterdir())
+    best = {"monitor": "val_mIoU", "mode": "max"}
     return [
         keras.callbacks.BackupAndRestore(run_dir / "backup"),
-        _BestNetwork(run_dir / "best.keras", start_from_epoch),
-        keras.callbacks.EarlyStopping(patience=patience, start_from_epoch=start_from_epoch, **BEST),
+        _BestNetwork(run_dir / "best.keras", start_from_epoch, **best),
+        keras.callbacks.EarlyStopping(patience=patience, start_from_epoch=start_from_epoch, **best),
         keras.callbacks.CSVLogger(run_dir / "log.csv", append=resumes),
         keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
     ]
