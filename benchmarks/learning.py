@@ -94,7 +94,7 @@ def tutorial(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable,
     compile_unet(model, labels.n_classes, rate)
     if settings["ADAMW"]:  # with the same metric, which takes its time too
         metric = keras.metrics.MeanIoU(labels.n_classes, sparse_y_pred=False, ignore_class=VOID)
-        model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=0.95), model.loss, [metric])
+        model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=0.95), model.loss, metrics=[metric])
     batches = make_batches(
         dataset.train, labels, size, settings["BATCH_SIZE"], settings["AUGMENT"], seed=seed,
         mask_size=tuple(side // 2 for side in size) if half else size,

@@ -32,13 +32,13 @@ def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, c
     monkeypatch.setattr(learning, "N_SCORES", 3)
     learning.main(
         ["--data", str(camvid), "--minutes", "0.05", "--seeds", "1", "--out", str(tmp_path / "out")]
-        + ["--recipes", "assignment@0.001,tutorial,no-augmentation@0.02"]
+        + ["--recipes", "assignment@0.001,tutorial,no-augmentation@0.02,adamw@0.001"]
     )  # fmt: skip
     record = json.loads((tmp_path / "out" / "learning.json").read_text())
     assert record["data"] == "camvid, validation: 4 pictures at 64x96"
     results = record["results"]
     assert [(result["recipe"], result["seed"]) for result in results] == [
-        ("assignment", 1), ("tutorial", 1), ("no-augmentation", 1)
+        ("assignment", 1), ("tutorial", 1), ("no-augmentation", 1), ("adamw", 1)
     ]  # fmt: skip
     for result in results:
         assert result["seconds"] >= 60 * result["minutes"] - 0.1
@@ -49,7 +49,7 @@ def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, c
     tables = (tmp_path / "out" / "learning.md").read_text()
     assert tables in capsys.readouterr().out
     assert re.search(r"\| assignment, 0.001 min \| 1 \| 8,640,471 \|", tables)
-    assert re.search(r"\| road \| [01]\.\d{3} \| [01]\.\d{3} \| [01]\.\d{3} \|", tables)
+    assert re.search(r"\| road( \| [01]\.\d{3}){4} \|", tables)
     with Image.open(tmp_path / "out" / "learning.png") as picture:
         assert picture.size[0] > 600
 
