@@ -33,6 +33,12 @@ def test_every_picture_once_and_in_order_without_augmentation(pairs, labels):
     np.testing.assert_array_equal(masks, expected)
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_tf_data_does_not_tune_itself(pairs, labels, augment):
+    """An epoch's end would wait for the tuner's next look, which is up to as long away as the epoch was."""
+    assert make_batches(pairs, labels, (16, 24), 2, augment).options().autotune.enabled is False
+
+
 def test_resizing_never_invents_a_class(write_pair, labels):
     """Between 0 and 2 lies 1: bilinear masks would hold it."""
     values = np.zeros((32, 48), np.uint8)
