@@ -32,8 +32,8 @@ from unet_helpers.datasets import Dataset, check_pairs, load_dataset
 from unet_helpers.evaluation import Scores, evaluate_model
 from unet_helpers.labels import VOID, Pair
 from unet_helpers.model import unet_model
-from unet_helpers.pipeline import decode_mask, make_batches
-from unet_helpers.training import ProgressiveResizing, class_weights, compile_unet, warmup_cosine
+from unet_helpers.pipeline import decode_mask, make_batches, without_autotune
+from unet_helpers.training import ProgressiveResizing, WarmupStableDecay, class_weights, compile_unet
 
 NOTEBOOK = ROOT / "segmentation_unet.ipynb"
 TARGETS = (0.2, 0.3, 0.4, 0.5, 0.6)
@@ -90,7 +90,7 @@ def tutorial(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable,
         half_resolution=half, normalization=settings["NORMALIZATION"],
     )  # fmt: skip
     steps = 10_000
-    rate = ByClock(warmup_cosine(steps, settings["LEARNING_RATE"]), steps, share)
+    rate = ByClock(WarmupStableDecay(steps, settings["LEARNING_RATE"]), steps, share)
     compile_unet(model, labels.n_classes, rate)
     if settings["ADAMW"]:  # with the same metric, which takes its time too
         metric = keras.metrics.MeanIoU(labels.n_classes, sparse_y_pred=False, ignore_class=VOID)
@@ -130,6 +130,7 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
 
     images, masks = (as_listed([str(pair[i]) for pair in dataset.train]) for i in (0, 1))  # error: not sorted
     batches = tf.data.Dataset.from_tensor_slices((images, masks)).map(load).cache().shuffle(500).batch(32)
+    batches = without_autotune(batches)  # a kindness: it would wait at the end of an epoch
     model = unet_model((*size, 3), 32, 23, normalization=None)  # error: 23 classes whatever the data has; void is one
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
 
@@ -142,7 +143,7 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
 
 
 # Large pictures last, but not too late: the network has to get used to them while the rate is still high.
-LARGE = {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.3, 0.25), (0.5, 0.5), (1, 1))}
+LARGE = {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.5, 0.25), (0.8, 0.5), (1, 1))}
 RECIPES: dict[str, Callable[..., Training]] = {
     "assignment": assignment,
     "tutorial": tutorial,

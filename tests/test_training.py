@@ -15,12 +15,12 @@ from unet_helpers.pipeline import make_batches
 from unet_helpers.training import (
     KernelMuon,
     ProgressiveResizing,
+    WarmupStableDecay,
     class_weights,
     compile_unet,
     cross_entropy_and_dice,
     device_report,
     make_callbacks,
-    warmup_cosine,
 )
 
 
@@ -85,13 +85,17 @@ def test_a_loss_without_a_known_pixel_is_zero():
     assert np.all(tape.gradient(loss, logits) == 0)
 
 
-def test_the_rate_rises_then_falls_to_zero():
-    rate = warmup_cosine(steps=100, peak=1e-3)
-    rates = [float(rate(step)) for step in range(101)]
-    assert rates[10] == pytest.approx(1e-3, rel=1e-3)
-    assert np.argmax(rates) == 10
-    assert rates[0] < 1e-4
-    assert rates[100] == pytest.approx(0, abs=1e-9)
+def test_the_rate_rises_stays_and_falls_to_zero():
+    rate = WarmupStableDecay(steps=100, peak=1e-3, warmup=0.1, decay=0.3)
+    rates = [float(rate(step)) for step in range(102)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[9:71] == pytest.approx([1e-3] * 62)
+    assert rates[85] == pytest.approx(5e-4)
+    assert rates[100:] == [0, 0]  # never below, should a training take a step more than was planned
+    again = keras.optimizers.schedules.deserialize(
+        keras.optimizers.schedules.serialize(rate), custom_objects={"WarmupStableDecay": WarmupStableDecay}
+    )
+    assert [float(again(step)) for step in range(102)] == rates
 
 
 def test_muon_takes_a_kernels_step_as_an_orthogonal_matrix():
@@ -142,7 +146,7 @@ def test_a_picture_is_learned_by_heart(write_pair, labels):
     pair = write_pair()
     batches = make_batches([pair], labels, (32, 48), 1)
     model = unet_model((32, 48, 3), 8, 3, depth=2, dropout_prob=0)
-    compile_unet(model, 3, warmup_cosine(150, 1e-2))
+    compile_unet(model, 3, WarmupStableDecay(150, 1e-2))
     model.fit(batches.repeat(150), shuffle=False, verbose=0)
     assert evaluate_model(model, batches, labels).iou.min() > 0.95
 
@@ -156,7 +160,7 @@ def _fit(model, batches, run_dir, epochs, extra=()):
 
 def _compiled(epochs=3):
     model = unet_model((16, 16, 3), 2, 3, depth=1)
-    compile_unet(model, 3, warmup_cosine(epochs))
+    compile_unet(model, 3, WarmupStableDecay(epochs))
     return model
 
 

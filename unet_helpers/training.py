@@ -41,12 +41,24 @@ def class_weights(pixels: np.ndarray, power: float = 0.5) -> np.ndarray:
     return (weights * pixels.sum() / (weights * pixels).sum()).astype(np.float32)
 
 
-def warmup_cosine(steps: int, peak: float = 2e-2) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Learning rate over a training of so many steps: up to peak in the first tenth, then down to 0 along a cosine."""
-    warmup = max(1, steps // 10)
-    return keras.optimizers.schedules.CosineDecay(
-        peak / 20, max(1, steps - warmup), warmup_target=peak, warmup_steps=warmup
-    )
+class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate over a training: along straight lines up to peak, level for long, and down to 0.
+
+    steps: of the whole training. warmup, decay: shares of it for the way up and the way down. A cosine, the usual
+    choice, is low already when the largest pictures come (`ProgressiveResizing`): too low to get used to them.
+    Source: Hägele et al. 2024, https://arxiv.org/abs/2405.18392.
+    """
+
+    def __init__(self, steps: int, peak: float = 2e-2, warmup: float = 0.05, decay: float = 0.3):
+        self.steps, self.peak, self.warmup, self.decay = steps, peak, warmup, decay
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        up, down = (step + 1) / (self.warmup * self.steps), (self.steps - step) / (self.decay * self.steps)
+        return self.peak * keras.ops.clip(keras.ops.minimum(up, down), 0, 1)
+
+    def get_config(self):
+        return {"steps": self.steps, "peak": self.peak, "warmup": self.warmup, "decay": self.decay}
 
 
 def cross_entropy_and_dice(masks, logits):
@@ -96,8 +108,8 @@ def _as_matrix(kernel):
 def compile_unet(model: keras.Model, n_classes: int, learning_rate, weight_decay: float = 1e-2) -> None:
     """Give the model its loss, optimizer and metric.
 
-    learning_rate: a number, or a schedule such as `warmup_cosine`. The loss is `cross_entropy_and_dice`; the optimizer
-    `KernelMuon`, with AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101) for biases,
+    learning_rate: a number, or a schedule such as `WarmupStableDecay`. The loss is `cross_entropy_and_dice`; the
+    optimizer `KernelMuon`, with AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101) for biases,
     normalizations and the last layer; the metric mIoU, void left out.
     """
     model.compile(
