@@ -64,8 +64,8 @@ class Training:
     resizing: ProgressiveResizing | None = None
 
 
-def notebook_settings() -> dict[str, object]:
-    """The notebook's own parameters, as they are on a CPU: {"IMAGE_SIZE": (192, 256), "LEARNING_RATE": ...}."""
+def notebook_settings(dataset: str) -> dict[str, object]:
+    """The notebook's own parameters for this data set, as they are on a CPU: {"IMAGE_SIZE": (192, 256), ...}."""
     values = {}
     for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
@@ -76,12 +76,13 @@ def notebook_settings() -> dict[str, object]:
                         values[node.targets[0].id] = ast.literal_eval(node.value)
                     except ValueError:  # computed there: none of the settings is
                         continue
-    return values | values["DEFAULTS"]["CPU"]
+    return values | values["DEFAULTS"]["CPU"] | values["DEFAULTS"]["demo" if dataset == "demo" else "other"]
 
 
 def tutorial(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, **changes) -> Training:
     """The notebook's recipe, read from the notebook; changes replace what they name."""
-    settings = notebook_settings() | {"POWER": 0.5, "AUGMENT": True, "NORMALIZATION": "batch", "ADAMW": False} | changes
+    parts = {"POWER": 0.5, "AUGMENT": True, "NORMALIZATION": "batch", "ADAMW": False}
+    settings = notebook_settings(dataset.name) | parts | changes
     size, labels = settings["IMAGE_SIZE"], dataset.labels
     half = settings["HALF_RESOLUTION"]
     resizing = ProgressiveResizing(size, settings["SIZE_STAGES"], epochs=1)
@@ -142,8 +143,6 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
     return Training(model, batches, lambda: evaluate_model(answers, held_out, labels), epochs=40)
 
 
-# Large pictures last, but not too late: the network has to get used to them while the rate is still high.
-LARGE = {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.5, 0.25), (0.8, 0.5), (1, 1))}
 RECIPES: dict[str, Callable[..., Training]] = {
     "assignment": assignment,
     "tutorial": tutorial,
@@ -157,8 +156,8 @@ RECIPES: dict[str, Callable[..., Training]] = {
     "full-resolution": lambda *args: tutorial(*args, HALF_RESOLUTION=False),
     "full-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 1),)),
     "small-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 0.5),)),
-    # The same recipe for those who have more patience.
-    "tutorial-large": lambda *args: tutorial(*args, **LARGE),
+    # The settings for the demo's small scenes:
+    "small-pictures": lambda *args: tutorial(*args, IMAGE_SIZE=(192, 256), SIZE_STAGES=((0.5, 0.5), (1, 1))),
 }
 
 

@@ -28,7 +28,7 @@ def camvid(tmp_path):
 
 
 def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(learning, "notebook_settings", lambda: TINY)
+    monkeypatch.setattr(learning, "notebook_settings", lambda dataset: TINY)
     monkeypatch.setattr(learning, "N_SCORES", 3)
     learning.main(
         ["--data", str(camvid), "--minutes", "0.05", "--seeds", "1", "--out", str(tmp_path / "out")]
@@ -61,10 +61,12 @@ TINY = {
 
 
 def test_the_tutorials_recipe_is_the_notebooks():
-    settings = learning.notebook_settings()
-    assert settings.keys() >= TINY.keys()
-    assert settings["IMAGE_SIZE"] == settings["DEFAULTS"]["CPU"]["IMAGE_SIZE"]
-    assert settings["LEARNING_RATE"] < 0.1
+    for dataset, key in (("demo", "demo"), ("camvid", "other")):
+        settings = learning.notebook_settings(dataset)
+        assert settings.keys() >= TINY.keys()
+        assert settings["IMAGE_SIZE"] == settings["DEFAULTS"][key]["IMAGE_SIZE"]
+        assert settings["N_FILTERS"] == settings["DEFAULTS"]["CPU"]["N_FILTERS"]
+        assert settings["LEARNING_RATE"] < 0.1
 
 
 def test_the_assignments_recipe_has_the_assignments_errors(camvid):

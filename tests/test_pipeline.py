@@ -159,6 +159,18 @@ def test_a_cache_that_does_not_fit_in_memory_goes_to_a_file(pairs, labels, monke
         np.testing.assert_array_equal(a, b)
 
 
+def test_shuffling_keeps_no_more_in_memory_than_the_cache_may(write_pair, labels, monkeypatch):
+    pairs = [write_pair(stem=str(n), values=np.full((16, 24), n, np.uint8)) for n in range(3)]
+    orders = []
+    for limit in (0, pipeline.CACHE_BYTES):
+        monkeypatch.setattr(pipeline, "CACHE_BYTES", limit)
+        batches = make_batches(pairs, labels, (16, 24), 1, augment=True, seed=0)
+        orders.append([[int(np.min(masks)) for _, masks in batches] for _ in range(5)])
+    assert orders[0] == [[0, 1, 2]] * 5  # there was room for one only
+    assert orders[1] != orders[0]
+    assert all(sorted(order) == [0, 1, 2] for order in orders[1])
+
+
 def test_no_pairs_is_an_error(labels):
     with pytest.raises(ValueError, match="pairs: found none"):
         make_batches([], labels, (16, 24), 2)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from .labels import VOID, LabelMap, Pair
 
-CACHE_BYTES = 2 * 1024**3  # decoded pictures up to this size stay in memory, more go to a temporary file
+CACHE_BYTES = 2 * 1024**3  # of decoded pictures stay in memory; a set that is larger goes to a temporary file
 
 _cache_folders = []  # kept until the process ends: a dataset reads its cache file for as long as it lives
 
@@ -112,10 +112,10 @@ def make_batches(
     batches = tf.data.Dataset.from_tensor_slices(([str(p.image) for p in pairs], [str(p.mask) for p in pairs]))
     batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     # Decoded and resized once, not once an epoch.
-    n_bytes = sum(3 * np.prod(size) + np.prod(mask_size) for size, mask_size in zip(sizes, mask_sizes, strict=True))
-    batches = batches.cache(_cache_file(len(pairs) * n_bytes))
-    if augment:
-        batches = batches.shuffle(len(pairs), seed=seed)
+    pair_bytes = sum(3 * np.prod(size) + np.prod(mask_size) for size, mask_size in zip(sizes, mask_sizes, strict=True))
+    batches = batches.cache(_cache_file(len(pairs) * pair_bytes))
+    if augment:  # the buffer from which it draws is in memory
+        batches = batches.shuffle(max(1, min(len(pairs), CACHE_BYTES // pair_bytes)), seed=seed)
     batches = batches.batch(batch_size, drop_remainder=augment and len(pairs) >= batch_size)
     batches = batches.map(choose)  # whole batches: the stage may change at any time
     if augment:
