@@ -156,8 +156,7 @@ RECIPES: dict[str, Callable[..., Training]] = {
     "full-resolution": lambda *args: tutorial(*args, HALF_RESOLUTION=False),
     "full-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 1),)),
     "small-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 0.5),)),
-    # The settings for the demo's small scenes:
-    "small-pictures": lambda *args: tutorial(*args, IMAGE_SIZE=(192, 256), SIZE_STAGES=((0.5, 0.5), (1, 1))),
+    "small-pictures": lambda *args: tutorial(*args, **notebook_settings("demo")),  # as for the demo's small scenes
 }
 
 
