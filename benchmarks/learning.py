@@ -81,7 +81,7 @@ def notebook_settings(dataset: str) -> dict[str, object]:
 
 def tutorial(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, **changes) -> Training:
     """The notebook's recipe, read from the notebook; changes replace what they name."""
-    parts = {"POWER": 0.5, "AUGMENT": True, "NORMALIZATION": "batch", "ADAMW": False}
+    parts = {"PASTE": True, "POWER": None, "AUGMENT": True, "NORMALIZATION": "batch", "ADAMW": False}
     settings = notebook_settings(dataset.name) | parts | changes
     size, labels = settings["IMAGE_SIZE"], dataset.labels
     half = settings["HALF_RESOLUTION"]
@@ -96,10 +96,12 @@ def tutorial(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable,
     if settings["ADAMW"]:  # with the same metric, which takes its time too
         metric = keras.metrics.MeanIoU(labels.n_classes, sparse_y_pred=False, ignore_class=VOID)
         model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=0.95), model.loss, metrics=[metric])
+    pixels, power = check_pairs(dataset.train, labels), settings["POWER"]
     batches = make_batches(
         dataset.train, labels, size, settings["BATCH_SIZE"], settings["AUGMENT"], seed=seed,
         mask_size=tuple(side // 2 for side in size) if half else size,
-        class_weights=class_weights(check_pairs(dataset.train, labels), settings["POWER"]),
+        pasted=np.flatnonzero(pixels < np.median(pixels)) if settings["PASTE"] else (),
+        class_weights=None if power is None else class_weights(pixels, power),
         sizes=resizing.sizes, stage=resizing.stage,
     )  # fmt: skip
     if not settings["AUGMENT"]:  # the order still has to change
@@ -146,8 +148,8 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
 RECIPES: dict[str, Callable[..., Training]] = {
     "assignment": assignment,
     "tutorial": tutorial,
-    # The tutorial's with one part taken out: what is that part worth?
-    "no-class-weights": lambda *args: tutorial(*args, POWER=0),
+    # The tutorial's with one part taken out or another in its place: what is that part worth?
+    "no-pasting": lambda *args: tutorial(*args, PASTE=False),
     "no-augmentation": lambda *args: tutorial(*args, AUGMENT=False),
     "no-normalization": lambda *args: tutorial(*args, NORMALIZATION=None),
     "adamw": lambda *args: tutorial(*args, ADAMW=True, LEARNING_RATE=5e-3),  # its best rate
@@ -156,6 +158,7 @@ RECIPES: dict[str, Callable[..., Training]] = {
     "full-resolution": lambda *args: tutorial(*args, HALF_RESOLUTION=False),
     "full-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 1),)),
     "small-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 0.5),)),
+    "class-weights": lambda *args: tutorial(*args, PASTE=False, POWER=0.5),  # another remedy for rare classes
     "small-pictures": lambda *args: tutorial(*args, **notebook_settings("demo")),  # as for the demo's small scenes
 }
 

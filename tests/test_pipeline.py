@@ -6,6 +6,7 @@ from unet_helpers import pipeline
 from unet_helpers.labels import VOID
 from unet_helpers.pipeline import (
     augmentation,
+    copy_paste,
     decode_image,
     decode_mask,
     images_per_second,
@@ -140,6 +141,45 @@ def test_what_zooming_out_uncovers_is_void():
     assert 0.15 < (ids == 1).mean() < 0.35
     assert set(ids.tolist()) == {1, VOID}
     assert images.numpy()[masks.numpy()[..., 0] == VOID].max() < 200
+
+
+def test_pasting_takes_picture_and_mask_of_the_classes_from_the_next_picture():
+    """The pictures show their masks: id k of picture n is grey value 100n + k, in four pixels of the picture each."""
+    masks = np.uint8([[[0, 1, 2, 3]], [[3, 0, VOID, 0]], [[1, 1, 1, 1]]])[..., None]
+    images = np.kron(100 * np.arange(3)[:, None, None, None] + masks % VOID, np.ones((1, 2, 2, 3)))
+    pasted_images, pasted_masks = copy_paste([1, 3], share=1)(tf.constant(images, tf.float32), tf.constant(masks))
+    assert pasted_masks.dtype == tf.uint8
+    assert pasted_masks.numpy()[..., 0].tolist() == [[[1, 1, 1, 1]], [[3, 1, VOID, 3]], [[3, 1, 1, 1]]]
+    grey = pasted_images.numpy()[:, ::2, ::2, 0]
+    assert grey.tolist() == [[[201, 201, 201, 201]], [[103, 1, 100, 3]], [[103, 201, 201, 201]]]
+    np.testing.assert_array_equal(pasted_images, np.kron(grey[..., None], np.ones((1, 2, 2, 3))))
+
+
+def test_pasting_draws_for_each_picture_and_each_class():
+    masks = np.broadcast_to(np.uint8([1, 2])[None, None, :, None], (1000, 1, 2, 1)).copy()
+    masks[::2] = 0  # every other picture has something to paste, and every other nothing
+    images = np.repeat(masks, 3, axis=-1)
+    _, pasted = copy_paste([1, 2], share=0.5, seed=0)(tf.constant(images), tf.constant(masks))
+    one, two = (pasted.numpy()[::2, 0, :, 0] == [1, 2]).T
+    assert 0.4 < one.mean() < 0.6
+    assert 0.4 < two.mean() < 0.6
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.15
+
+
+def test_only_augmented_batches_are_pasted_into(write_pair, labels):
+    pairs = [write_pair(stem=str(n), values=np.full((16, 24), value, np.uint8)) for n, value in enumerate((0, 0, 1, 0))]
+
+    def pixels_of_1(augment):
+        batches = make_batches(pairs, labels, (16, 24), 4, augment, pasted=np.array([1]), seed=0)
+        return np.mean([np.count_nonzero(masks == 1) for _, masks in batches.repeat(20)])
+
+    assert pixels_of_1(False) == 16 * 24
+    assert pixels_of_1(True) > 1.3 * 16 * 24
+
+
+def test_pasting_void_is_an_error():
+    with pytest.raises(ValueError, match=r"classes: expected ids 0\.\.254, found \[1, 255\]"):
+        copy_paste([1, VOID])
 
 
 def test_weights_follow_the_mask(write_pair, labels):

@@ -74,16 +74,41 @@ def augmentation(
     return augment
 
 
+def copy_paste(classes: Sequence[int], share: float = 0.5, seed: int | None = None):
+    """Rare things more often: pixels of these classes, cut out of the next picture and pasted at their place.
+
+    classes: ids. share: 0..1, how many of the classes, drawn anew for each picture of the batch, are pasted into it.
+    Returns a function (images (B, H, W, 3), masks (B, H', W', 1) uint8) -> the same shapes and dtypes.
+    Source: Ghiasi et al. 2021, https://arxiv.org/abs/2012.07177 (objects); Olsson et al. 2021,
+    https://arxiv.org/abs/2007.07936 (all pixels of a class, as here).
+    """
+    ids = np.arange(256)
+    if not np.isin(classes, ids[:VOID]).all():
+        raise ValueError(f"classes: expected ids 0..{VOID - 1}, found {list(classes)}")
+    pasted = np.isin(ids, classes)
+
+    def paste(images, masks):
+        chosen = pasted & (tf.random.uniform([tf.shape(masks)[0], len(ids)], seed=seed) < share)
+        other_images, other_masks = tf.roll(images, 1, axis=0), tf.roll(masks, 1, axis=0)
+        covered = tf.gather(chosen, tf.cast(other_masks[..., 0], tf.int32), batch_dims=1)[..., None]
+        masks = tf.where(covered, other_masks, masks)
+        covered = resize_mask(tf.cast(covered, tf.uint8), tf.shape(images)[1:3]) > 0  # the picture may be larger
+        return tf.where(covered, other_images, images), masks
+
+    return paste
+
+
 def make_batches(
     pairs: Sequence[Pair], labels: LabelMap, image_size: tuple[int, int], batch_size: int, augment: bool = False, *,
-    mask_size: tuple[int, int] | None = None, class_weights: np.ndarray | None = None, seed: int | None = None,
-    sizes: Sequence[tuple[int, int]] = (), stage: tf.Variable | int = 0,
+    mask_size: tuple[int, int] | None = None, pasted: Sequence[int] = (), class_weights: np.ndarray | None = None,
+    seed: int | None = None, sizes: Sequence[tuple[int, int]] = (), stage: tf.Variable | int = 0,
 ) -> tf.data.Dataset:  # fmt: skip
     """Batches (images, masks) or, with class_weights, (images, masks, weights) that `model.fit` takes.
 
     image_size: (height, width) of the network's input; mask_size: that of the masks, image_size if None.
     augment: True shuffles anew in each epoch, changes pictures and masks at random, and leaves out a last batch that is
         not full; False keeps the order and every picture.
+    pasted: with augment, ids of the classes that `copy_paste` pastes into other pictures.
     class_weights: (K,) weight of a class's pixels in the loss; void weighs nothing.
     sizes: the pictures are kept at each of these sizes instead of image_size, their masks in proportion.
     stage: which of the sizes the batches have; a variable that may change between epochs, as that of
@@ -120,6 +145,8 @@ def make_batches(
     batches = batches.map(choose)  # whole batches: the stage may change at any time
     if augment:
         batches = batches.map(augmentation(seed=seed))
+        if len(pasted):  # another seed: with the same one both would draw the same numbers
+            batches = batches.map(copy_paste(pasted, seed=None if seed is None else seed + 1))
     if class_weights is not None:
         weight_of_id = np.zeros(256, np.float32)
         weight_of_id[: labels.n_classes] = class_weights
