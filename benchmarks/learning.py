@@ -1,6 +1,6 @@
 """How fast does a recipe learn? Trains recipes on the same pictures for the same time and scores them alike.
 
-    python benchmarks/learning.py --data data/camvid --minutes 5 --recipes assignment@25,tutorial --seeds 0,1,2
+    python benchmarks/learning.py --data data/camvid --minutes 5 --recipes assignment@30,tutorial --seeds 0,1,2
 
 NAME@MINUTES gives a recipe a time of its own. Only training counts as time: neither the graph's construction in the
 first step nor the scoring does. Scores are those of `evaluate_model`, at the masks' own size, with void left out.
