@@ -203,7 +203,7 @@ def measure_pipeline(seconds: float, size, batch_size: int, n_pairs: int, train:
     answer_size = tuple(side // 2 for side in size)
     with tempfile.TemporaryDirectory() as folder:
         pairs = write_pairs(Path(folder), n_pairs)
-        batches = make_batches(  # as in the notebook: classes rarer than the median are pasted
+        batches = make_batches(  # the notebook pastes as many classes, those rarer than the median
             pairs, CARLA, size, batch_size, augment=True, mask_size=answer_size, pasted=range(CARLA.n_classes // 2)
         )
         started = time.perf_counter()
