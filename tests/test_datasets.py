@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_helpers import datasets, scenes
+from unet_helpers import datasets, drawing
 from unet_helpers.datasets import check_pair, check_pairs, drive_of, find_ego_mask, find_pairs, load_dataset
 
 # Two real names of each of the Kaggle set's 32 drives, with the folder that holds them.
@@ -91,12 +91,12 @@ def test_your_own_folder(tmp_path, write_pair):
 
 
 def test_demo_is_drawn_once_and_split_like_the_real_set(tmp_path, monkeypatch):
-    draw = scenes.draw_scenes
-    monkeypatch.setattr(scenes, "draw_scenes", lambda *a, **k: draw(*a, **k, size=(48, 64), processes=1, progress=str))
+    draw = drawing.draw_scenes
+    monkeypatch.setattr(drawing, "draw_scenes", lambda *a, **k: draw(*a, **k, size=(48, 64), processes=1, progress=str))
     dataset = load_dataset("demo", tmp_path, frames_per_drive=1)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [19, 6, 7]
     assert check_pairs(dataset.train, dataset.labels).sum() == 19 * 48 * 64
-    monkeypatch.setattr(scenes, "draw_scenes", None)
+    monkeypatch.setattr(drawing, "draw_scenes", None)
     assert load_dataset("demo", tmp_path, frames_per_drive=1) == dataset
     assert find_ego_mask(dataset.train, dataset.labels).mean() >= 0.15
 

@@ -23,9 +23,10 @@ import pytest
 from kaggle_server import SIGNATURE, KaggleServer, make_zip
 from PIL import Image
 
-from unet_helpers import camvid, download, kaggle_client, unpack
+from unet_helpers import camvid
 from unet_helpers.datasets import _is_no_copy, check_pairs, load_dataset
-from unet_helpers.download import DownloadError, download_dataset
+from unet_helpers.download import DownloadError, download_dataset, kaggle_client, unpack
+from unet_helpers.download import dataset as download
 
 MIB = 1 << 20
 SLUG = "someone/road-scenes"
@@ -336,7 +337,7 @@ import os, shutil, signal, sys, zipfile
 from pathlib import Path
 import kagglesdk.kaggle_env as kaggle_env
 kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = {server.url!r}
-from unet_helpers import download
+from unet_helpers.download import dataset as download
 dest, slug = Path({str(dest)!r}), {SLUG!r}
 download.KAGGLE_INPUT = Path("/nowhere")
 def die(*args, **options):

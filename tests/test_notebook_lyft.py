@@ -9,7 +9,7 @@ from kaggle_server import KaggleServer, make_zip
 from nbclient.exceptions import CellExecutionError
 
 import run_notebook
-from unet_helpers.scenes import draw_scenes
+from unet_helpers.drawing import draw_scenes
 
 TINY = {"DATASET": "lyft", "IMAGE_SIZE": [64, 96], "N_FILTERS": 2, "BATCH_SIZE": 8, "EPOCHS": 1}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import camvid, scenes
+from . import camvid, drawing
 from .download import download_dataset, find_layout
 from .labels import CAMVID, CARLA, LabelMap, Pair, class_pixels
 
@@ -59,10 +59,10 @@ def load_dataset(
     if name not in NAMES:
         raise ValueError(f"DATASET: {name!r} is not known, expected one of {', '.join(map(repr, NAMES))}")
     if name == "demo":
-        version = f"v{scenes.VERSION}_seed{seed}_{frames_per_drive}_frames"
+        version = f"v{drawing.VERSION}_seed{seed}_{frames_per_drive}_frames"
         root = Path(data_dir) / "demo" / version
         if not root.is_dir():
-            scenes.draw_scenes(root, seed=seed, n_frames=frames_per_drive)
+            drawing.draw_scenes(root, seed=seed, n_frames=frames_per_drive)
         return _load_lyft(name, root)
     root = Path(data_dir)
     if not root.is_dir() and str(root) != DATA_DIR:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_helpers import scenes
-from unet_helpers.street import WEATHER_OF_DRIVE
+from unet_helpers.drawing import scenes
+from unet_helpers.drawing.street import WEATHER_OF_DRIVE
 
 SMALL = {"size": (60, 80), "n_frames": 2}
 

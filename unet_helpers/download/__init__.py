@@ -1,0 +1,9 @@
+"""Annex: gets a data set from Kaggle, whole or not at all. Nobody needs it to follow the lesson.
+
+Its door is `download_dataset` and the one error that it raises, `DownloadError`.
+"""
+
+from .dataset import download_dataset, find_layout
+from .unpack import DownloadError
+
+__all__ = ["DownloadError", "download_dataset", "find_layout"]
