@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_helpers.drawing import scenes
+from unet_helpers.drawing import raycast, scenes
 from unet_helpers.drawing.street import WEATHER_OF_DRIVE
+from unet_helpers.labels import CARLA
 
 SMALL = {"size": (60, 80), "n_frames": 2}
 
@@ -38,6 +39,11 @@ def test_each_split_has_every_weather():
     validation = {"09_00", "F2", "F6", "F66", "F68", "F70"}
     for drives in (test, validation, set(scenes.DRIVES) - test - validation):
         assert {WEATHER_OF_DRIVE[drive] for drive in drives} == set("NODRF")
+
+
+def test_classes_are_those_of_the_label_map_in_its_order():
+    for annex_name, name in zip(raycast.CLASSES, CARLA.names, strict=True):
+        assert annex_name in name.split()
 
 
 def test_frame_has_documented_shapes_and_ids(one_frame_of_each_drive):
@@ -81,6 +87,36 @@ def test_colour_does_not_give_the_class_away(one_frame_of_each_drive):
         inside = [picture[mask == class_id].std() for picture, mask in
                   one_frame_of_each_drive.values() if (mask == class_id).sum() > 100]
         assert min(inside) > 3, class_id  # texture
+
+
+def people_about_12_pixels_tall(picture, mask):
+    """Yields (pixels (h, w, 3), which of them are the person's (h, w) bool) for each person."""
+    edges = np.flatnonzero(np.diff(np.pad((mask == 4).any(axis=0).astype(int), 1)))
+    for left, right in edges.reshape(-1, 2):
+        rows = np.flatnonzero((mask[:, left:right] == 4).any(axis=1))
+        box = slice(rows[0], rows[-1] + 1), slice(left, right)
+        if 10 <= len(rows) <= 15 and right - left >= 4:  # narrower: half behind something
+            yield picture[box].astype(float), mask[box] == 4
+
+
+def test_people_have_a_head_a_jacket_and_two_legs_even_when_small():
+    tones, torso_from_legs, two_legs = [], [], []
+    for drive in (drive for drive in scenes.DRIVES if WEATHER_OF_DRIVE[drive] in "NOD"):  # clear sight
+        for frame in range(1, 20, 4):
+            for pixels, person in people_about_12_pixels_tall(*scenes.render_frame(drive, frame)):
+                height = len(person)
+                head, torso, legs = (np.median(pixels[rows][person[rows]], axis=0) for rows in (
+                    slice(0, 2), slice(height // 3, height // 2), slice(height * 2 // 3, height - 1)))
+                pairs = (torso, legs), (head, torso), (head, legs)
+                distances = [abs(a - b).max() for a, b in pairs]  # 0..255, in the channel that differs most
+                torso_from_legs.append(distances[0])
+                tones.append(min(distances))
+                lower_third = np.pad(person[-(height // 3):], ((0, 0), (1, 1))).astype(int)
+                two_legs.append(((np.diff(lower_third) == 1).sum(axis=1) >= 2).any())
+    assert len(two_legs) >= 15
+    assert np.median(torso_from_legs) > 35
+    assert np.median(tones) > 18  # all three differ
+    assert np.mean(two_legs) > 0.25  # the others are seen from the side, behind something, or between two pixels
 
 
 def test_frames_differ_between_drives_frames_and_seeds():
@@ -129,6 +165,34 @@ def test_same_bytes_whatever_the_number_of_processes(tmp_path):
     assert len(files_below(one)) == 48
     assert files_below(one) == files_below(two)
     assert lines[-1].startswith("drawing 24 road scenes: 24 done, ")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_first_line_comes_before_anything_is_drawn(tmp_path, monkeypatch, processes):
+    drawn, events = [], []
+    run = scenes._run
+    monkeypatch.setattr(scenes, "_run", lambda *args: events.append("workers start") or run(*args))
+
+    def progress(line):
+        if not events:
+            drawn.extend(tmp_path.rglob("*.png"))
+        events.append(line)
+
+    scenes.draw_scenes(tmp_path / "demo", processes=processes, drives=("F1",), progress=progress, **SMALL)
+    assert drawn == []
+    assert events[0] == "drawing 2 road scenes, once: about 10 seconds on two cores"
+    assert events[1] == "workers start"
+    assert events[2].startswith("drawing 2 road scenes: 2 done, ")
+
+
+def test_first_line_gives_the_time_of_the_usual_set_and_is_short(tmp_path):
+    def stop(line):
+        raise KeyboardInterrupt(line)
+
+    with pytest.raises(KeyboardInterrupt, match=r"^drawing 640 road scenes, once: about \d0 seconds") as stopped:
+        scenes.draw_scenes(tmp_path / "demo", progress=stop)
+    assert len(str(stopped.value)) <= 100
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_existing_folder_is_refused_and_left_alone(tmp_path):

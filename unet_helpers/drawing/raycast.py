@@ -1,8 +1,10 @@
-"""A small ray caster in NumPy: solids, a ground plane and a sky as seen by a camera or the sun.
+"""Annex: a small ray caster in NumPy. Nobody needs it to follow the lesson.
 
-`trace` finds the nearest solid along each ray; `ground`, `surface` and `sky` say which class and
-colour is there; `light` adds sun, sky light, shadows and fog. World axes in metres: x to the
-right, y up, z along the street. Colours are linear light, 0..1. `st` is a `street.Street`.
+`trace` finds the nearest solid along each ray; `ground_at`, `surface_at` and `sky_at` say which class and colour is
+there; `light_up` adds sun, sky light, shadows and mist; `wet_road` adds rain. World axes in metres: x to the right, y
+up, z along the street. Colours are linear light, 0..1. M is the number of pixels that a function is asked about, k the
+indices of those among them that a step is about. Other packages use the door alone: what `unet_helpers.drawing` itself
+exports.
 """
 
 from __future__ import annotations
@@ -10,15 +12,19 @@ from __future__ import annotations
 import numpy as np
 
 CLASSES = ["none", "building", "fence", "other", "pedestrian", "pole", "line", "road", "sidewalk",
-           "vegetation", "vehicle", "wall", "sign"]
-(NONE, BUILDING, _, _, _, _, LINE, ROAD, SIDEWALK, PLANT, VEHICLE, _, SIGN) = range(13)
+           "vegetation", "vehicle", "wall", "sign"]  # in the order of their ids
+NONE, BUILDING, LINE, ROAD, SIDEWALK, VEGETATION, VEHICLE = map(CLASSES.index, (
+    "none", "building", "line", "road", "sidewalk", "vegetation", "vehicle"))
 SURFACES = ["plain", "facade", "roof", "brick", "paint", "glass", "tyre", "leaves", "twigs", "bars",
             "plate"]
 PLAIN, FACADE, ROOF, BRICK, PAINT, GLASS, TYRE, LEAVES, TWIGS, BARS, PLATE = range(11)
 SHAPES = ["box", "cylinder", "ellipsoid"]
 BOX, CYLINDER, ELLIPSOID = range(3)
+# phase: 0..1, drawn for each solid, makes its pattern its own; geometry: the middle's x, y, z, the half sizes, cos and
+# sin of its turn, the taper in x and z
 SOLID = np.dtype([("label", "u1"), ("look", "u1"), ("shape", "u1"), ("phase", "f4"),
                   ("colour", "f4", 3), ("geometry", "f4", 10)])
+SKY, GROUND = -1, -2  # where no solid is seen they stand in for its index
 CELL, REACH, HIGH = .3, 27., 60.  # shadow maps, metres: cell; from the road's middle; the sun
 
 
@@ -36,6 +42,11 @@ NOISE, DICE = _make_noise(), np.random.default_rng(8).random((512, 512), "f4")
 def noise(u, v, cell: float = 1., table: np.ndarray = NOISE) -> np.ndarray:
     """The pattern at (u, v) metres if a cell is `cell` metres wide; DICE: independent cells."""
     return table[np.floor(v / cell).astype("i4") & 511, np.floor(u / cell).astype("i4") & 511]
+
+
+def _die(phase, number: int):
+    """An even draw, 0..1, from a solid's `phase`, 0..1: one for each `number`, nearly independent of the others."""
+    return phase * number % 1
 
 
 def corners_of(solids: np.ndarray) -> np.ndarray:
@@ -88,25 +99,27 @@ def _cut(geometry, shape, o, d):
 
 def _is_hole(look, phase, size, p, thick, pixel):
     """True where one sees through: between leaves, between bars, beside a sign's plate. (M,)"""
-    u, v, w = p * size
+    u, v, w = p * size  # metres from the solid's middle
     ragged = .5 * noise(u + w + 40 * phase, v + w / 2, .09) + .5 * noise(u + 7 * w, v, .1, DICE)
     thick = thick / size.min(0)
     leaves = ragged > np.where(look == TWIGS, .3 + .12 * thick, .25 + .4 * thick)
-    gap = np.where(phase < .5, .17, .12)  # far bars melt into one
-    bars = ((w / gap % 1 > np.select([phase < .3, phase < .5], [.88, .55], .35)) & (gap > 1.5 * pixel)
-            & (np.abs(np.abs(v) - size[1] * .8) > .05) & (np.abs(w) % 2.2 > .1))
-    a, b = np.abs(p[0]), p[1]
-    reach = np.select([phase < .35, phase < .55, phase < .7], [  # round, triangle, octagon, square
-        np.hypot(a, b), a + (b + 1) / 2, np.maximum(np.maximum(a, abs(b)), (a + abs(b)) / 1.4)], a)
+    spacing, gap = np.where(phase < .5, .17, .12), np.select([phase < .3, phase < .5], [.12, .45], .65)
+    between = (w / spacing % 1 > 1 - gap) & (spacing > 1.5 * pixel)  # far bars melt into one
+    rail, post = np.abs(np.abs(v) - size[1] * .8) < .05, np.abs(w) % 2.2 < .1
+    bars = between & ~rail & ~post
+    x, y = np.abs(p[0]), p[1]
+    circle, triangle, square = np.hypot(x, y), x + (y + 1) / 2, np.maximum(x, abs(y))
+    octagon = np.maximum(square, (x + abs(y)) / 1.4)
+    reach = np.select([phase < .35, phase < .55, phase < .7], [circle, triangle, octagon], x)
     plate = (reach > 1) & (size[2] < .1)
     return np.select([look <= TWIGS, look == BARS], [leaves, bars], plate)
 
 
 def trace(solids, corners, shape, origin, rays, spread: float):
-    """The nearest solid along each ray: depth (P,) in units of the ray, index (P,), -1 = none.
+    """The nearest solid along each ray: depth (P,) in units of the ray, 1e9 = none; index (P,), SKY = none.
 
-    corners: rows and columns of the solids' corners; origin, rays: (3, P) or (3, 1); spread: the
-    width of a pixel at depth 1.
+    corners: rows and columns of the solids' corners, (8, N) each; shape: rows and columns of the
+    picture, P = rows * columns; origin, rays: (3, P) or (3, 1); spread: the width of a pixel at depth 1.
     """
     n_pixels = shape[0] * shape[1]
     solid, pixel = _candidates(*corners, shape)
@@ -121,7 +134,7 @@ def trace(solids, corners, shape, origin, rays, spread: float):
     holes = _is_hole(solids["look"][solid[k]], solids["phase"][solid[k]], geometry[3:6, k], p,
                      leave[k] - enter[k], enter[k] * spread)
     enter[k[holes]] = 1e9
-    depth, index = np.full(n_pixels, 1e9, "f4"), np.full(n_pixels, -1)
+    depth, index = np.full(n_pixels, 1e9, "f4"), np.full(n_pixels, SKY)
     np.minimum.at(depth, pixel[hit], enter[hit])
     hit = hit[(enter[hit] == depth[pixel[hit]]) & (enter[hit] < 1e9)]
     index[pixel[hit]] = solid[hit]
@@ -143,81 +156,93 @@ def normal_at(p, shape, geometry):
     return n / np.sqrt((n * n).sum(0) + 1e-12), face
 
 
-def ground_at(st, x, z, depth, pixel):
-    """Class (M,) and colour (3, M) of the ground at (x, z); pixel: a pixel's width there."""
-    lat, along = x - st.bend(z), st.crossing(z)
-    a, b = abs(lat) - st.kerb, abs(along) - st.mouth  # metres to the two streets' kerbs
-    if st.side:
-        b = np.maximum(b, -st.side * lat)
+def ground_at(street, x, z, depth, pixel):
+    """Class (M,) and colour (3, M) of the ground at (x, z); pixel: a pixel's width there, m."""
+    across, along = x - street.bend(z), street.crossing(z)
+    kerb, side_kerb = abs(across) - street.kerb, abs(along) - street.mouth  # metres to the two streets' kerbs
+    if street.side:
+        side_kerb = np.maximum(side_kerb, -street.side * across)
     # both streets in one, their corners rounded with a radius of 3 m
-    d = np.maximum(3, np.minimum(a, b)) - np.hypot(np.maximum(3 - a, 0), np.maximum(3 - b, 0))
-    zone = np.searchsorted([0, .2, .2 + st.verge, st.edge - st.kerb], d)
-    drive = (noise(lat * 0 + (lat > 0), z, 8, DICE) < .3) & (z % 8 < 3) & (d < 12) & (b > 3)
-    zone = np.where(drive & ((zone == 2) | (zone == 4)), 3, zone)  # a drive to a garage
-    label = np.array([ROAD, SIDEWALK, PLANT, SIDEWALK, st.yard], "u1")[zone]
-    yard = {PLANT: st.grass, SIDEWALK: st.paving * .8, NONE: np.array([.22, .17, .11])}[st.yard]
-    colour = np.array([st.asphalt, st.paving * 1.15, st.grass, st.paving, yard], "f4").T[:, zone]
+    beside = np.maximum(3, np.minimum(kerb, side_kerb)) - np.hypot(
+        np.maximum(3 - kerb, 0), np.maximum(3 - side_kerb, 0))
+    zone = np.searchsorted([0, .2, .2 + street.verge, street.edge - street.kerb], beside)
+    has_garage = noise(across * 0 + (across > 0), z, 8, DICE) < .3
+    to_garage = has_garage & (z % 8 < 3) & (beside < 12) & (side_kerb > 3)
+    zone = np.where(to_garage & ((zone == 2) | (zone == 4)), 3, zone)
+    label = np.array([ROAD, SIDEWALK, VEGETATION, SIDEWALK, street.yard], "u1")[zone]
+    yard = {VEGETATION: street.grass, SIDEWALK: street.paving * .8, NONE: np.array([.22, .17, .11])}[street.yard]
+    colour = np.array([street.asphalt, street.paving * 1.15, street.grass, street.paving, yard], "f4").T[:, zone]
     near, fine, grain = 1 / (1 + depth / 12), noise(x, z, .02), noise(x, z, .04, DICE)
     colour *= .65 + .45 * noise(x, z, .21) + (fine - .5) * .6 * near
-    k = np.flatnonzero(label == PLANT)
+    k = np.flatnonzero(label == VEGETATION)
     colour[:, k] *= 1 + 1.2 * (grain[k] - .5) * near[k]
     colour[0, k] *= .7 + .9 * noise(z[k], x[k], .37)  # dry patches
     k = np.flatnonzero(label == SIDEWALK)
-    joint = (d[k] % 1.4 < .05) | (np.where(a[k] > b[k], lat[k], z[k]) % 1.4 < .05)
-    colour[:, k] *= (1 - .4 * joint * near[k]) * (.9 + .2 * noise(lat[k], z[k], 1.4, DICE))
+    length = np.where(kerb[k] > side_kerb[k], across[k], z[k])
+    joint = (beside[k] % 1.4 < .05) | (length % 1.4 < .05)
+    colour[:, k] *= (1 - .4 * joint * near[k]) * (.9 + .2 * noise(across[k], z[k], 1.4, DICE))
     k = np.flatnonzero(label == ROAD)
-    lat, z, b, fine = lat[k], z[k], b[k], fine[k]
-    dark, pale = noise(lat, z, 3.1, DICE) < .09, noise(lat + 9, z, 4.7, DICE) < .06
+    across, z, fine = across[k], z[k], fine[k]
+    dark, pale = noise(across, z, 3.1, DICE) < .09, noise(across + 9, z, 4.7, DICE) < .06
     patch = np.select([dark, pale], [.7, 1.25], 1)
-    crack = (abs(noise(lat, z, .035) - .5) < .012) & (noise(lat, z, .3) > .5)
-    tyres = 1 - .08 * np.cos(4 * np.pi * lat / st.lane)
-    lid = np.hypot(lat % 9 - 2, z % 31 - 3) < .33
-    colour[:, k] *= patch * tyres * np.where(crack, .6, 1) * np.where(a[k] > -.35, .8, 1)
+    crack = (abs(noise(across, z, .035) - .5) < .012) & (noise(across, z, .3) > .5)
+    tyres = 1 - .08 * np.cos(4 * np.pi * across / street.lane)
+    gutter = np.where(kerb[k] > -.35, .8, 1)
+    lid = np.hypot(across % 9 - 2, z % 31 - 3) < .33
+    colour[:, k] *= patch * tyres * np.where(crack, .6, 1) * gutter
     colour[:, k] *= np.where(lid, .5, 1)
-    line, yellow = _lines(st, lat, z, b, pixel[k])
+    line, yellow = _lines(street, across, z, side_kerb[k], pixel[k])
     label[k] = np.where(line, LINE, ROAD)
     paint = np.where(yellow, np.array([[.6], [.42], [.06]]), .6) * (.6 + .4 * (fine > .25))
     colour[:, k] = np.where(line, paint, colour[:, k])
     return label, colour
 
 
-def _lines(st, lat, z, b, pixel):
-    """True (M,) where the road is painted and where in yellow; b: metres to the side street."""
-    wide, side, dash = np.maximum(.06, .2 * pixel), abs(lat), z % 9 < 3.5
-    double = st.marks < .4
-    centre = abs(side - .14) < wide if double else (side < wide) & (dash | (st.marks > .85))
-    line = centre | (abs(side - st.lane) < wide) & dash & (st.lanes > 1)
-    if st.rim < .35:
-        line |= abs(side - st.lane * st.lanes) < wide
-    line &= b > 4.6
-    if st.zebra < .4:
-        line |= (b > .8) & (b < 3.2) & (lat % 1.2 < .5) & (side < st.kerb - .3)
-    line |= (b > 3.9) & (b < 4.3) & (lat * st.crossing(z) < 0) & (side < st.kerb - .3)
-    return line, centre & (b > 4.6) & (double or st.yellow < .4)
+def _lines(street, across, z, side_kerb, pixel):
+    """True (M,) where the road is painted and where in yellow; side_kerb: metres to the side street."""
+    half_width, from_middle, dash = np.maximum(.06, .2 * pixel), abs(across), z % 9 < 3.5
+    if street.double_line:
+        centre = abs(from_middle - .14) < half_width
+    else:
+        centre = (from_middle < half_width) & (dash | street.solid_line)
+    line = centre | (abs(from_middle - street.lane) < half_width) & dash & (street.lanes > 1)
+    if street.edge_line:
+        line |= abs(from_middle - street.lane * street.lanes) < half_width
+    line &= side_kerb > 4.6
+    on_road = from_middle < street.kerb - .3
+    if street.zebra:
+        line |= (side_kerb > .8) & (side_kerb < 3.2) & (across % 1.2 < .5) & on_road
+    approaching = across * street.crossing(z) < 0  # where one stops before the side street
+    line |= (side_kerb > 3.9) & (side_kerb < 4.3) & approaching & on_road
+    return line, centre & (side_kerb > 4.6) & (street.double_line or street.yellow_line)
 
 
-def _facade(st, colour, along, high, phase, floor):
+def _facade(street, colour, along, high, phase, floor_height):
     """Walls with windows, doors, shops: colour (3, M), gloss (M,) and own light (M,)."""
-    space = 1.9 + 1.8 * (phase * 7 % 1)
-    a, b = along / space + phase, high / floor
-    dice = noise(a, b + phase * 500, 1., DICE)
-    shop, door = (b < 1) & (st.kind == "T"), (b < 1) & (dice < .2)
-    a, b = abs(a % 1 - .5), b % 1
-    half = np.where(shop, .45, .17 + .14 * (phase * 17 % 1))
+    window_spacing, half_window = 1.9 + 1.8 * _die(phase, 7), .17 + .14 * _die(phase, 17)
+    bay, storey = along / window_spacing + phase, high / floor_height
+    luck = noise(bay, storey + phase * 500, 1., DICE)  # each window's own
+    ground_floor, x, y = storey < 1, abs(bay % 1 - .5), storey % 1
+    shop, door = ground_floor & (street.kind == "T"), ground_floor & (luck < .2)
+    half = np.where(shop, .45, half_window)
     low, top = np.where(door, 0, np.where(shop, .12, .32)), np.where(door | shop, .72, .82)
-    frame = (a < half + .03) & (b > low - .03) & (b < top + .03)
-    pane = (a < half) & (b > low) & (b < top) & (a > .02)
-    board = shop & (b > .76) & (b < .95)
-    inside = np.where(door & ~shop, .05 + dice, .02 + .15 * (dice * 9 % 1) ** 3)
-    sign = np.stack([dice, dice * 7 % 1, dice * 13 % 1]) * .45
-    colour = np.select([board, pane, frame], [sign, inside, np.where(phase < .6, .5, .1)], colour)
-    lit = pane & (dice > .6) & (st.weather == "D")
+    frame = (x < half + .03) & (y > low - .03) & (y < top + .03)
+    pane = (x < half) & (y > low) & (y < top) & (x > .02)
+    board = shop & (y > .76) & (y < .95)
+    inside = np.where(door & ~shop, .05 + luck, .02 + .15 * _die(luck, 9) ** 3)
+    board_colour = np.stack([luck, _die(luck, 7), _die(luck, 13)]) * .45
+    frame_colour = np.where(phase < .6, .5, .1)
+    colour = np.select([board, pane, frame], [board_colour, inside, frame_colour], colour)
+    lit = pane & (luck > .6) & (street.weather == "D")
     colour = np.where(lit, np.array([[.5], [.36], [.2]]), colour)
     return colour, np.where(pane & ~door, .55, 0), lit * 1.5
 
 
-def surface_at(st, solids, p, normal, face, pixel):
-    """Colour (3, M), gloss (M,) and own light (M,) at the points p (3, M) in the solids' axes."""
+def surface_at(street, solids, p, normal, face, pixel):
+    """Colour (3, M), gloss (M,) and own light (M,) at the points p (3, M) in the solids' axes.
+
+    solids: (M,) SOLID, the one seen in each pixel; normal, face: of `normal_at`; pixel: a pixel's width there, m.
+    """
     look, phase, geometry = solids["look"], solids["phase"], solids["geometry"].T
     u, v, w = p * geometry[3:6]
     upright, side, back = abs(normal[1]) < .6, face == 0, face == 2
@@ -234,8 +259,8 @@ def surface_at(st, solids, p, normal, face, pixel):
     colour[:, k] *= 1 - .35 * seen * ((high[k] / course % 1 < .2) | (stone % 1 < .08))
     colour[:, k] *= 1 + .4 * seen * (noise(stone, row, 1., DICE) - .5)
     k = np.flatnonzero((look == FACADE) & upright)
-    floor = np.minimum(2.7 + .6 * (phase[k] * 13 % 1), geometry[4, k] * 2)
-    colour[:, k], gloss[k], glow[k] = _facade(st, colour[:, k], along[k], high[k], phase[k], floor)
+    floor_height = np.minimum(2.7 + .6 * _die(phase[k], 13), geometry[4, k] * 2)
+    colour[:, k], gloss[k], glow[k] = _facade(street, colour[:, k], along[k], high[k], phase[k], floor_height)
     k = np.flatnonzero(look == PAINT)  # a car's body: arches, lamps, number plate
     x, y, end = abs(p[0][k]), p[1][k], back[k]
     arch = np.hypot(abs(w[k]) - .62 * geometry[5, k], v[k] + geometry[1, k] - .33) < .42
@@ -243,7 +268,7 @@ def surface_at(st, solids, p, normal, face, pixel):
     rear, plate = lamp & (p[2][k] < 0), end & (x < .3) & (abs(y + .35) < .17)
     colour[:, k] = np.select([rear, lamp | plate], [np.array([[.45], [.02], [.02]]), .65],
                              colour[:, k] * np.where(dark, .08, 1))
-    glow[k] = lamp * (st.weather in "DRF") * 3
+    glow[k] = lamp * (street.weather in "DRF") * 3
     gloss[k] = np.where(dark | lamp, 0, .18)
     k = np.flatnonzero((look == GLASS) & (abs(normal[1]) < .93))
     post = np.where(side[k], abs(p[2][k] * 2 % 1 - .5) > .45, abs(p[0][k]) > .86)
@@ -252,57 +277,61 @@ def surface_at(st, solids, p, normal, face, pixel):
     colour[:, (look == TYRE) & (np.hypot(p[1], p[2]) < .6)] = .25
     k = np.flatnonzero((look == PLATE) & (geometry[5] < .1) & (p[2] < 0))  # a sign's front
     ring, ink = np.hypot(*p[:2, k]) > .7, (abs(p[1][k]) < .4) & (p[0][k] * 3 % 1 < .5)
-    white, red, blue = phase[k] * 31 % 1 < .55, [[.5], [.03], [.04]], [[.03], [.1], [.4]]
-    plate = np.select([white, phase[k] * 17 % 1 < .5], [.7, red], blue)
-    colour[:, k] = np.select([ink, white & ring], [np.where(white, .04, .7), red], plate)
+    is_white, is_red = _die(phase[k], 31) < .55, _die(phase[k], 17) < .5
+    red, blue = [[.5], [.03], [.04]], [[.03], [.1], [.4]]
+    plate = np.select([is_white, is_red], [.7, red], blue)
+    colour[:, k] = np.select([ink, is_white & ring], [np.where(is_white, .04, .7), red], plate)
     k = np.flatnonzero((look == PLATE) & (geometry[5] > .1) & back)  # traffic lights: one is on
-    third = p[1][k] * 1.5 + 1.5 - np.floor(st.step * 99) % 3
-    glow[k] = 2 * (np.hypot(p[0][k] * .4, third - .5) < .3)
-    lamp = np.array([[.05, .5, .5], [.4, .3, .03], [.2, .02, .02]])[:, [int(st.step * 99) % 3]]
+    lit = int(street.step * 99) % 3  # green, yellow or red, from below
+    glow[k] = 2 * (np.hypot(p[0][k] * .4, p[1][k] * 1.5 + 1 - lit) < .3)
+    lamp = np.array([[.05, .5, .5], [.4, .3, .03], [.2, .02, .02]])[:, [lit]]
     colour[:, k] = np.where(glow[k] > 0, lamp, colour[:, k])
     return colour, gloss, glow
 
 
-def sky_at(st, rays, drift: float):
-    """Class (M,) and colour (3, M) beyond the street: sky, clouds, far trees and far houses."""
+def sky_at(street, rays, drift: float):
+    """Class (M,) and colour (3, M) beyond the street: sky, clouds, far trees and far houses.
+
+    rays: (3, M); drift: how far the clouds have moved, in their own height above the ground.
+    """
     flat = np.hypot(rays[0], rays[2])
     rise, angle = rays[1] / flat, np.arctan2(rays[0], rays[2])
     high = np.clip(rise * 1.6, 0, 1) ** .6
-    colour = st.horizon[:, None] * (1 - high) + st.zenith[:, None] * high
+    colour = street.horizon[:, None] * (1 - high) + street.zenith[:, None] * high
     far = 1 / np.maximum(rise, .02)  # clouds lie in a plane overhead
     u, v = rays[0] / flat * far + drift, rays[2] / flat * far
     cloud = .65 * noise(u, v, .03) + .35 * noise(v, u, .008)
-    cover = np.clip((cloud - 1 + st.clouds) * 3, 0, 1) * np.clip(rise * 8, 0, 1)
-    white = (st.horizon.mean() * .3 + st.horizon * .7)[:, None] * (1.25 - .6 * cloud)
+    cover = np.clip((cloud - 1 + street.clouds) * 3, 0, 1) * np.clip(rise * 8, 0, 1)
+    white = (street.horizon.mean() * .3 + street.horizon * .7)[:, None] * (1.25 - .6 * cloud)
     colour = colour + cover * (white - colour)
-    near = st.to_sun @ rays / np.sqrt((rays**2).sum(0) * (st.to_sun**2).sum())
-    colour += st.sun[:, None] * (.35 * np.maximum(near, 0) ** 30 + 2 * (near > .9995))
-    trees = .02 + st.woods * noise(angle, st.step * 9, .003)
-    block = noise(angle, st.step * 9, .045, DICE)
+    near = street.to_sun @ rays / np.sqrt((rays**2).sum(0) * (street.to_sun**2).sum())
+    colour += street.sun[:, None] * (.35 * np.maximum(near, 0) ** 30 + 2 * (near > .9995))
+    trees = .02 + street.woods * noise(angle, street.step * 9, .003)
+    block = noise(angle, street.step * 9, .045, DICE)
     roofs = np.where(block < .4, .03 + .25 * block, 0)
-    label = np.select([rise < trees, rise < roofs], [PLANT, BUILDING], NONE)
-    lit = np.where(label == PLANT, st.grass[:, None] * .7, .25)
-    lit, mist = lit * (st.ambient + .3 * st.sun)[:, None], np.exp(-160 / st.sight)
-    colour = np.where(label == NONE, colour, lit * mist + st.horizon[:, None] * (1 - mist))
-    return np.where(st.sight < 70, NONE, label), colour
+    label = np.select([rise < trees, rise < roofs], [VEGETATION, BUILDING], NONE)
+    lit = np.where(label == VEGETATION, street.grass[:, None] * .7, .25)
+    lit, mist = lit * (street.ambient + .3 * street.sun)[:, None], np.exp(-160 / street.sight)
+    colour = np.where(label == NONE, colour, lit * mist + street.horizon[:, None] * (1 - mist))
+    return np.where(street.sight < 70, NONE, label), colour
 
 
-def light_up(st, colour, normal, gloss, glow, world, depth):
-    """Adds light, shadow, mirrored sky and mist to the colours (3, M)."""
+def light_up(street, colour, normal, gloss, glow, world, depth):
+    """The colours (3, M) in sun, sky light and shadow, with mirrored sky and mist. world: points (3, M); depth: m."""
     x, y, z = world + .3 * normal  # a little outside, or surfaces would shade themselves
-    up, toward = st.to_sun, st.to_sun / np.sqrt((st.to_sun**2).sum())
-    shadow = st.shade(st.shadow, x - y * up[0], y, z - y * up[2], .12)
+    up, toward = street.to_sun, street.to_sun / np.sqrt((street.to_sun**2).sum())
+    shadow = street.shade(street.shadow, x - y * up[0], y, z - y * up[2], .12)
     sun = np.maximum(toward @ normal, 0) * (1 - shadow)
-    sky = (.62 + .38 * normal[1]) * (1 - .55 * st.shade(st.cover, x, y, z, .5))
+    sky = (.62 + .38 * normal[1]) * (1 - .55 * street.shade(street.cover, x, y, z, .5))
     sky *= np.clip(.6 + world[1] + normal[1], .3, 1)  # dark at the foot of walls
-    light = st.sun[:, None] * sun + st.ambient[:, None] * sky
-    mirrored = st.horizon[:, None] * (.5 + .8 * noise(x + y, y * 2 + z, .15))
+    light = street.sun[:, None] * sun + street.ambient[:, None] * sky
+    mirrored = street.horizon[:, None] * (.5 + .8 * noise(x + y, y * 2 + z, .15))
     colour = colour * (light * (1 - gloss) + glow) + gloss * (.5 + .5 * normal[1]) * mirrored
-    mist = np.exp(-depth / st.sight)
-    return colour * mist + st.horizon[:, None] * (1 - mist)
+    mist = np.exp(-depth / street.sight)
+    return colour * mist + street.horizon[:, None] * (1 - mist)
 
 
-def wet_road(st, picture, on_ground, world, level):
+def wet_road(street, picture, on_ground, world, level):
     """Rain: the ground gets darker and mirrors what is above the horizon. picture: (3, H, W)"""
     row, column = np.nonzero(on_ground)
     x, _, z = world[:, on_ground.ravel()]
