@@ -1,16 +1,20 @@
 """Execute the tutorial from a terminal: `python run_notebook.py [NAME=VALUE ...]`, as `make run` does.
 
 NAME=VALUE replaces a parameter of the notebook's parameters cell; VALUE is Python ("EPOCHS=2", "IMAGE_SIZE=(96, 128)")
-or plain text ("DATASET=camvid"). Prints what the notebook prints while it runs, writes the executed notebook and its
-HTML to build/, and repeats the scores at the end.
+or plain text ("DATASET=camvid"). One argument may hold several: "IMAGE_SIZE=(96, 128) EPOCHS=2". Prints what the
+notebook prints while it runs, writes the executed notebook and its HTML to build/, and repeats the scores at the end.
 """
 
 import ast
+import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import ExecutePreprocessor
 
@@ -18,8 +22,20 @@ HERE = Path(__file__).resolve().parent
 NOTEBOOK = HERE / "segmentation_unet.ipynb"
 
 
+class ThisPython(KernelSpecManager):
+    """Knows one kernel, the Python that runs this file: the one named python3 may be another environment's."""
+
+    def get_kernel_spec(self, kernel_name):
+        return KernelSpec(**get_kernel_dict())
+
+
 class EchoingPreprocessor(ExecutePreprocessor):
-    """nbconvert's executor, showing at once what the cells print: a run takes minutes."""
+    """nbconvert's executor, showing at once what the cells print: a run takes minutes. The kernel is `ThisPython`."""
+
+    def create_kernel_manager(self):
+        manager = super().create_kernel_manager()
+        manager.kernel_spec_manager = ThisPython()
+        return manager
 
     def output(self, outs, msg, display_id, cell_index):
         if msg["msg_type"] == "stream":
@@ -60,6 +76,16 @@ def parse_parameter(text: str) -> tuple[str, object]:
         return name, value
 
 
+def parse_parameters(arguments: Sequence[str]) -> dict[str, object]:
+    """["IMAGE_SIZE=(96, 128) EPOCHS=2", ...] -> {"IMAGE_SIZE": (96, 128), "EPOCHS": 2, ...}; empty text is skipped.
+
+    make passes all of its PARAMETERS as one argument. A new one begins after white space that NAME= follows, so that a
+    value may hold spaces. Raises ValueError for text that is not NAME=VALUE.
+    """
+    texts = [text for argument in arguments for text in re.split(r"\s+(?=[A-Za-z_]\w*=)", argument.strip()) if text]
+    return dict(map(parse_parameter, texts))
+
+
 def run(parameters: dict[str, object], build_dir: Path = HERE / "build") -> tuple[Path, Path, str]:
     """Execute the notebook in the repository's folder; returns the paths of .html and .ipynb, and the scores printed.
 
@@ -89,7 +115,7 @@ def run(parameters: dict[str, object], build_dir: Path = HERE / "build") -> tupl
 if __name__ == "__main__":
     started = time.perf_counter()
     try:
-        arguments = dict(parse_parameter(text) for text in sys.argv[1:])
+        arguments = parse_parameters(sys.argv[1:])
         html, executed, scores = run(arguments)
     except ValueError as error:
         sys.exit(f"run_notebook.py: {error}")

@@ -1,0 +1,256 @@
+"""The real make, with stubs in place of Python: nothing is installed, and what make asks of Python is written down."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from run_notebook import parse_parameters
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+ROOT = Path(__file__).parents[1]
+# Tells its version, makes an environment of copies of itself, and writes all it is asked into calls, a line each.
+STUB = r"""#!/bin/sh
+[ "$1" = -c ] || { printf '%s' "${0##*/}"; printf '\037%s' "$@"; echo; } >>"$CALLS"
+case "$1 $2" in
+"-c "*) ANSWER ;;
+"-m venv")
+    [ "$3" != --clear ] || rm -rf "$4"
+    for folder; do :; done
+    mkdir -p "$folder/bin"; touch "$folder/pyvenv.cfg"
+    for name in python jupyter ruff; do cp "$0" "$folder/bin/$name"; done
+    exit ${VENV_FAILS:-0} ;;
+"-m pip") exit ${PIP_FAILS:-0} ;;
+esac
+"""
+
+
+class Project:
+    """A copy of what make reads, and Pythons that are stubs."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.calls_file = folder / "a project", folder / "calls"
+        (self.folder / "tests").mkdir(parents=True)
+        (folder / "bin").mkdir()
+        for name in ("Makefile", "requirements.txt", "tests/requirements.txt"):
+            shutil.copy(ROOT / name, self.folder / name)
+        # Of the make that runs these tests nothing may be left, nor of the user's own settings.
+        ours = ("MAKE", "PYTHON", "VENV", "PARAMETERS", "OPTIONS", "NOTEBOOK_PARAMETERS")
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        self.environment |= {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "CALLS": str(self.calls_file)}
+        self.python("python3", "3.12", "/opt/default")
+
+    def python(self, name: str, version: str = "3.12", home: str = "/opt/other", answer: str = "") -> str:
+        path = self.folder.parent / "bin" / name
+        path.write_text(STUB.replace("ANSWER", answer or f"echo '{version} in {home}'"))
+        path.chmod(0o755)
+        return str(path)
+
+    def make(self, *arguments: str, **environment: str) -> tuple[list[list[str]], subprocess.CompletedProcess]:
+        """What Python, JupyterLab and ruff were called with, the name of the program first, and make's result."""
+        self.calls_file.write_text("")
+        result = subprocess.run(
+            ["make", *arguments], cwd=self.folder, env=self.environment | environment, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        for path in self.folder.rglob("*"):  # GNU make 3.81 sees whole seconds only; a real installation takes many
+            if path.is_file():
+                os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 10))
+        calls = [line.split("\037") for line in self.calls_file.read_text().splitlines()]
+        assert not result.returncode or result.stderr
+        return calls, result
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path)
+
+
+def made(calls) -> list[str]:
+    """The options of each making of an environment."""
+    return [" ".join(call[3:]) for call in calls if call[1:3] == ["-m", "venv"]]
+
+
+def installed(calls) -> list[str]:
+    """The lists of packages installed."""
+    return [call[-1] for call in calls if call[1:3] == ["-m", "pip"]]
+
+
+# --- which Python ---
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.1", "3.10", "3.14", "4.0"])
+def test_a_python_without_tensorflow_is_named_before_anything_is_made(project, version):
+    python = project.python("other", version)
+    calls, result = project.make("lab", f"PYTHON={python}")
+    assert result.returncode
+    assert result.stderr.splitlines()[0] == (
+        f"make: {python} is Python {version}; TensorFlow has wheels for 3.11 to 3.13: PYTHON=python3.12 make lab"
+    )
+    assert calls == []
+    assert not (project.folder / ".venv").exists()
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_every_python_with_tensorflow_is_taken(project, version):
+    calls, result = project.make("run", f"PYTHON={project.python('other', version)}")
+    assert result.returncode == 0, result.stderr
+    assert made(calls) == [".venv"]
+
+
+def test_a_python_that_is_not_there_is_named(project):
+    calls, result = project.make("run", "PYTHON=python3.99")
+    assert result.returncode
+    assert "python3.99 does not run; install Python 3.11 to 3.13 or name the one you have: PYTHON=" in result.stderr
+    assert calls == []
+
+
+def test_python_may_come_from_the_environment(project):
+    calls, _ = project.make("run", PYTHON=project.python("other"))
+    assert [call[0] for call in calls if call[1:3] == ["-m", "venv"]] == ["other"]
+
+
+def test_the_first_python_is_the_one_that_the_code_is_checked_for():
+    versions = re.search(r"^PYTHONS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    target = re.search(r'target-version = "py3(\d+)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert versions[0] == f"3.{target}"
+
+
+# --- when the environment is made ---
+
+
+def test_the_environment_is_made_once(project):
+    calls, _ = project.make("run")
+    assert made(calls) == [".venv"]
+    assert installed(calls) == ["requirements.txt"]
+    for arguments in (["run"], ["lab"], ["run", "PYTHON=python3"]):
+        calls, result = project.make(*arguments)
+        assert result.returncode == 0, result.stderr
+        assert len(calls) == 1  # the notebook, JupyterLab
+    calls, _ = project.make("test")
+    assert made(calls) == []
+    assert installed(calls) == ["tests/requirements.txt"]
+    assert [call for call in calls if "pip" not in call] == [["ruff", "check", "."], ["python", "-m", "pytest"]]
+
+
+def test_another_python_makes_the_environment_anew(project):
+    project.make("test")
+    (project.folder / ".venv" / "left_over").touch()
+    calls, _ = project.make("test", f"PYTHON={project.python('other', '3.13')}")
+    assert made(calls) == ["--clear .venv"]
+    assert installed(calls) == ["requirements.txt", "tests/requirements.txt"]
+    assert not (project.folder / ".venv" / "left_over").exists()
+    same_version = project.python("third", "3.13", "/opt/third")
+    assert made(project.make("run", f"PYTHON={same_version}")[0]) == ["--clear .venv"]
+    link = project.folder.parent / "bin" / "linked"
+    link.symlink_to(same_version)  # another name of the same Python
+    assert made(project.make("run", f"PYTHON={link}")[0]) == []
+
+
+def test_without_a_chosen_python_the_environment_stays(project):
+    """The default may have become too new since: who chose another one once need not choose it each time."""
+    project.make("run", f"PYTHON={project.python('other')}")
+    project.python("python3", "3.14")
+    calls, result = project.make("run")
+    assert result.returncode == 0, result.stderr
+    assert len(calls) == 1
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(project):
+    project.make("run")
+    (project.folder / ".venv" / "bin" / "python").unlink()
+    assert made(project.make("run")[0]) == ["--clear .venv"]
+
+
+def test_an_interrupted_installation_is_done_again(project):
+    calls, result = project.make("test", VENV_FAILS="1")
+    assert result.returncode
+    assert installed(calls) == []
+    calls, result = project.make("test", PIP_FAILS="1")
+    assert result.returncode
+    assert made(calls) == [".venv"]
+    calls, result = project.make("test")
+    assert result.returncode == 0, result.stderr
+    assert made(calls) == []
+    assert installed(calls) == ["requirements.txt", "tests/requirements.txt"]
+
+
+def test_changed_requirements_are_installed(project):
+    project.make("run")
+    later = (project.folder / ".venv" / "installed").stat().st_mtime + 5
+    os.utime(project.folder / "requirements.txt", (later, later))
+    calls, _ = project.make("run")
+    assert made(calls) == []
+    assert installed(calls) == ["requirements.txt"]
+
+
+def test_an_environment_made_by_hand_is_used(project):
+    subprocess.run(["python3", "-m", "venv", ".venv"], cwd=project.folder, env=project.environment, check=True)
+    assert made(project.make("run", "PYTHON=python3")[0]) == [".venv"]  # not cleared: its packages stay
+
+
+def test_a_folder_that_is_no_environment_is_never_cleared(project):
+    (project.folder / "mine").mkdir()
+    (project.folder / "mine" / "work").write_text("of a week")
+    calls, _ = project.make("run", "VENV=mine")
+    assert made(calls) == ["mine"]
+    assert (project.folder / "mine" / "work").read_text() == "of a week"
+
+
+def test_the_environment_may_lie_elsewhere(project, tmp_path):
+    venv = str(tmp_path / "new" / "newest")
+    assert made(project.make("run", f"VENV={venv}")[0]) == [venv]
+    assert len(project.make("run", f"VENV={venv}")[0]) == 1
+    assert not (project.folder / ".venv").exists()
+
+
+def test_a_real_python_tells_its_version_and_its_folder(project):
+    """Alike from an environment and from the Python that made it."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    python = project.python("real", answer=f"exec '{sys.executable}' \"$@\"")
+    _, result = project.make("run", f"PYTHON={python}", f"PYTHONS={version}")
+    assert result.returncode == 0, result.stderr
+    assert (project.folder / ".venv" / "made-by").read_text() == f"{version} in {sys.base_prefix}\n"
+
+
+# --- what is passed on ---
+
+
+@pytest.mark.parametrize(
+    ("typed", "parameters"),
+    [
+        ("", {}),
+        ("EPOCHS=2", {"EPOCHS": 2}),
+        ("IMAGE_SIZE=(96,128) EPOCHS=2", {"IMAGE_SIZE": (96, 128), "EPOCHS": 2}),
+        ("  IMAGE_SIZE=(96, 128)  EPOCHS=2 ", {"IMAGE_SIZE": (96, 128), "EPOCHS": 2}),
+        ("SIZE_STAGES=((0.5,0.5),(1,1)) SEED=1", {"SIZE_STAGES": ((0.5, 0.5), (1, 1)), "SEED": 1}),
+        ("DATA_DIR=my folder/x DATASET=camvid", {"DATA_DIR": "my folder/x", "DATASET": "camvid"}),
+        ("DATA_DIR='my folder' DATASET=\"camvid\"", {"DATA_DIR": "my folder", "DATASET": "camvid"}),
+        ("DATA_DIR=it's/$HOME;`x`\\*|&<#> SEED=1", {"DATA_DIR": "it's/$HOME;`x`\\*|&<#>", "SEED": 1}),
+    ],
+)
+def test_parameters_arrive_as_typed(project, typed, parameters):
+    for arguments, environment in (([f"PARAMETERS={typed}"], {}), ([], {"PARAMETERS": typed})):
+        calls, result = project.make("run", *arguments, **environment)
+        assert result.returncode == 0, result.stderr
+        program, script, *passed = calls[-1]
+        assert (program, script) == ("python", "run_notebook.py")
+        assert parse_parameters(passed) == parameters
+
+
+def test_options_go_to_jupyterlab(project):
+    calls, _ = project.make("lab", "OPTIONS=--port 9999 --allow-root --ServerApp.root_dir='my folder'")
+    notebook = "segmentation_unet.ipynb"
+    assert calls[-1] == ["jupyter", "lab", notebook, "--port", "9999", "--allow-root", "--ServerApp.root_dir=my folder"]
+    assert project.make("lab")[0] == [["jupyter", "lab", notebook]]
+
+
+def test_the_makefile_needs_no_make_newer_than_macs_have():
+    """GNU make 3.81, of 2006, knows none of these and mostly ignores them silently."""
+    newer = r"\.ONESHELL|\.SHELLFLAGS|^\w+ *(?:!=|::=|:::=)|&:|\$\((?:file|let|intcmp) |^undefine"
+    assert not re.findall(newer, (ROOT / "Makefile").read_text(), re.MULTILINE)
