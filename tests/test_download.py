@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -58,7 +59,7 @@ def server(home, monkeypatch):
 
     with KaggleServer(ZIP) as server:
         monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.url)
-        monkeypatch.setattr(kaggle_client, "TIMEOUT", (2, 0.25))
+        monkeypatch.setattr(kaggle_client, "TIMEOUT", (5, 1))  # shorter ones strike on a busy machine
         monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits between its retries
         yield server
 
@@ -189,6 +190,8 @@ def test_each_status_says_what_to_do(server, dest, monkeypatch, status, token, m
     with pytest.raises(DownloadError, match=f"{message}(.|\n)*Nothing was lost or changed") as caught:
         download_dataset(dest, SLUG)
     assert len(str(caught.value).splitlines()) == 3
+    assert "archive=" not in str(caught.value)
+    assert status == 404 or "with a browser and give its path as ARCHIVE." in str(caught.value)
     assert_untouched(dest)
 
 
@@ -306,7 +309,8 @@ def test_a_damaged_zip_from_an_earlier_run_heals_itself(server, dest):
 )
 def test_a_zip_damaged_twice_is_an_error_and_leaves_nothing(server, dest, content, what):
     server.content = content
-    with pytest.raises(DownloadError, match=rf"damaged twice: {what}.*\nTry again later(.|\n)*no folder was changed"):
+    todo = r"\nTry again later.*as ARCHIVE\.\n.*no folder was changed"
+    with pytest.raises(DownloadError, match=rf"damaged twice: {what}.*{todo}"):
         download_dataset(dest, SLUG)
     assert server.sent == [len(content)] * 2
     assert_untouched(dest)
@@ -495,10 +499,10 @@ def test_the_users_own_zip_needs_no_network(server, dest, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (corrupt(ZIP), r"archive\.zip is no zip that can be unpacked: a/two\.bin: Bad CRC-32"),
+        (corrupt(ZIP), r"(?s)archive\.zip is no zip that can be unpacked: a/two\.bin: Bad CRC-32.*as ARCHIVE\.\n"),
         (ZIP[:MIB], r"archive\.zip is no zip that can be unpacked: archive\.zip: File is not a zip"),
         (make_zip({"holiday.jpg": b"beach"}), "does not hold the folders that someone/road-scenes is known for"),
-        (None, r"archive: there is no file .*archive\.zip"),
+        (None, r"ARCHIVE: there is no file .*archive\.zip"),
     ],
     ids=["corrupt", "truncated", "another zip", "no file"],
 )
@@ -635,6 +639,14 @@ def test_without_the_package_kaggle(home, dest, monkeypatch):
     assert_untouched(dest)
 
 
+def test_the_annex_says_that_it_is_one_and_has_a_small_door():
+    for module in (download, kaggle_client, unpack):
+        assert "An annex: nobody needs it to follow the lesson." in module.__doc__.splitlines()[0], module.__name__
+    package = importlib.import_module("unet_helpers.download")
+    assert "Annex" in package.__doc__.splitlines()[0]
+    assert sorted(package.__all__) == ["DownloadError", "download_dataset", "find_layout"]
+
+
 # --- the two data sets ---
 
 
@@ -719,10 +731,15 @@ def test_kaggles_camvid_loads_with_the_eleven_classes(server, tmp_path, folder):
     assert sorted(path.name for path in data_dir.iterdir()) == ["camvid", "camvid_ids"]
 
 
+def put(files: dict[str, bytes], folder: Path) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write(folder / name, content)
+    return folder
+
+
 def test_camvid_masks_with_other_colours(tmp_path):
-    for name, content in camvid_files("").items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        write(tmp_path / name, content)
+    put(camvid_files(""), tmp_path)
     mask = next((tmp_path / "val_labels").iterdir())
     values = np.array(Image.open(mask))
     values[0, 0] = (1, 2, 3)  # a single pixel of 264: noise, void
@@ -740,14 +757,95 @@ def test_camvid_masks_with_other_colours(tmp_path):
 
 
 def test_a_folder_that_is_not_the_written_masks_is_left_alone(tmp_path):
-    for name, content in camvid_files("").items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        write(tmp_path / name, content)
+    put(camvid_files(""), tmp_path)
     (tmp_path / "camvid_ids").mkdir()
     write(tmp_path / "camvid_ids" / "mine.png", b"the work of a week")
     with pytest.raises(ValueError, match="camvid_ids: its files are not the masks of .*; move it away"):
         load_dataset("camvid", tmp_path)
     assert (tmp_path / "camvid_ids" / "mine.png").read_bytes() == b"the work of a week"
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """A folder with Kaggle's CamVid that may be read only, and the working folder "here" beside it, for somebody who is
+    not root: permissions do not stop root, so root becomes nobody until the test is over."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, here = put(camvid_files(""), Path(folder) / "input"), Path(folder) / "here"
+        here.mkdir()
+        warm = load_dataset("camvid", put(camvid_files(""), Path(folder) / "warm"))
+        check_pairs(warm.train, warm.labels)  # nobody may be unable to import what is imported only when it is used
+        os.chmod(folder, 0o755)
+        monkeypatch.chdir(here)
+        root.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            try:
+                os.chown(here, 65534, -1)
+                os.seteuid(65534)
+            except OSError as error:
+                pytest.skip(f"root can't become anybody else here: {error}")
+        try:
+            with pytest.raises(PermissionError):
+                (root / "probe").touch()
+            yield root
+        finally:
+            os.seteuid(user)
+            for path in (root, here):
+                path.chmod(0o755)
+            monkeypatch.undo()  # a folder that is worked in can't be deleted everywhere
+
+
+def test_camvid_in_a_read_only_folder_gets_its_ids_in_the_working_folder(read_only):
+    dataset = load_dataset("camvid", read_only)
+    assert dataset.train[0].image.parent == read_only / "train"
+    assert dataset.train[0].mask.parent == Path("data/camvid_ids/train")
+    assert (check_pairs(dataset.train, dataset.labels) / 24).tolist() == [1, 5, 2, 3, 3, 2, 3, 1, 5, 4, 2]
+    assert sorted(path.name for path in Path("data").iterdir()) == ["camvid_ids"]
+    written = dataset.train[0].mask.stat().st_mtime_ns
+    assert load_dataset("camvid", read_only) == dataset
+    assert dataset.train[0].mask.stat().st_mtime_ns == written
+
+
+def test_nowhere_to_write_camvids_ids_names_both_folders(read_only):
+    Path.cwd().chmod(0o555)
+    denied = r"camvid_ids \(Permission denied\)"
+    message = rf"can't be written to {read_only}/{denied} or to data/{denied}; make one of these writable, or copy"
+    with pytest.raises(ValueError, match=message):
+        load_dataset("camvid", read_only)
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_place_that_is_no_folder_is_no_place_to_write(tmp_path):
+    root = put(camvid_files(""), tmp_path / "CamVid")
+    no_folder = write(tmp_path / "file", b"")
+    assert camvid.write_id_masks(root, no_folder / "ids", tmp_path / "data" / "ids") == tmp_path / "data" / "ids"
+    with pytest.raises(ValueError, match=r"can't be written to .*/file/ids \(Not a directory\); make one of these"):
+        camvid.write_id_masks(root, no_folder / "ids", no_folder / "ids")
+
+
+def test_ids_of_other_masks_with_the_same_names_are_refused(tmp_path, monkeypatch):
+    """Two data sets that share the working folder's camvid_ids: only the one of which it was made may use it."""
+    first, second = put(camvid_files(""), tmp_path / "a"), put(camvid_files(""), tmp_path / "b")
+    ids = tmp_path / "here" / "ids"
+    assert camvid.write_id_masks(first, ids) == ids
+    assert camvid.write_id_masks(first.rename(tmp_path / "moved"), ids) == ids
+    before = {path: path.read_bytes() for path in ids.rglob("*.png")}
+    refused = "ids: its files are not the masks of .*b; move it away or delete it"
+    mask = next((second / "train_labels").iterdir())
+    for path, content in (
+        (mask, png(np.asarray(Image.open(mask))[:4])),
+        (second / "class_dict.csv", CSV.replace("Sky,128", "Sky,129").encode()),
+    ):
+        write(path, content)
+        with pytest.raises(ValueError, match=refused):
+            camvid.write_id_masks(second, ids)
+        put(camvid_files(""), second)
+    (ids / camvid.ORIGIN).unlink()  # as earlier versions left it: beside the data it is the data's, elsewhere nobody's
+    with pytest.raises(ValueError, match=refused):
+        camvid.write_id_masks(second, ids)
+    assert {path: path.read_bytes() for path in ids.rglob("*.png")} == before
+    ids.rename(second / "ids")
+    assert camvid.write_id_masks(second, second / "ids") == second / "ids"
 
 
 def test_a_misspelt_folder_is_an_error_and_data_is_made(server, tmp_path, monkeypatch):
@@ -762,9 +860,7 @@ def test_a_misspelt_folder_is_an_error_and_data_is_made(server, tmp_path, monkey
 
 
 def test_kaggles_data_is_read_where_it_is_attached(server, tmp_path, monkeypatch):
-    for name, content in camvid_files("input/camvid/CamVid/").items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        write(tmp_path / name, content)
+    put(camvid_files("input/camvid/CamVid/"), tmp_path)
     monkeypatch.setattr(download, "KAGGLE_INPUT", tmp_path / "input")
     before = sorted((tmp_path / "input").rglob("*"))
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,7 @@
 """Kaggle's CamVid: its masks are colours of 32 classes; written once as ids of the 11 classes that papers score."""
 
 import csv
+import hashlib
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ GROUPS = {
     "bicyclist": ("Bicyclist", "MotorcycleScooter"),
 }
 ID_OF = {name.lower(): CAMVID.names.index(group) for group, names in GROUPS.items() for name in names}
+ORIGIN = "made_of.txt"  # beside the written masks: a note that tells what they were made of
 UNLISTED = 254  # for a moment: the colour is not in class_dict.csv
 MAX_UNLISTED = 0.01  # share of a mask's pixels; a few are noise and become void, more are another kind of file
 
@@ -51,36 +53,74 @@ def read_colors(path: Path) -> np.ndarray:
     return table
 
 
-def write_id_masks(root: Path, folder: Path) -> Path:
+def write_id_masks(root: Path, *folders: Path) -> Path:
     """Write folder/SPLIT/NAME.png, ids 0..10 and 255, for each root/SPLIT_labels/NAME_L.png; whole or not at all.
 
-    root is not changed: in a Kaggle notebook nobody can. What is there already is used if it has the same names.
-    Raises ValueError, naming the file or folder, if it has others, a mask is damaged or its colours are not listed.
+    folders: the first one where one may write is taken, and returned. root is not changed: in a Kaggle notebook nobody
+        can. What was written there for the same masks is used again.
+    Raises ValueError, naming the file or folder, if the folder holds anything else, none can be written, a mask is
+    damaged or its colours are not listed.
     """
     names = {
         (split, path.stem.removesuffix("_L")): path
         for split in ("train", "val", "test")
         for path in sorted((root / f"{split}_labels").glob("*.png"))
     }
-    if {(path.parent.name, path.stem) for path in folder.glob("*/*.png")} == names.keys():
-        return folder
-    if folder.exists():  # not ours to delete: it may hold somebody's work
-        raise ValueError(f"{folder}: its files are not the masks of {root}; move it away or delete it and run again")
     tables = [path for path in (root / "class_dict.csv", root.parent / "class_dict.csv") if path.is_file()]
-    if not tables:
-        raise ValueError(f"{root / 'class_dict.csv'}: not found; it tells the masks' colours, get it again")
-    print(f"{folder.name}: writing {len(names)} masks with class ids, once")
-    table, partial = read_colors(tables[0]), folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        for split, _ in names:
-            (partial / split).mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda key: _write(names[key], partial / key[0] / f"{key[1]}.png", table), names))
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    origin = _origin(names, tables)
+    unwritable = []
+    for folder in dict.fromkeys(folders):
+        if _is_made_of(folder, root, names, origin):
+            return folder
+        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        except OSError as error:
+            unwritable.append(f"{folder} ({error.strerror})")
+            continue
+        try:
+            if folder.exists():  # not ours to delete: it may hold somebody's work
+                raise ValueError(
+                    f"{folder}: its files are not the masks of {root}; move it away or delete it and run again"
+                )
+            if not tables:
+                raise ValueError(f"{root / 'class_dict.csv'}: not found; it tells the masks' colours, get it again")
+            print(f"{folder}: writing {len(names)} masks with class ids, once")
+            _write_all(names, read_colors(tables[0]), partial)
+            (partial / ORIGIN).write_text(origin, encoding="utf-8")
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return folder
+    raise ValueError(
+        f"{root}: its masks with class ids can't be written to {' or to '.join(unwritable)}; make one of these "
+        "writable, or copy the data to a folder of your own, set DATA_DIR to it and run again"
+    )
+
+
+def _origin(names: dict[tuple[str, str], Path], tables: list[Path]) -> str:
+    """Tells the masks of one data set from those of another with the same names, without reading them all."""
+    digest = hashlib.sha256(tables[0].read_bytes() if tables else b"")
+    for (split, name), path in sorted(names.items()):
+        digest.update(f"{split}/{name} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def _is_made_of(folder: Path, root: Path, names: dict[tuple[str, str], Path], origin: str) -> bool:
+    if {(path.parent.name, path.stem) for path in folder.glob("*/*.png")} != names.keys():
+        return False
+    if (folder / ORIGIN).is_file():
+        return (folder / ORIGIN).read_text(encoding="utf-8") == origin
+    # Written before there were notes: its place tells whose it is.
+    return folder.parent.resolve() in (root.resolve(), *root.resolve().parents)
+
+
+def _write_all(names: dict[tuple[str, str], Path], table: np.ndarray, folder: Path) -> None:
+    for split in {split for split, _ in names}:
+        (folder / split).mkdir()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda key: _write(names[key], folder / key[0] / f"{key[1]}.png", table), names))
 
 
 def _write(source: Path, target: Path, table: np.ndarray) -> None:

@@ -74,7 +74,9 @@ def load_dataset(
     if not found:
         keep = {"lyft": _is_no_copy, "camvid": bool}[name]
         found = download_dataset(root / name, SLUGS[name], archive=archive, keep=keep, has_layout=has_layout)
-    return _load_lyft(name, found) if name == "lyft" else _load_camvid(name, found, root / "camvid_ids")
+    if name == "lyft":
+        return _load_lyft(name, found)
+    return _load_camvid(name, found, root / "camvid_ids", Path(DATA_DIR) / "camvid_ids")  # data_dir may be read-only
 
 
 def _has_lyft(folder: Path) -> bool:
@@ -156,10 +158,11 @@ def _load_lyft(name: str, root: Path) -> Dataset:
     )
 
 
-def _load_camvid(name: str, root: Path, id_masks: Path) -> Dataset:
-    """SegNet's layout has ids in SPLITannot/; from Kaggle's colours in SPLIT_labels/, id_masks/SPLIT/ is written."""
+def _load_camvid(name: str, root: Path, *id_masks: Path) -> Dataset:
+    """SegNet's layout has ids in SPLITannot/; from Kaggle's colours in SPLIT_labels/, id_masks/SPLIT/ is written, in
+    the first of these folders that can be."""
     in_colors = (root / "train_labels").is_dir()
-    masks = camvid.write_id_masks(root, id_masks) if in_colors else root
+    masks = camvid.write_id_masks(root, *id_masks) if in_colors else root
     splits = {
         split: tuple(find_pairs(root / split, masks / (split if in_colors else f"{split}annot")))
         for split in ("train", "val", "test")

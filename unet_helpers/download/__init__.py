@@ -1,6 +1,7 @@
 """Annex: gets a data set from Kaggle, whole or not at all. Nobody needs it to follow the lesson.
 
-Its door is `download_dataset` and the one error that it raises, `DownloadError`.
+Its door is `download_dataset` and the one error that it raises, `DownloadError`. `find_layout` looks for a folder of
+known shape, in what was downloaded as in what was there.
 """
 
 from .dataset import download_dataset, find_layout

@@ -1,4 +1,7 @@
-"""Kaggle -> a folder, whole or not at all. What can't be done ends in one DownloadError that says what to do next."""
+"""Kaggle -> a folder, whole or not at all. An annex: nobody needs it to follow the lesson.
+
+What can't be done ends in one DownloadError that says what to do next.
+"""
 
 import contextlib
 import errno
@@ -109,7 +112,7 @@ def _fill(tree: Path, slug: str, archive: Path | None, keep, has_layout) -> None
     page = f"https://www.kaggle.com/datasets/{slug}"
     if archive and not archive.is_file():
         raise DownloadError(
-            f"archive: there is no file {archive}.\nGive the path of the zip from {page}. If the browser unpacked it, "
+            f"ARCHIVE: there is no file {archive}.\nGive the path of the zip from {page}. If the browser unpacked it, "
             f"move the folder to {str(tree.parent).removesuffix('.partial')}.\nNothing was changed."
         )
     for again in (False, True):
@@ -124,14 +127,14 @@ def _fill(tree: Path, slug: str, archive: Path | None, keep, has_layout) -> None
             if archive:
                 raise DownloadError(
                     f"{archive} is no zip that can be unpacked: {damage}.\nGet it again from {page} and give its path "
-                    "as archive=.\nIt was not changed, and nothing else was."
+                    "as ARCHIVE.\nIt was not changed, and nothing else was."
                 ) from None
             zip_path.unlink(missing_ok=True)
             _sidecar(zip_path).unlink(missing_ok=True)
             if again:
                 raise DownloadError(
                     f"What Kaggle sent for {slug} was damaged twice: {damage}.\n"
-                    f"Try again later, or get the zip from {page} with a browser and give its path as archive=.\n"
+                    f"Try again later, or get the zip from {page} with a browser and give its path as ARCHIVE.\n"
                     "The damaged file is deleted; no folder was changed."
                 ) from None
             print(f"{zip_path.name} is damaged ({damage}): downloading it once more")

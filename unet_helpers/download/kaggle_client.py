@@ -1,4 +1,7 @@
-"""Kaggle's own client, with what it lacks: timeouts, silence about secrets, and errors that say what to do."""
+"""Kaggle's own client, and what it lacks. An annex: nobody needs it to follow the lesson.
+
+It lacks timeouts, silence about secrets, and errors that say what to do.
+"""
 
 import contextlib
 import importlib
@@ -110,7 +113,7 @@ class _OnlyRetries(io.TextIOBase):
 def _explain(error, slug: str) -> str:
     """What happened and what to do, for an error of `requests`."""
     page = f"https://www.kaggle.com/datasets/{slug}"
-    browser = f"or get the zip from {page} with a browser and give its path as archive="
+    browser = f"or get the zip from {page} with a browser and give its path as ARCHIVE"
     status = getattr(error.response, "status_code", 0)
     if status == 401 and "Authorization" in error.response.request.headers:
         what = "Kaggle did not accept your credentials"

@@ -1,4 +1,7 @@
-"""Unpack a zip that nobody has looked into: safe names, room on the disk, every byte checked."""
+"""Unpacks a zip that nobody has looked into. An annex: nobody needs it to follow the lesson.
+
+Names are safe, the disk has room, and every byte is checked.
+"""
 
 import errno
 import re
