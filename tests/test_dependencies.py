@@ -1,0 +1,286 @@
+"""What this project takes from other libraries beyond their documented use, one test for each.
+
+CONTRIBUTING.md lists the same, with the place that relies on it. A test that fails here after an upgrade says what was
+taken away and what breaks; the other tests would fail, too, but somewhere else and less clearly.
+"""
+
+import contextlib
+import importlib
+import inspect
+import io
+import random
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import requests
+import tensorflow as tf
+
+
+def parameters(function) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+# --- Keras ---
+
+
+def test_muon_asks_overridable_methods_and_gives_them_whole_kernels():
+    told = "keras.optimizers.Muon: KernelMuon overrides {}: kernels would be left to AdamW, or their steps not adjusted"
+    muon = keras.optimizers.Muon
+    for name, expected in (
+        ("_should_use_adamw", ["self", "variable"]),
+        ("zeropower_via_newtonschulz5", ["self", "x", "steps"]),
+        ("lr_adjust", ["self", "x"]),
+    ):
+        assert parameters(getattr(muon, name, lambda: 0)) == expected, told.format(f"{name}({', '.join(expected)})")
+
+    calls = []
+
+    class Watched(muon):
+        def _should_use_adamw(self, variable):
+            return len(variable.shape) != 4
+
+        def zeropower_via_newtonschulz5(self, x, steps):
+            calls.append(("zeropower_via_newtonschulz5", tuple(x.shape), steps))
+            return x
+
+        def lr_adjust(self, x):
+            calls.append(("lr_adjust", tuple(x.shape)))
+            return 0 * x
+
+    kernel, bias = keras.Variable(np.ones((3, 3, 2, 4), "f4")), keras.Variable(np.ones(4, "f4"))
+    optimizer = Watched(0.1, ns_steps=3, weight_decay=None, adam_weight_decay=None)
+    optimizer.apply([np.ones(kernel.shape, "f4"), np.ones(4, "f4")], [kernel, bias])
+    expected = [("zeropower_via_newtonschulz5", (3, 3, 2, 4), 3), ("lr_adjust", (3, 3, 2, 4))]
+    assert calls == expected, told.format("methods that Muon no longer calls once a step, with all of a kernel")
+    np.testing.assert_array_equal(kernel, 1, err_msg=told.format("lr_adjust, whose result is no longer the step"))
+    velocities = getattr(optimizer, "adam_velocities", None)
+    assert velocities is not None, "Muon.adam_velocities: benchmarks/throughput.py tells by it which kernels are Muon's"
+    assert [velocity is None for velocity in velocities] == [True, False], "Muon.adam_velocities: None was Muon's mark"
+    assert optimizer.ns_steps == 3, "Muon.ns_steps: benchmarks/throughput.py counts the operations with it"
+
+
+def test_batch_normalization_keeps_its_names_and_the_biased_variance():
+    told = "keras.layers.BatchNormalization: FusedBatchNormalization overrides call() and fills {}"
+    layer = keras.layers.BatchNormalization(momentum=0.9)
+    assert parameters(layer.call) == ["inputs", "training", "mask"], told.format("its three arguments")
+    values = np.float32([[0], [1], [2], [5]])
+    layer(values, training=True)
+    names = ("gamma", "beta", "moving_mean", "moving_variance", "momentum", "epsilon", "trainable")
+    assert all(hasattr(layer, name) for name in names), told.format(", ".join(names))
+    found = float(layer.moving_variance[0])
+    assert found == pytest.approx(0.9 + 0.1 * values.var()), told.format("moving_variance with the biased variance")
+
+
+def test_backup_goes_on_at_the_next_epoch_and_deletes_itself(tmp_path):
+    told = "keras.callbacks.BackupAndRestore: an interrupted training would not go on where it stopped: {}"
+    folder = tmp_path / "backup"
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def fit(*others):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        callbacks = [keras.callbacks.BackupAndRestore(folder), *others]
+        history = model.fit(np.ones((4, 1)), np.ones((4, 1)), epochs=4, verbose=0, callbacks=callbacks)
+        return history.epoch, int(model.optimizer.iterations)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Interrupt())
+    assert any(folder.iterdir()), told.format("its folder is empty; runs.make_callbacks sees by it that there is one")
+    assert fit() == ([2, 3], 4), told.format("epoch or optimizer are not the ones of the interruption")
+    assert not folder.exists(), told.format("a finished training must leave no folder, or it would be taken up again")
+
+
+def test_a_copy_of_a_network_draws_from_pythons_random_numbers_only():
+    def weights(with_copy: bool):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3), keras.layers.Dropout(0.5)])
+        state = random.getstate()
+        if with_copy:
+            keras.models.clone_model(model)
+        random.setstate(state)
+        return keras.layers.Dense(5).build((None, 4)), keras.random.uniform((3,)), keras.initializers.HeNormal()((4, 4))
+
+    for with_copy, without in zip(weights(True)[1:], weights(False)[1:], strict=True):
+        np.testing.assert_array_equal(
+            with_copy, without, err_msg="keras.models.clone_model: measuring the speed would change the training's luck"
+        )
+
+
+# --- TensorFlow ---
+
+
+def test_the_fused_kernel_gives_the_unbiased_variance():
+    told = "tf.compat.v1.nn.fused_batch_norm: unet_helpers/normalization.py trains with it"
+    fused = getattr(tf.compat.v1.nn, "fused_batch_norm", None)
+    assert fused is not None, f"{told}, and it is gone: use keras.layers.BatchNormalization instead, which is slower"
+    values = np.float32([0, 1, 2, 5]).reshape(1, 2, 2, 1)
+    outputs, mean, variance = fused(values, np.ones(1, "f4"), np.zeros(1, "f4"), epsilon=1e-3, is_training=True)
+    assert np.allclose(outputs, (values - values.mean()) / np.sqrt(values.var() + 1e-3), atol=1e-5), told
+    assert np.allclose(mean, 2), told
+    assert np.allclose(variance, values.var(ddof=1)), f"{told} and corrects its variance by (n - 1) / n"
+
+
+def test_experimental_names_of_tensorflow():
+    told = "tf.{}: unet_helpers/{} uses it and TensorFlow does not promise to keep it"
+    for name, place in (
+        ("data.experimental.assert_cardinality", "pipeline.py"),
+        ("config.experimental.get_device_details", "training.py"),
+    ):
+        found = tf
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        assert callable(found), told.format(name, place)
+
+
+# --- Kaggle's client, and requests below it ---
+
+
+@pytest.fixture
+def kaggle_api(tmp_path, monkeypatch):
+    """The client's module and an instance of its class, without credentials."""
+    from unet_helpers.download import kaggle_client
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in kaggle_client.SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    try:
+        api = kaggle_client._quiet_client()
+    except (ImportError, KeyError, AttributeError) as error:
+        pytest.fail(f"kaggle.api.kaggle_api_extended.KaggleApi: kaggle_client.py finds it there no more: {error!r}")
+    return sys.modules["kaggle.api.kaggle_api_extended"], api
+
+
+def test_kaggles_client_downloads_by_a_method_that_can_be_wrapped(kaggle_api):
+    module, api = kaggle_api
+    told = "KaggleApi.{}: kaggle_client.fetch_zip wraps it to look at the disk before the first byte"
+    names = parameters(getattr(api, "download_file", lambda: 0))
+    assert names[:2] == ["response", "outfile"], told.format(f"download_file(response, outfile, ...), found {names}")
+    names = parameters(api.dataset_download_files)
+    calls = "KaggleApi.dataset_download_files: kaggle_client.fetch_zip calls it, found {}"
+    assert {"path", "unzip", "quiet"} <= set(names), calls.format(names)
+    source = inspect.getsource(module.KaggleApi.dataset_download_files)
+    assert "self.download_file(response, outfile" in source, told.format("download_file, no longer called by position")
+
+
+def test_kaggles_clients_messages_and_files_have_the_known_names(kaggle_api):
+    source = inspect.getsource(kaggle_api[0])
+    for text in ("Retrying in ", "Resuming from ", "Retry "):
+        assert f'f"{text}' in source, f"kaggle prints no {text!r} any more: kaggle_client._OnlyRetries shows it"
+    if "resume_marker" in source:  # older clients have no such file
+        assert '".kaggle-partial"' in source, "kaggle's file NAME.zip.kaggle-partial: dataset._sidecar knows this name"
+
+
+def test_all_requests_of_kaggles_client_pass_session_send(kaggle_api, tmp_path, monkeypatch):
+    told = "requests.Session.send: kaggle_client._bounded_requests gives all requests a timeout there"
+
+    class Seen(Exception):
+        pass
+
+    calls = []
+
+    def send(session, request, **options):
+        calls.append((request.method, "Range" in request.headers, "timeout" in options))
+        raise Seen
+
+    assert parameters(requests.Session.send) == ["self", "request", "kwargs"], told
+    monkeypatch.setattr(requests.Session, "send", send)
+    with contextlib.suppress(Seen, requests.RequestException):
+        requests.request("GET", "http://127.0.0.1:9", headers={"Range": "bytes=1-"})
+    with contextlib.suppress(Seen):
+        kaggle_api[1].dataset_download_files("someone/something", path=str(tmp_path), unzip=False, quiet=False)
+    assert calls[:1] == [("GET", True, True)], told
+    assert [method for method, *_ in calls[1:]] == ["POST"], f"{told}, but kaggle's client goes another way"
+
+
+def test_kaggles_address_is_looked_up_in_a_table(monkeypatch):
+    told = "kagglesdk.kaggle_env.{}: the tests put the address of their own server there"
+    kaggle_env = importlib.import_module("kagglesdk.kaggle_env")
+    table = getattr(kaggle_env, "_env_to_endpoint", None)
+    assert isinstance(table, dict), told.format("_env_to_endpoint")
+    monkeypatch.setitem(table, kaggle_env.KaggleEnv.PROD, "http://127.0.0.1:9")
+    assert kaggle_env.get_endpoint(kaggle_env.KaggleEnv.PROD) == "http://127.0.0.1:9", told.format("get_endpoint")
+
+
+def test_zipfile_keeps_a_members_name_as_it_was():
+    member = zipfile.ZipInfo("a\0b")
+    told = "zipfile.ZipInfo.orig_filename: unpack._safe_members looks for bad characters in it, which filename hides"
+    assert (member.filename, getattr(member, "orig_filename", None)) == ("a", "a\0b"), told
+
+
+# --- Jupyter ---
+
+
+def test_ipython_lets_an_error_render_itself(capsys):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    class Short(Exception):
+        def _render_traceback_(self):
+            return ["only this line"]
+
+    shell = InteractiveShell()
+    shell.user_ns["Short"] = Short
+    shell.run_cell("raise Short")
+    shown = capsys.readouterr().out.strip()
+    told = "IPython: _render_traceback_ has no effect, so DownloadError would show its whole traceback in a notebook"
+    assert shown == "only this line", told
+
+
+def test_figures_can_be_jpegs():
+    told = "matplotlib_inline.backend_inline.set_matplotlib_formats(*formats, **options): the notebook calls it"
+    inline = importlib.import_module("matplotlib_inline.backend_inline")
+    signature = inspect.signature(getattr(inline, "set_matplotlib_formats", lambda: 0))
+    try:
+        signature.bind("jpeg", pil_kwargs={"quality": 70})
+    except TypeError as error:
+        pytest.fail(f"{told}: {error}")
+
+
+def test_nbconvert_runs_cells_by_methods_that_can_be_overridden():
+    """In a real kernel: the manager's kernel comes from its table of kernels, and each output passes by."""
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from nbconvert.preprocessors import ExecutePreprocessor
+    from nbformat import v4
+
+    calls, screen = [], io.StringIO()
+
+    class Kernels(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name):
+            calls.append("get_kernel_spec")
+            return KernelSpec(**get_kernel_dict())
+
+    class Watched(ExecutePreprocessor):
+        def create_kernel_manager(self):
+            calls.append("create_kernel_manager")
+            manager = super().create_kernel_manager()
+            manager.kernel_spec_manager = Kernels()
+            return manager
+
+        def output(self, outs, msg, display_id, cell_index):
+            if msg["msg_type"] == "stream":
+                screen.write(msg["content"]["text"])
+            return super().output(outs, msg, display_id, cell_index)
+
+    told = "ipykernel.kernelspec.get_kernel_dict: run_notebook.ThisPython takes this Python's kernel from there"
+    assert get_kernel_dict()["argv"][0] == sys.executable, told
+    Watched(kernel_name="python3").preprocess(v4.new_notebook(cells=[v4.new_code_cell("print('shown')")]), {})
+    told = "nbconvert/jupyter_client: run_notebook.py overrides {}"
+    assert "create_kernel_manager" in calls, told.format("create_kernel_manager to choose the kernel's Python")
+    assert "get_kernel_spec" in calls, told.format("KernelSpecManager.get_kernel_spec to choose the kernel's Python")
+    assert screen.getvalue() == "shown\n", told.format("output(outs, msg, ...) to show what is printed")
+
+
+def test_every_test_here_is_in_the_list():
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"\| `(\w+)` \|$", text, re.MULTILINE))
+    here = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    assert listed == here - {"every_test_here_is_in_the_list"}
