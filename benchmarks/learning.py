@@ -28,12 +28,16 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 
+from unet_helpers.augmentation import CopyPaste, RandomView
 from unet_helpers.datasets import Dataset, check_pairs, load_dataset
 from unet_helpers.evaluation import Scores, evaluate_model
 from unet_helpers.labels import VOID, Pair
+from unet_helpers.losses import class_weights
 from unet_helpers.model import unet_model
-from unet_helpers.pipeline import decode_mask, make_batches, without_autotune
-from unet_helpers.training import ProgressiveResizing, WarmupStableDecay, class_weights, compile_unet
+from unet_helpers.optimizers import WarmupStableDecay
+from unet_helpers.pipeline import decode_mask, make_batches, with_class_weights, without_autotune
+from unet_helpers.recipe import Recipe, make_recipe, stage_of
+from unet_helpers.training import ProgressiveResizing, compile_unet
 
 NOTEBOOK = ROOT / "segmentation_unet.ipynb"
 TARGETS = (0.2, 0.3, 0.4, 0.5, 0.6)
@@ -64,49 +68,46 @@ class Training:
     resizing: ProgressiveResizing | None = None
 
 
-def notebook_settings(dataset: str) -> dict[str, object]:
-    """The notebook's own parameters for this data set, as they are on a CPU: {"IMAGE_SIZE": (192, 256), ...}."""
-    values = {}
-    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        if "parameters" in cell["metadata"].get("tags", []) or "DEFAULTS = {" in source:
-            for node in ast.parse(source).body:
-                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                    try:
-                        values[node.targets[0].id] = ast.literal_eval(node.value)
-                    except ValueError:  # computed there: none of the settings is
-                        continue
-    return values | values["DEFAULTS"]["CPU"] | values["DEFAULTS"]["demo" if dataset == "demo" else "other"]
+def notebook_recipe(dataset: str, **changes) -> Recipe:
+    """The notebook's own parameters for this data set, as they are on a CPU; changes replace what they name."""
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    cell = next(cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+    nodes = [node for node in ast.parse("".join(cell["source"])).body if isinstance(node, ast.Assign)]
+    parameters = {node.targets[0].id: ast.literal_eval(node.value) for node in nodes}
+    return make_recipe("CPU", **parameters | {"DATASET": dataset} | changes)
 
 
-def tutorial(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, **changes) -> Training:
-    """The notebook's recipe, read from the notebook; changes replace what they name."""
-    parts = {"PASTE": True, "POWER": None, "AUGMENT": True, "NORMALIZATION": "batch", "ADAMW": False}
-    settings = notebook_settings(dataset.name) | parts | changes
-    size, labels = settings["IMAGE_SIZE"], dataset.labels
-    half = settings["HALF_RESOLUTION"]
-    resizing = ProgressiveResizing(size, settings["SIZE_STAGES"], epochs=1)
+def tutorial(
+    dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, *, paste: bool = True, augment: bool = True,
+    power: float | None = None, normalization: str | None = "batch", adamw: bool = False, like: str | None = None,
+    **changes,
+) -> Training:  # fmt: skip
+    """The notebook's recipe, or with a part of it changed.
+
+    power: of class weights. like: the data set that the recipe is meant for. changes: parameters of the notebook.
+    """
+    recipe, labels = notebook_recipe(like or dataset.name, **changes), dataset.labels
+    resizing = ProgressiveResizing(recipe.image_size, recipe.size_stages)
     model = unet_model(
-        (None, None, 3), settings["N_FILTERS"], labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
-        half_resolution=half, normalization=settings["NORMALIZATION"],
+        (None, None, 3), recipe.n_filters, labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
+        half_resolution=recipe.half_resolution, normalization=normalization,
     )  # fmt: skip
     steps = 10_000
-    rate = ByClock(WarmupStableDecay(steps, settings["LEARNING_RATE"]), steps, share)
+    rate = ByClock(WarmupStableDecay(steps, recipe.learning_rate), steps, share)
     compile_unet(model, labels.n_classes, rate)
-    if settings["ADAMW"]:  # with the same metric, which takes its time too
+    if adamw:  # with the same metric, which takes its time too
         metric = keras.metrics.MeanIoU(labels.n_classes, sparse_y_pred=False, ignore_class=VOID)
-        model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=0.95), model.loss, metrics=[metric])
-    pixels, power = check_pairs(dataset.train, labels), settings["POWER"]
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=0.95)
+        model.compile(optimizer, model.loss, metrics=[metric], jit_compile=False)
+    pixels = check_pairs(dataset.train, labels)
+    pasting = [CopyPaste(np.flatnonzero(pixels < np.median(pixels)))] if paste else []
     batches = make_batches(
-        dataset.train, labels, size, settings["BATCH_SIZE"], settings["AUGMENT"], seed=seed,
-        mask_size=tuple(side // 2 for side in size) if half else size,
-        pasted=np.flatnonzero(pixels < np.median(pixels)) if settings["PASTE"] else (),
-        class_weights=None if power is None else class_weights(pixels, power),
-        sizes=resizing.sizes, stage=resizing.stage,
+        dataset.train, labels, recipe.image_size, recipe.batch_size, mask_size=recipe.answer_size, shuffle=True,
+        augment=[RandomView(), *pasting] if augment else [], seed=seed, resizing=resizing,
     )  # fmt: skip
-    if not settings["AUGMENT"]:  # the order still has to change
-        batches = batches.shuffle(len(batches), seed=seed)
-    held_out = make_batches(pairs, labels, size, settings["BATCH_SIZE"], mask_size=mask_size(pairs, dataset))
+    if power is not None:
+        batches = with_class_weights(batches, class_weights(pixels, power))
+    held_out = make_batches(pairs, labels, recipe.image_size, recipe.batch_size, mask_size=mask_size(pairs, dataset))
     return Training(model, batches, lambda: evaluate_model(model, held_out, labels), resizing=resizing)
 
 
@@ -149,17 +150,17 @@ RECIPES: dict[str, Callable[..., Training]] = {
     "assignment": assignment,
     "tutorial": tutorial,
     # The tutorial's with one part taken out or another in its place: what is that part worth?
-    "no-pasting": lambda *args: tutorial(*args, PASTE=False),
-    "no-augmentation": lambda *args: tutorial(*args, AUGMENT=False),
-    "no-normalization": lambda *args: tutorial(*args, NORMALIZATION=None),
-    "adamw": lambda *args: tutorial(*args, ADAMW=True, LEARNING_RATE=5e-3),  # its best rate
+    "no-pasting": lambda *args: tutorial(*args, paste=False),
+    "no-augmentation": lambda *args: tutorial(*args, augment=False),
+    "no-normalization": lambda *args: tutorial(*args, normalization=None),
+    "adamw": lambda *args: tutorial(*args, adamw=True, LEARNING_RATE=5e-3),  # its best rate
     "low-rate": lambda *args: tutorial(*args, LEARNING_RATE=4e-3),
     "large-batches": lambda *args: tutorial(*args, BATCH_SIZE=32),
     "full-resolution": lambda *args: tutorial(*args, HALF_RESOLUTION=False),
     "full-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 1),)),
     "small-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 0.5),)),
-    "class-weights": lambda *args: tutorial(*args, PASTE=False, POWER=0.5),  # another remedy for rare classes
-    "small-pictures": lambda *args: tutorial(*args, **notebook_settings("demo")),  # as for the demo's small scenes
+    "class-weights": lambda *args: tutorial(*args, paste=False, power=0.5),  # another remedy for rare classes
+    "small-pictures": lambda *args: tutorial(*args, like="demo"),  # as for the demo's small scenes
 }
 
 
@@ -173,7 +174,7 @@ def as_listed(paths: list[str]) -> list[str]:
 
 def seconds_per_step(training: Training, stage: int) -> float:
     """Median time of a training step in this stage. Changes the weights."""
-    training.resizing.stage.assign(stage)
+    training.resizing.stage = stage
     times = []
     for batch in training.batches.repeat().take(10):
         started = time.perf_counter()
@@ -187,9 +188,10 @@ def time_shares(training: Training) -> tuple[list[float], list[float]]:
 
     Sizes change after a share of the steps, but only the time is given, and a step with large pictures takes longer.
     """
-    steps = np.diff([0, *training.resizing.shares])
+    shares = [share for share, _ in training.resizing.stages]
+    steps = np.diff([0, *shares])
     seconds = steps * [seconds_per_step(training, stage) for stage in range(len(steps))]
-    return [0, *(np.cumsum(seconds) / seconds.sum())], [0, *training.resizing.shares]
+    return [0, *(np.cumsum(seconds) / seconds.sum())], [0, *shares]
 
 
 def mask_size(pairs: list[Pair], dataset: Dataset) -> tuple[int, int]:
@@ -210,6 +212,10 @@ class Clock(keras.callbacks.Callback):
         self.points: list[tuple[float, float, Scores]] = []
         self.started, self.paused, self.steps = None, 0.0, 0
 
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.training.resizing:
+            self.training.resizing.epoch = epoch
+
     def on_train_batch_end(self, batch, logs=None):
         if self.started is None:
             self.started = time.perf_counter()  # the first step is not counted: it builds the graph
@@ -217,8 +223,8 @@ class Clock(keras.callbacks.Callback):
         elapsed = self.elapsed()
         share = float(np.interp(elapsed / self.seconds, *self.shares))
         self.share.assign(share)
-        if self.training.resizing:
-            self.training.resizing.stage.assign(self.training.resizing.stage_at(share))
+        if self.training.resizing:  # within an epoch, too: in five minutes there are few epochs
+            self.training.resizing.stage = stage_of(share * 1e9, 1e9, self.training.resizing.stages)
         if elapsed >= self.marks[0]:
             self.add_point(elapsed)
         if elapsed >= self.seconds:

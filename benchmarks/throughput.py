@@ -31,7 +31,10 @@ NETWORKS = [  # (height, width), filters, half_resolution, batch size
     ((192, 256), 16, False, 4),
     ((384, 512), 16, True, 4),
 ]
-GROWTH = [((96, 128), 16), ((96, 256), 16), ((192, 256), 16), ((192, 256), 32), ((192, 256), 64)]  # picture, pictures
+PIPELINES = [  # picture, pictures, kind of file, kept after decoding
+    *(((192, 256), n_pairs, ".png", True) for n_pairs in (16, 64, 256)),
+    *(((384, 512), 64, suffix, cache) for suffix in (".png", ".jpg") for cache in (True, False)),
+]
 
 
 def seconds_per_call(call, seconds: float) -> float:
@@ -175,8 +178,8 @@ def measure_torch(seconds: float, size, n_filters: int, half_resolution: bool, b
     }  # fmt: skip
 
 
-def write_pairs(folder: Path, number: int, size: tuple[int, int] = (600, 800)) -> list:
-    """Smooth random pictures and masks of 13 classes as PNG files, at the size of the Kaggle data set."""
+def write_pairs(folder: Path, number: int, suffix: str = ".png", size: tuple[int, int] = (600, 800)) -> list:
+    """Smooth random pictures (PNG or JPEG) and masks of 13 classes (PNG), at the size of the Kaggle data set."""
     import numpy as np
     from PIL import Image
 
@@ -185,47 +188,91 @@ def write_pairs(folder: Path, number: int, size: tuple[int, int] = (600, 800)) -
     rng = np.random.default_rng(0)
     pairs = []
     for n in range(number):
-        pair = Pair(folder / f"image{n}.png", folder / f"mask{n}.png")
+        pair = Pair(folder / f"image{n}{suffix}", folder / f"mask{n}.png")
         for path, channels, high in ((pair.image, 3, 256), (pair.mask, 1, 13)):
             coarse = Image.fromarray(rng.integers(0, high, (8, 8, channels), np.uint8).squeeze())
-            coarse.resize(size[::-1], Image.Resampling.BICUBIC if channels == 3 else Image.Resampling.NEAREST).save(
-                path
-            )
+            smooth = Image.Resampling.BICUBIC if channels == 3 else Image.Resampling.NEAREST
+            coarse.resize(size[::-1], smooth).save(path)
         pairs.append(pair)
     return pairs
 
 
-def measure_pipeline(seconds: float, size, batch_size: int, n_pairs: int, train: bool) -> dict:
-    """The pipeline alone, images/s; with train also what it costs a training step. Peak memory includes its cache."""
+def training_batches(pairs: list, size: tuple[int, int], batch_size: int, cache: bool = True):
+    """Batches as the notebook makes them on a CPU; it pastes as many classes, those rarer than the median."""
+    from unet_helpers.augmentation import CopyPaste, RandomView
     from unet_helpers.labels import CARLA
     from unet_helpers.pipeline import make_batches
 
-    answer_size = tuple(side // 2 for side in size)
+    return make_batches(
+        pairs, CARLA, size, batch_size, mask_size=tuple(side // 2 for side in size), shuffle=True,
+        augment=[RandomView(), CopyPaste(range(CARLA.n_classes // 2))], cache=cache,
+    )  # fmt: skip
+
+
+def measure_pipeline(seconds: float, size, batch_size: int, n_pairs: int, suffix: str = ".png", cache: bool = True):
+    """The pipeline alone, images/s, in the first epoch, which decodes, and later. Peak memory is the process's."""
     with tempfile.TemporaryDirectory() as folder:
-        pairs = write_pairs(Path(folder), n_pairs)
-        batches = make_batches(  # the notebook pastes as many classes, those rarer than the median
-            pairs, CARLA, size, batch_size, augment=True, mask_size=answer_size, pasted=range(CARLA.n_classes // 2)
-        )
+        batches = training_batches(write_pairs(Path(folder), n_pairs, suffix), size, batch_size, cache)
+        next(iter(batches))  # builds the graph
         started = time.perf_counter()
-        for _ in batches:  # the first epoch decodes the files and fills the cache
+        for _ in batches:
             pass
-        result = {"first": n_pairs / (time.perf_counter() - started)}
+        first = n_pairs / (time.perf_counter() - started)
         iterator = iter(batches.repeat())
-        result["pipeline"] = batch_size / seconds_per_call(lambda: next(iterator), seconds)
-        if train:
-            model = build(size, 16, True)
-            fixed = next(iterator)
-            # In turns: a slow spell of the machine must not hit one of the two alone.
-            times = {"fixed": [], "fed": []}
-            for _ in range(5):
-                times["fixed"].append(seconds_per_call(lambda: model.train_on_batch(*fixed), seconds / 2))
-                times["fed"].append(seconds_per_call(lambda: model.train_on_batch(*next(iterator)), seconds / 2))
-            result |= {name: batch_size / statistics.median(values) for name, values in times.items()}
-            result["cost"] = statistics.median(fed / fixed - 1 for fixed, fed in zip(*times.values(), strict=True))
-    return result
+        return {"first": first, "later": batch_size / seconds_per_call(lambda: next(iterator), seconds)}
 
 
-MEASUREMENTS = {f.__name__: f for f in (measure_limit, measure_network, measure_torch, measure_pipeline)}
+def measure_cost(seconds: float, size, batch_size: int, n_pairs: int) -> dict:
+    """What the pipeline costs a training step, and an epoch that decodes against one that does not.
+
+    In turns: a slow spell of the machine must not hit one of the two alone.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        batches = training_batches(write_pairs(Path(folder), n_pairs), size, batch_size)
+        model = build(size, 16, True)
+        fixed = next(iter(batches))
+        model.train_on_batch(*fixed)
+        epochs = []
+        for _ in range(4):
+            started = time.perf_counter()
+            for batch in batches:
+                model.train_on_batch(*batch)
+            epochs.append(time.perf_counter() - started)
+        iterator = iter(batches.repeat())
+        times = {"fixed": [], "fed": []}
+        for _ in range(5):
+            times["fixed"].append(seconds_per_call(lambda: model.train_on_batch(*fixed), seconds / 2))
+            times["fed"].append(seconds_per_call(lambda: model.train_on_batch(*next(iterator)), seconds / 2))
+        result = {name: batch_size / statistics.median(values) for name, values in times.items()}
+        result["cost"] = statistics.median(fed / fixed - 1 for fixed, fed in zip(*times.values(), strict=True))
+        return result | {"first_epoch": epochs[0], "later_epoch": statistics.median(epochs[1:])}
+
+
+def measure_normalization(seconds: float, size, n_filters: int, batch_size: int) -> dict:
+    """A training step with the fused kernel and with Keras's own computation, images/s, in turns."""
+    from unet_helpers.normalization import FusedBatchNormalization
+    from unet_helpers.training import compile_unet
+
+    networks = {"fused": build(size, n_filters, True), "keras": build(size, n_filters, True)}
+    compile_unet(networks["keras"], 13, 1e-3)
+    for layer in networks["keras"].layers:
+        if isinstance(layer, FusedBatchNormalization):
+            layer.fused = False
+    batch = random_batch(size, batch_size, networks["fused"].output_shape[1:3])
+    times = {name: [] for name in networks}
+    for _ in range(5):
+        for name, network in networks.items():
+            times[name].append(seconds_per_call(lambda network=network: network.train_on_batch(*batch), seconds / 2))
+    ratios = [keras / fused for fused, keras in zip(*times.values(), strict=True)]
+    return {name: batch_size / statistics.median(values) for name, values in times.items()} | {
+        "ratio": statistics.median(ratios)
+    }
+
+
+MEASUREMENTS = {
+    f.__name__: f
+    for f in (measure_limit, measure_network, measure_torch, measure_pipeline, measure_cost, measure_normalization)
+}
 
 # ---- what collects it ----
 
@@ -305,19 +352,32 @@ def main(arguments: list[str] | None = None) -> dict:
     parts.append(table(header, rows))
 
     rows = []
-    for size, n_pairs in GROWTH:
-        result, _ = in_own_process("measure_pipeline", seconds, size, 4, n_pairs, False)
-        record["pipeline"].append({"size": size, "pictures": n_pairs, **result})
-        rows.append([f"{size[0]}x{size[1]}", n_pairs, result["first"], result["pipeline"], int(result["peak_mib"])])
-    parts.append(table(["pipeline, batch 4", "pictures", "images/s, first epoch", "later", "peak MiB"], rows))
+    for size, n_pairs, suffix, cache in PIPELINES:
+        result, _ = in_own_process("measure_pipeline", seconds, size, 8, n_pairs, suffix, cache)
+        record["pipeline"].append({"size": size, "pictures": n_pairs, "suffix": suffix, "cache": cache, **result})
+        kept = "kept" if cache else "decoded each time"
+        cells = [f"{size[0]}x{size[1]}", n_pairs, f"{suffix[1:].upper()}, {kept}"]
+        rows.append([*cells, result["first"], result["later"], int(result["peak_mib"])])
+    header = ["pipeline, batch 8", "pictures of 600x800", "files", "images/s, first epoch", "later", "peak MiB"]
+    parts.append(table(header, rows))
 
     record["cost"] = []
     for size in ((96, 128), (192, 256), (384, 512)):  # those of the notebook's stages
-        cost, _ = in_own_process("measure_pipeline", seconds, size, 8, 64, True)
+        cost, _ = in_own_process("measure_cost", seconds, size, 8, 64)
         record["cost"].append({"size": size, **cost})
         parts.append(
             f"A training step at {size[0]}x{size[1]}, half, 16 filters, batch 8: {cost['fixed']:.1f} images/s on one "
-            f"batch, {cost['fed']:.1f} fed by the pipeline, which costs {cost['cost']:.1%} of a step."
+            f"batch, {cost['fed']:.1f} fed by the pipeline, which costs {cost['cost']:.1%} of a step. The first epoch, "
+            f"which decodes 64 pictures of 600x800, takes {cost['first_epoch']:.1f} s, later ones "
+            f"{cost['later_epoch']:.1f} s."
+        )
+    record["normalization"] = []
+    for size in ((96, 128), (192, 256)):
+        result, _ = in_own_process("measure_normalization", seconds, size, 16, 8)
+        record["normalization"].append({"size": size, **result})
+        parts.append(
+            f"Batch normalization at {size[0]}x{size[1]}, half, 16 filters, batch 8: {result['fused']:.1f} images/s in "
+            f"training with the fused kernel, {result['keras']:.1f} with Keras's, a ratio of {result['ratio']:.2f}."
         )
     kernels = profile(seconds, *NETWORKS[0])
     if kernels:

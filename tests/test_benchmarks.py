@@ -28,7 +28,9 @@ def camvid(tmp_path):
 
 
 def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(learning, "notebook_settings", lambda dataset: TINY)
+    recipe = learning.notebook_recipe
+
+    monkeypatch.setattr(learning, "notebook_recipe", lambda dataset, **changes: recipe(dataset, **TINY | changes))
     monkeypatch.setattr(learning, "N_SCORES", 3)
     learning.main(
         ["--data", str(camvid), "--minutes", "0.05", "--seeds", "1", "--out", str(tmp_path / "out")]
@@ -56,17 +58,16 @@ def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, c
 
 TINY = {
     "IMAGE_SIZE": (64, 96), "N_FILTERS": 2, "HALF_RESOLUTION": True, "BATCH_SIZE": 4, "LEARNING_RATE": 5e-3,
-    "SIZE_STAGES": ((0.65, 0.5), (1, 1)),
+    "SIZE_STAGES": ((0.65, 0.5), (1, 1)), "RUN_DIR": ".",
 }  # fmt: skip
 
 
 def test_the_tutorials_recipe_is_the_notebooks():
-    for dataset, key in (("demo", "demo"), ("camvid", "other")):
-        settings = learning.notebook_settings(dataset)
-        assert settings.keys() >= TINY.keys()
-        assert settings["IMAGE_SIZE"] == settings["DEFAULTS"][key]["IMAGE_SIZE"]
-        assert settings["N_FILTERS"] == settings["DEFAULTS"]["CPU"]["N_FILTERS"]
-        assert settings["LEARNING_RATE"] < 0.1
+    for dataset, size in (("demo", (192, 256)), ("camvid", (384, 512))):
+        recipe = learning.notebook_recipe(dataset)
+        assert (recipe.image_size, recipe.n_filters, recipe.seed) == (size, 16, 0)
+        assert recipe.learning_rate < 0.1
+    assert learning.notebook_recipe("camvid", BATCH_SIZE=3).batch_size == 3
 
 
 def test_the_assignments_recipe_has_the_assignments_errors(camvid):
@@ -142,8 +143,12 @@ def test_muons_operations_are_counted_as_by_hand():
 def test_measurements_are_made_in_a_process_of_their_own():
     limit, _ = throughput.in_own_process("measure_limit", 0.01, 256)
     assert limit["gflops"] > 0.1
-    pipeline, _ = throughput.in_own_process("measure_pipeline", 0.01, (32, 64), 2, 4, True)
-    assert pipeline.keys() == {"first", "pipeline", "fixed", "fed", "cost", "peak_mib"}
-    assert min(pipeline["pipeline"], pipeline["fixed"], pipeline["peak_mib"]) > 1
+    pipeline, _ = throughput.in_own_process("measure_pipeline", 0.01, (32, 64), 2, 4, ".jpg", False)
+    assert pipeline.keys() == {"first", "later", "peak_mib"}
+    assert min(pipeline.values()) > 1
+    cost, _ = throughput.in_own_process("measure_cost", 0.01, (32, 64), 2, 4)
+    assert cost.keys() == {"fixed", "fed", "cost", "first_epoch", "later_epoch", "peak_mib"}
+    normalization, _ = throughput.in_own_process("measure_normalization", 0.01, (32, 64), 2, 2)
+    assert min(normalization.values()) > 0
     with pytest.raises(RuntimeError, match="measure_network.*ended with 1"):
         throughput.in_own_process("measure_network", 0.01, (32, 33), 2, True, 1)

@@ -88,11 +88,42 @@ def test_evaluate_model_scores_at_the_size_of_the_masks_with_and_without_ego(lab
     batches = tf.data.Dataset.from_tensors((image, mask))
     ego = np.zeros((8, 8), bool)
     ego[6:] = True
-    assert evaluate_model(model, batches, labels).iou == pytest.approx([1, 1 / 2, 0])
-    without = evaluate_model(model, batches, labels, ego)
-    assert without.iou[:2] == pytest.approx([1, 1])
-    assert without.miou == 1
-    assert without.confusion.sum() == 48
+    scores = evaluate_model(model, batches, labels, ego)
+    assert scores.iou == pytest.approx([1, 1 / 2, 0])
+    assert scores.without_ego.iou[:2] == pytest.approx([1, 1])
+    assert scores.without_ego.miou == 1
+    assert scores.without_ego.confusion.sum() == 48
+    assert evaluate_model(model, batches, labels).without_ego is None
+
+
+def test_all_scores_come_from_two_answers_a_picture(labels):
+    """Columns count: class 1 wherever the network sees the left edge, unless the mirrored answer outvotes it."""
+    inputs = keras.Input((4, 6, 3))
+    edge = np.zeros((1, 1, 6, 3), np.float32)
+    edge[..., 0, 1], edge[..., 1, 0], edge[..., 2] = 3, 1, -9
+    asked = []
+
+    class Counting(keras.Model):
+        def predict_on_batch(self, x):
+            asked.append(len(x))
+            return super().predict_on_batch(x)
+
+    model = Counting(inputs, keras.ops.zeros_like(inputs) + edge)
+    batches = tf.data.Dataset.from_tensors((np.zeros((2, 4, 6, 3), np.uint8), np.zeros((2, 4, 6, 1), np.uint8)))
+    scores = evaluate_model(model, batches, labels, np.zeros((4, 6), bool))
+    assert asked == [2, 2]
+    assert scores.confusion.tolist() == [[32, 16, 0], [0, 0, 0], [0, 0, 0]]
+    assert scores.one_answer.confusion.tolist() == [[40, 8, 0], [0, 0, 0], [0, 0, 0]]
+    alone = evaluate_model(model, batches, labels, mirror=False)
+    assert alone.confusion.tolist() == scores.one_answer.confusion.tolist()
+    assert alone.one_answer is None
+
+
+def test_a_picture_that_is_void_everywhere_is_neither_best_nor_worst(labels):
+    true = np.uint8([[[0, 1]], [[VOID, VOID]], [[0, 0]], [[1, 1]]])
+    scores = Scores(labels, confusion_matrices(true, np.zeros_like(true), 3))
+    assert np.isnan(scores.picture_miou).tolist() == [False, True, False, False]
+    assert scores.worst_first.tolist() == [3, 0, 2]
 
 
 def test_table_has_a_line_for_each_class_and_says_absent(labels):

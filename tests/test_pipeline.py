@@ -1,24 +1,38 @@
+import gc
+import shutil
+import tempfile
+from collections import namedtuple
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from unet_helpers import pipeline
+from unet_helpers.augmentation import CopyPaste, RandomView
 from unet_helpers.labels import VOID
 from unet_helpers.pipeline import (
-    augmentation,
-    copy_paste,
+    PairReader,
     decode_image,
     decode_mask,
     images_per_second,
     make_batches,
     resize_image,
     resize_mask,
+    with_class_weights,
 )
+from unet_helpers.training import ProgressiveResizing
 
 
 @pytest.fixture
 def pairs(write_pair):
     return [write_pair(stem=f"{n:02}", seed=n) for n in range(5)]
+
+
+@pytest.fixture
+def numbered(write_pair):
+    """Six pairs whose masks are full of their own number; 3 and more are void for the labels."""
+    return [write_pair(stem=str(n), values=np.full((16, 24), n, np.uint8)) for n in range(3)]
 
 
 def test_shapes_and_dtypes(pairs, labels):
@@ -27,17 +41,25 @@ def test_shapes_and_dtypes(pairs, labels):
     assert (masks.shape, masks.dtype) == ((2, 16, 24, 1), tf.uint8)
 
 
-def test_every_picture_once_and_in_order_without_augmentation(pairs, labels):
+def test_every_picture_once_and_in_order_without_shuffling(pairs, labels):
     batches = make_batches(pairs, labels, (32, 48), 2)
     masks = np.concatenate([m.numpy() for _, m in batches])
     expected = np.stack([decode_mask(str(p.mask), labels).numpy() for p in pairs])
     np.testing.assert_array_equal(masks, expected)
+    assert len(batches) == 3
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_tf_data_does_not_tune_itself(pairs, labels, augment):
+def test_shuffled_batches_are_full(pairs, labels):
+    batches = make_batches(pairs, labels, (16, 24), 2, shuffle=True)
+    assert len(batches) == len(list(batches)) == 2
+    assert {len(images) for images, _ in batches} == {2}
+    assert len(list(make_batches(pairs[:1], labels, (16, 24), 2, shuffle=True))) == 1  # else there would be none
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_tf_data_does_not_tune_itself(pairs, labels, shuffle):
     """An epoch's end would wait for the tuner's next look, which is up to as long away as the epoch was."""
-    assert make_batches(pairs, labels, (16, 24), 2, augment).options().autotune.enabled is False
+    assert make_batches(pairs, labels, (16, 24), 2, shuffle=shuffle).options().autotune.enabled is False
 
 
 def test_resizing_never_invents_a_class(write_pair, labels):
@@ -70,145 +92,206 @@ def test_ids_in_the_red_channel_are_read_too(tmp_path, labels):
     assert decode_mask(str(tmp_path / "m.png"), labels).numpy()[..., 0].tolist() == [[0, 1], [2, 255]]
 
 
-def test_augmentation_changes_picture_and_mask_alike():
-    """The picture shows its mask: where the mask says k, the picture must be bright in channel k."""
-    rng = np.random.default_rng(0)
-    mask = np.kron(rng.integers(0, 3, (4, 6, 8)), np.ones((1, 8, 8))).astype(np.uint8)[..., None]
-    image = np.eye(3, dtype=np.uint8)[mask[..., 0]] * 255
-    images, masks = augmentation(light=0.0)(tf.constant(image), tf.constant(mask))
-    ids = masks.numpy()[..., 0]
-    assert set(np.unique(ids)) <= {0, 1, 2, VOID}
-    assert not np.array_equal(ids, mask[..., 0])
-    agree = images.numpy().argmax(axis=-1) == ids
-    assert agree[ids != VOID].mean() > 0.97  # bilinear edges lie between two ids
+def test_one_picture_is_a_new_one_in_each_epoch(pairs, labels):
+    """No shuffling, which would hide it: with random ops in Dataset.map the same variant came eight times."""
+    batches = make_batches(pairs[:1], labels, (32, 48), 1, augment=[RandomView()], seed=0)
+    variants = [next(iter(batches))[0].numpy().tobytes() for _ in range(8)]
+    assert len(set(variants)) == 8
+    again = make_batches(pairs[:1], labels, (32, 48), 1, augment=[RandomView()], seed=0)
+    assert [next(iter(again))[0].numpy().tobytes() for _ in range(8)] == variants
+    other = make_batches(pairs[:1], labels, (32, 48), 1, augment=[RandomView()], seed=1)
+    assert next(iter(other))[0].numpy().tobytes() not in variants
 
 
-def test_augmentation_mirrors_half_of_the_pictures_and_its_changes_are_independent():
-    """Ops with the same seed would draw the same numbers: then every enlarged picture would be bright, too."""
-    ramp = np.broadcast_to(np.linspace(60, 200, 32, dtype=np.uint8)[None, None, :, None], (2000, 8, 32, 3))
-    images, _ = augmentation(seed=0)(tf.constant(ramp), tf.zeros((2000, 8, 32, 1), tf.uint8))
-    row = images.numpy()[:, 4, :, 0]
-    inner = row[:, 10:-10]
-    steps = inner[:, -1] - inner[:, 0]
-    assert 0.45 < (steps < 0).mean() < 0.55
-    assert abs(np.corrcoef(np.abs(steps), inner.mean(axis=1))[0, 1]) < 0.1
+def test_two_pictures_get_different_dice(pairs, labels):
+    batches = make_batches([pairs[0], pairs[0]], labels, (32, 48), 2, augment=[RandomView()])
+    images, _ = next(iter(batches))
+    assert not np.array_equal(images[0], images[1])
 
 
-def test_augmentation_differs_from_epoch_to_epoch_and_keeps_the_range(pairs, labels):
-    batches = make_batches(pairs, labels, (32, 48), 4, augment=True)
-    (first, mask), (second, _) = next(iter(batches)), next(iter(batches))
-    assert not np.array_equal(first, second)
-    assert first.dtype == tf.float32
-    assert mask.dtype == tf.uint8
-    assert float(tf.reduce_min(first)) >= 0
-    assert float(tf.reduce_max(first)) <= 255
+def test_pasting_is_drawn_anew_in_each_epoch(write_pair, labels):
+    """Two pictures, no shuffling, one class that is pasted or not."""
+    pairs = [write_pair(stem=str(n), values=np.full((16, 24), n, np.uint8)) for n in range(2)]
+
+    def pasted(seed):
+        batches = make_batches(pairs, labels, (16, 24), 2, augment=[CopyPaste([1])], seed=seed)
+        return [bool((next(iter(batches))[1][0] == 1).numpy().all()) for _ in range(20)]
+
+    assert 5 <= sum(pasted(0)) <= 15
+    assert pasted(0) == pasted(0)
+    assert pasted(0) != pasted(1)
+
+
+def test_two_changes_have_dice_of_their_own(pairs, labels):
+    """The same change twice must not do the same twice: here each change hands its dice out."""
+    changes = [lambda images, masks, dice: (dice, masks), lambda images, masks, dice: ((images, dice), masks)]
+    (first, second), _ = next(iter(make_batches(pairs, labels, (16, 24), 5, augment=changes)))
+    assert first.shape == second.shape == (5, pipeline.N_DICE)
+    assert abs(np.corrcoef(np.ravel(first), np.ravel(second))[0, 1]) < 0.1
+
+
+def test_the_order_is_new_in_each_epoch_and_follows_from_the_seed(numbered, labels):
+    def orders(seed):
+        batches = make_batches(numbered, labels, (16, 24), 1, shuffle=True, seed=seed)
+        return [[int(np.min(masks)) for _, masks in batches] for _ in range(6)]
+
+    assert all(sorted(order) == [0, 1, 2] for order in orders(0))
+    assert len({tuple(order) for order in orders(0)}) > 1
+    assert orders(0) == orders(0)
+    assert orders(0) != orders(1)
+
+
+def test_the_clock_decides_which_epoch_it_is(pairs, labels):
+    """A training that goes on in epoch 5 gets the pictures of epoch 5, not those of the first."""
+
+    def epoch_5(epochs_before):
+        resizing = ProgressiveResizing((32, 48), epochs=9, step=16)
+        options = {"shuffle": True, "augment": [RandomView(), CopyPaste([2])], "seed": 3, "resizing": resizing}
+        batches = make_batches(pairs, labels, (32, 48), 2, **options)
+        for epoch in [*epochs_before, 4]:
+            resizing.on_epoch_begin(epoch)
+            content = [(images.numpy(), masks.numpy()) for images, masks in batches]
+        return content
+
+    for a, b in zip(epoch_5(range(4)), epoch_5([]), strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[1], b[1])
 
 
 def test_masks_may_be_smaller_than_pictures(pairs, labels):
-    for augment in (False, True):
-        images, masks = next(iter(make_batches(pairs, labels, (32, 48), 2, augment, mask_size=(16, 24))))
+    for augment in ([], [RandomView()]):
+        images, masks = next(iter(make_batches(pairs, labels, (32, 48), 2, augment=augment, mask_size=(16, 24))))
         assert (images.shape[1:3], masks.shape[1:3]) == ((32, 48), (16, 24))
 
 
-@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("augment", [(), [RandomView()]])
 def test_pictures_and_masks_have_the_size_of_the_stage(pairs, labels, augment):
-    sizes, stage = [(16, 24), (8, 8), (32, 48)], tf.Variable(0)
-    options = {"mask_size": (16, 24), "sizes": sizes, "stage": stage}
-    batches = make_batches(pairs, labels, (32, 48), 2, augment, **options)
-    for number, size in enumerate(sizes):
-        stage.assign(number)
-        images, masks = next(iter(batches))
-        assert images.shape[1:] == (*size, 3)
-        assert masks.shape[1:] == (size[0] // 2, size[1] // 2, 1)
-        assert set(np.unique(masks)) <= {0, 1, 2, VOID}
-    stage.assign(2)
-    shapes = []
-    for images, _ in batches.repeat(10):  # a batch never mixes two sizes, in the middle of an epoch neither
-        shapes.append(images.shape[1:3])
-        stage.assign(1)
-    assert shapes[-1] == sizes[1]
+    resizing = ProgressiveResizing((32, 64), ((0.5, 0.5), (1, 1)), epochs=2, step=16)
+    batches = make_batches(pairs, labels, (32, 64), 2, augment=augment, mask_size=(16, 32), resizing=resizing)
+    for epoch, size in enumerate(((16, 32), (32, 64))):
+        resizing.on_epoch_begin(epoch)
+        for images, masks in batches:
+            assert images.shape[1:] == (*size, 3)
+            assert masks.shape[1:] == (size[0] // 2, size[1] // 2, 1)
+            assert set(np.unique(masks)) <= {0, 1, 2, VOID}
+    resizing.on_epoch_begin(0)
     if not augment:  # a small picture is the picture, made smaller, with its own mask
-        stage.assign(0)
         for (images, masks), pair in zip(batches.unbatch().batch(1), pairs, strict=True):
-            np.testing.assert_array_equal(images[0], resize_image(decode_image(str(pair.image)), (16, 24)))
-            np.testing.assert_array_equal(masks[0], resize_mask(decode_mask(str(pair.mask), labels), (8, 12)))
+            np.testing.assert_array_equal(images[0], resize_image(decode_image(str(pair.image)), (16, 32)))
+            np.testing.assert_array_equal(masks[0], resize_mask(decode_mask(str(pair.mask), labels), (8, 16)))
 
 
-def test_what_zooming_out_uncovers_is_void():
-    image, mask = np.full((1, 16, 16, 3), 255, np.uint8), np.ones((1, 16, 16, 1), np.uint8)
-    images, masks = augmentation(zoom=(0.5, 0.5000001), stretch=1.0000001, light=0.0)(image, mask)
-    ids = masks.numpy().ravel()
-    assert 0.15 < (ids == 1).mean() < 0.35
-    assert set(ids.tolist()) == {1, VOID}
-    assert images.numpy()[masks.numpy()[..., 0] == VOID].max() < 200
-
-
-def test_pasting_takes_picture_and_mask_of_the_classes_from_the_next_picture():
-    """The pictures show their masks: id k of picture n is grey value 100n + k, in four pixels of the picture each."""
-    masks = np.uint8([[[0, 1, 2, 3]], [[3, 0, VOID, 0]], [[1, 1, 1, 1]]])[..., None]
-    images = np.kron(100 * np.arange(3)[:, None, None, None] + masks % VOID, np.ones((1, 2, 2, 3)))
-    pasted_images, pasted_masks = copy_paste([1, 3], share=1)(tf.constant(images, tf.float32), tf.constant(masks))
-    assert pasted_masks.dtype == tf.uint8
-    assert pasted_masks.numpy()[..., 0].tolist() == [[[1, 1, 1, 1]], [[3, 1, VOID, 3]], [[3, 1, 1, 1]]]
-    grey = pasted_images.numpy()[:, ::2, ::2, 0]
-    assert grey.tolist() == [[[201, 201, 201, 201]], [[103, 1, 100, 3]], [[103, 201, 201, 201]]]
-    np.testing.assert_array_equal(pasted_images, np.kron(grey[..., None], np.ones((1, 2, 2, 3))))
-
-
-def test_pasting_draws_for_each_picture_and_each_class():
-    masks = np.broadcast_to(np.uint8([1, 2])[None, None, :, None], (1000, 1, 2, 1)).copy()
-    masks[::2] = 0  # every other picture has something to paste, and every other nothing
-    images = np.repeat(masks, 3, axis=-1)
-    _, pasted = copy_paste([1, 2], share=0.5, seed=0)(tf.constant(images), tf.constant(masks))
-    one, two = (pasted.numpy()[::2, 0, :, 0] == [1, 2]).T
-    assert 0.4 < one.mean() < 0.6
-    assert 0.4 < two.mean() < 0.6
-    assert abs(np.corrcoef(one, two)[0, 1]) < 0.15
-
-
-def test_only_augmented_batches_are_pasted_into(write_pair, labels):
-    pairs = [write_pair(stem=str(n), values=np.full((16, 24), value, np.uint8)) for n, value in enumerate((0, 0, 1, 0))]
-
-    def pixels_of_1(augment):
-        batches = make_batches(pairs, labels, (16, 24), 4, augment, pasted=np.array([1]), seed=0)
-        return np.mean([np.count_nonzero(masks == 1) for _, masks in batches.repeat(20)])
-
-    assert pixels_of_1(False) == 16 * 24
-    assert pixels_of_1(True) > 1.3 * 16 * 24
-
-
-def test_pasting_void_is_an_error():
-    with pytest.raises(ValueError, match=r"classes: expected ids 0\.\.254, found \[1, 255\]"):
-        copy_paste([1, VOID])
+def test_the_size_may_change_in_the_middle_of_an_epoch_but_not_of_a_batch(pairs, labels):
+    resizing = ProgressiveResizing((32, 64), ((0.5, 0.5), (1, 1)), step=16)
+    batches = make_batches(pairs, labels, (32, 64), 2, resizing=resizing)
+    shapes = []
+    for images, _ in batches.repeat(10):
+        shapes.append(images.shape[1:3])
+        resizing.stage = 1
+    assert set(shapes) == {(16, 32), (32, 64)}
+    assert shapes[-1] == (32, 64)
 
 
 def test_weights_follow_the_mask(write_pair, labels):
     values = np.uint8([[0, 1], [2, 255]])
-    batches = make_batches([write_pair(values=values)], labels, (2, 2), 1, class_weights=np.float32([0.5, 1, 4]))
+    batches = with_class_weights(make_batches([write_pair(values=values)], labels, (2, 2), 1), np.float32([0.5, 1, 4]))
     *_, weights = next(iter(batches))
     assert weights.numpy()[0, ..., 0].tolist() == [[0.5, 1], [4, 0]]
+    assert len(batches) == 1
 
 
-def test_a_cache_that_does_not_fit_in_memory_goes_to_a_file(pairs, labels, monkeypatch):
-    monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
+# ---- what is kept, and where ----
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """A folder for temporary files that holds nothing else."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def kept(folder: Path) -> list[int]:
+    """Bytes of each file of decoded pictures; TensorFlow makes other temporary files."""
+    return [path.stat().st_size for path in folder.glob("unet_cache_*/*")]
+
+
+def test_files_are_decoded_once(pairs, labels, temporary):
     batches = make_batches(pairs, labels, (16, 24), 2)
-    first = [m.numpy() for _, m in batches]
+    first = [(i.numpy(), m.numpy()) for i, m in batches]
     for pair in pairs:
         pair.mask.unlink()
+        pair.image.unlink()
+    for a, b in zip(first, [(i.numpy(), m.numpy()) for i, m in batches], strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[1], b[1])
+    assert kept(temporary) == [5 * 16 * 24 * 4]
+
+
+def test_a_glance_at_one_batch_is_not_lost(numbered, labels, temporary):
+    """tf.data's own cache throws a half-made file away."""
+    batches = make_batches(numbered, labels, (16, 24), 1)
+    first = next(iter(batches))[0].numpy()
+    numbered[0].image.unlink()
+    np.testing.assert_array_equal(next(iter(batches))[0], first)
+
+
+def test_only_the_size_in_use_is_kept_and_only_when_its_turn_comes(pairs, labels, temporary):
+    resizing = ProgressiveResizing((32, 64), ((0.5, 0.5), (1, 1)), epochs=2, step=16)
+    batches = make_batches(pairs, labels, (32, 64), 2, resizing=resizing)
+    assert not kept(temporary)
+    for epoch, size in enumerate((16 * 32, 32 * 64)):
+        resizing.on_epoch_begin(epoch)
+        list(batches)
+        gc.collect()
+        assert kept(temporary) == [5 * 4 * size]
+
+
+def test_batches_for_one_pass_keep_nothing(pairs, labels, temporary):
+    list(make_batches(pairs, labels, (16, 24), 2, cache=False))
+    assert not kept(temporary)
+
+
+def test_what_does_not_fit_on_the_disk_is_decoded_each_time(pairs, labels, temporary, monkeypatch, capfd):
+    usage = namedtuple("usage", "total used free")
+    needed = 5 * 16 * 24 * 4
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 0, 2 * needed - 1))
+    batches = make_batches(pairs, labels, (16, 24), 2)
+    first = [m.numpy() for _, m in batches]
+    assert not kept(temporary)
+    assert "5 decoded pictures of 16x24 are not kept (they need 0.0 GB" in capfd.readouterr().out
     for a, b in zip(first, [m.numpy() for _, m in batches], strict=True):
         np.testing.assert_array_equal(a, b)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 0, 2 * needed))
+    list(make_batches(pairs, labels, (16, 24), 2).take(1))
+    assert not capfd.readouterr().out
 
 
-def test_shuffling_keeps_no_more_in_memory_than_the_cache_may(write_pair, labels, monkeypatch):
-    pairs = [write_pair(stem=str(n), values=np.full((16, 24), n, np.uint8)) for n in range(3)]
-    orders = []
-    for limit in (0, pipeline.CACHE_BYTES):
-        monkeypatch.setattr(pipeline, "CACHE_BYTES", limit)
-        batches = make_batches(pairs, labels, (16, 24), 1, augment=True, seed=0)
-        orders.append([[int(np.min(masks)) for _, masks in batches] for _ in range(5)])
-    assert orders[0] == [[0, 1, 2]] * 5  # there was room for one only
-    assert orders[1] != orders[0]
-    assert all(sorted(order) == [0, 1, 2] for order in orders[1])
+def test_no_place_for_temporary_files_is_said_and_not_needed(pairs, labels, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not_there"))
+    reader = PairReader(pairs, labels, (16, 24))
+    assert reader.read(0)[0].shape == (16, 24, 3)
+    assert "not kept (there is no place for temporary files" in capsys.readouterr().out
+
+
+def test_a_disk_that_becomes_full_does_not_end_the_training(pairs, labels, temporary, monkeypatch, capsys):
+    reader = PairReader(pairs, labels, (16, 24))
+    first = reader.read(0)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("builtins.open", full)
+    others = [reader.read(n) for n in range(1, 5)]
+    monkeypatch.undo()
+    assert capsys.readouterr().out.count("no more decoded pictures can be kept (No space left on device)") == 1
+    assert reader.kept.tolist() == [True, False, False, False, False]
+    fresh = PairReader(pairs, labels, (16, 24), cache=False)
+    for n, (image, mask) in enumerate([reader.read(0), *others]):
+        np.testing.assert_array_equal(image, fresh.read(n)[0])
+        np.testing.assert_array_equal(mask, fresh.read(n)[1])
+    np.testing.assert_array_equal(first[0], fresh.read(0)[0])
 
 
 def test_no_pairs_is_an_error(labels):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
 from unet_helpers.prediction import predict_mask, predict_masks
 
@@ -81,3 +82,17 @@ def test_bad_pictures_are_named(bright, tmp_path):
         predict_mask(bright, tmp_path / "text.png")
     with pytest.raises(ValueError, match=r"expected an \(H, W, 3\) uint8 RGB array, found \(4, 6\) uint8"):
         predict_mask(bright, np.zeros((4, 6), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(40, 64), (32, 33), (0, 32), (32, 32, 3), 32])
+def test_a_size_that_does_not_fit_is_named(size):
+    network = unet_model((None, None, 3), 2, 3, depth=4)
+    picture = np.zeros((40, 60, 3), np.uint8)
+    assert predict_mask(network, picture, (32, 64)).shape == (40, 60)
+    with pytest.raises(ValueError, match=r"image_size: found .*multiples of 32"):
+        predict_mask(network, picture, size)
+
+
+def test_a_network_of_one_size_takes_no_other(bright):
+    with pytest.raises(ValueError, match=r"image_size: found \(8, 6\), but this network takes pictures of \(4, 6\)"):
+        predict_mask(bright, np.zeros((40, 60, 3), np.uint8), (8, 6))

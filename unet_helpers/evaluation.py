@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from .labels import VOID, LabelMap
-from .prediction import predict_masks
+from .prediction import predict_logits, to_masks
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,14 @@ class Scores:
 
     labels: the K classes.
     per_picture: (N, K, K) int64, each picture's confusion matrix in pixels: row = true class, column = predicted.
+    one_answer: the scores without the mirrored picture's answer, where both were taken.
+    without_ego: the scores without the pixels of the camera's own car, where they are known.
     """
 
     labels: LabelMap
     per_picture: np.ndarray
+    one_answer: "Scores | None" = None
+    without_ego: "Scores | None" = None
 
     @property
     def confusion(self) -> np.ndarray:
@@ -43,8 +47,17 @@ class Scores:
 
     @property
     def picture_miou(self) -> np.ndarray:
-        """(N,) mIoU of each picture alone, over the classes present in it: to sort pictures by, not to report."""
-        return np.array([np.nanmean(_iou(confusion)) for confusion in self.per_picture])
+        """(N,) mIoU of each picture alone, over the classes present in it: to sort pictures by, not to report.
+
+        NaN for a picture that is void everywhere.
+        """
+        return np.array([np.nanmean(_iou(c)) if c.any() else np.nan for c in self.per_picture])
+
+    @property
+    def worst_first(self) -> np.ndarray:
+        """Numbers of the pictures, the one with the lowest mIoU first, without those that are void everywhere."""
+        miou = self.picture_miou
+        return np.argsort(miou)[: np.count_nonzero(~np.isnan(miou))]
 
     def baseline(self, class_id: int) -> "Scores":
         """What always answering class_id would score on the same pictures: the score to beat."""
@@ -86,19 +99,32 @@ def confusion_matrices(true: np.ndarray, predicted: np.ndarray, n_classes: int) 
 
 
 def evaluate_model(
-    model: keras.Model, batches: tf.data.Dataset, labels: LabelMap, ego_mask: np.ndarray | None = None
-) -> Scores:
+    model: keras.Model, batches: tf.data.Dataset, labels: LabelMap, ego_mask: np.ndarray | None = None,
+    mirror: bool = True,
+) -> Scores:  # fmt: skip
     """Scores of a network on batches (images, masks) from `make_batches`, each picture at the size of its mask.
 
-    ego_mask: (H, W) bool, pixels to leave out of all scores (the camera's own car), at the size of the masks.
+    ego_mask: (H, W) bool, pixels of the camera's own car at the size of the masks: Scores.without_ego leaves them out.
+    mirror: take the mean of the answers about the picture and its mirror image; Scores.one_answer does without.
     """
-    per_picture = []
-    for images, masks in batches:
+    found = {"both": [], "one_answer": [], "without_ego": []}
+
+    def count(name: str, true: np.ndarray, predicted: np.ndarray) -> None:
+        found[name].append(confusion_matrices(true, predicted, labels.n_classes))
+
+    for images, masks, *_ in batches:
         true = masks.numpy()[..., 0]
-        predicted = predict_masks(model, images, true.shape[1:])
+        logits = predict_logits(model, images)
+        if mirror:
+            count("one_answer", true, to_masks(logits, true.shape[1:]))
+            logits = (logits + predict_logits(model, images, mirrored=True)) / 2
+        predicted = to_masks(logits, true.shape[1:])
+        count("both", true, predicted)
         if ego_mask is not None:
-            true = np.where(ego_mask, VOID, true)
-        per_picture.append(confusion_matrices(true, predicted, labels.n_classes))
-    if not per_picture:
+            count("without_ego", np.where(ego_mask, VOID, true), predicted)
+    if not found["both"]:
         raise ValueError("batches: found none, expected at least one batch of pictures and masks")
-    return Scores(labels, np.concatenate(per_picture))
+    one_answer, without_ego = (
+        Scores(labels, np.concatenate(found[name])) if found[name] else None for name in ("one_answer", "without_ego")
+    )
+    return Scores(labels, np.concatenate(found["both"]), one_answer, without_ego)

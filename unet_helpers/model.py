@@ -1,34 +1,11 @@
-"""The U-Net: two blocks and the loop that stacks them. Knows no data set and no device."""
+"""The U-Net: two blocks and the loop that stacks them. Knows no data set, no device and no backend."""
 
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 from keras import layers
 
-
-def _batch_normalization(x):
-    """Batch normalization (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167), trained with one fused kernel.
-
-    Keras 3 computes it in many small steps, each of which reads the whole tensor: a third of the time of this network's
-    training on a CPU. The layer stays Keras's own, so that a saved network loads without this module.
-    """
-    # The default momentum of 0.99 needs hundreds of steps to learn the means that are used after training.
-    layer = layers.BatchNormalization(momentum=0.9)
-    keras_call = layer.call
-
-    def call(inputs, training=False, mask=None):
-        if not training:
-            return keras_call(inputs, training=False)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, layer.gamma, layer.beta, epsilon=layer.epsilon, is_training=True
-        )
-        for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-            moving.assign(layer.momentum * moving + (1 - layer.momentum) * value)
-        return outputs
-
-    layer.call = call
-    return layer(x)
+from .normalization import batch_normalization
 
 
 def _convolution(x, n_filters: int, normalization: str | None, padding: str):
@@ -38,7 +15,7 @@ def _convolution(x, n_filters: int, normalization: str | None, padding: str):
         n_filters, 3, padding=padding, use_bias=normalization is None, kernel_initializer="he_normal"
     )(x)
     if normalization == "batch":
-        x = _batch_normalization(x)
+        x = batch_normalization()(x)
     return layers.ReLU()(x)
 
 

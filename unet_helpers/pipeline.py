@@ -1,17 +1,22 @@
-"""From pairs of files to batches for the network: decode, resize, cache, augment, prefetch - all in tf.data."""
+"""From pairs of files to batches for the network: decode, resize, keep, shuffle, change, prefetch - with tf.data."""
 
+import functools
+import itertools
+import os
+import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from .labels import VOID, LabelMap, Pair
+from .labels import LabelMap, Pair
 
-CACHE_BYTES = 2 * 1024**3  # of decoded pictures stay in memory; a set that is larger goes to a temporary file
-
-_cache_folders = []  # kept until the process ends: a dataset reads its cache file for as long as it lives
+N_DICE = 256  # random numbers for each picture and change: one for each id that a mask can hold
 
 
 def decode_image(path) -> tf.Tensor:
@@ -36,122 +41,152 @@ def resize_mask(mask, size: tuple[int, int]) -> tf.Tensor:
     return tf.image.resize(mask, size, method="nearest")
 
 
-def augmentation(
-    zoom: tuple[float, float] = (0.9, 1.3), stretch: float = 1.05, light: float = 0.2, seed: int | None = None
-):
-    """Random changes for a batch, the same for a picture and its mask; fresh ones each time.
+class PairReader:
+    """Pairs at one size, by their number. Each is decoded when it is first asked for, and then kept in a file.
 
-    zoom: range of the enlargement; below 1 the picture shrinks and its surroundings are void.
-    stretch: largest change of the ratio of width to height.
-    light: largest share by which brightness and contrast change; the mask keeps its ids.
-    Returns a function (images (B, H, W, 3) uint8, masks (B, H, W, 1) uint8) -> (float32 0..255, uint8).
+    The file holds the pixels as they are: what the memory has room for, the system keeps there by itself, and the
+    process grows by no more than it reads at once. The file is temporary and goes with the reader. Where the disk has
+    no room for it, and with cache=False, nothing is kept and each pair is decoded whenever it is asked for.
     """
 
-    def augment(images, masks):
-        # One draw for all: ops with the same seed would draw the same numbers, and large pictures would all be bright.
-        draws = tf.random.uniform([7, tf.shape(images)[0], 1], -1, 1, seed=seed)
-        enlargement, ratio, row, column, mirror, contrast, brightness = tf.unstack(draws)
+    def __init__(
+        self, pairs: Sequence[Pair], labels: LabelMap, image_size: tuple[int, int],
+        mask_size: tuple[int, int] | None = None, cache: bool = True,
+    ):  # fmt: skip
+        self.pairs, self.labels, self.image_size, self.mask_size = pairs, labels, image_size, mask_size or image_size
+        self.image_bytes, self.mask_bytes = 3 * int(np.prod(image_size)), int(np.prod(self.mask_size))
+        self.kept = np.zeros(len(pairs), bool)
+        self.file = self._make_file() if cache else None
+        self.keeps = self.file is not None
 
-        # One op cuts a window out of each picture and enlarges it; a window that runs from right to left mirrors.
-        # Keras has a layer for each of these changes, but several passes over the pictures would slow training down,
-        # and before Keras 3.14 its RandomZoom resamples masks bilinearly and so invents classes.
-        low, high = np.log(zoom)
-        scale = tf.exp((low + high + (high - low) * enlargement) / 2)
-        ratio = stretch ** (ratio / 2)
-        height, width = ratio / scale, 1 / (ratio * scale)  # of the window, as shares of the picture
-        top, left = (1 - height) * (row + 1) / 2, (1 - width) * (column + 1) / 2
-        sides = tf.where(mirror < 0, [left, left + width], [left + width, left])
-        boxes = tf.concat([top, sides[0], top + height, sides[1]], axis=1)
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Picture, (H, W, 3) uint8, and mask, (H', W', 1) uint8 ids, of pair number index."""
+        size = self.image_bytes + self.mask_bytes
+        if self.kept[index]:
+            pixels = np.fromfile(self.file, np.uint8, size, offset=index * size)
+            image, mask = np.split(pixels, [self.image_bytes])
+            return image.reshape(*self.image_size, 3), mask.reshape(*self.mask_size, 1)
+        image, mask = self._decode(self.pairs[index])
+        if self.keeps:
+            try:
+                with open(self.file, "r+b") as file:
+                    file.seek(index * size)
+                    file.write(image.tobytes() + mask.tobytes())
+                self.kept[index] = True
+            except OSError as error:  # the disk has become full: what is kept stays, the rest is decoded each time
+                self.keeps = False
+                print(f"no more decoded pictures can be kept ({error.strerror}): each epoch decodes the others again")
+        return image, mask
 
-        def cut(pictures, method, fill):
-            batch, height, width = tf.unstack(tf.shape(pictures)[:3])
-            return tf.image.crop_and_resize(pictures, boxes, tf.range(batch), (height, width), method, fill)
+    def _decode(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        with tf.device("CPU:0"):  # a GPU has better things to do
+            image = resize_image(decode_image(str(pair.image)), self.image_size)
+            return image.numpy(), resize_mask(decode_mask(str(pair.mask), self.labels), self.mask_size).numpy()
 
-        contrast, brightness = (1 + light * draw[..., None, None] for draw in (contrast, brightness))
-        lit = (cut(images, "bilinear", 127.5) - 127.5) * contrast + (255 * brightness - 127.5)
-        return tf.clip_by_value(lit, 0, 255), tf.cast(cut(masks, "nearest", VOID), tf.uint8)
-
-    return augment
-
-
-def copy_paste(classes: Sequence[int], share: float = 0.5, seed: int | None = None):
-    """Rare things more often: pixels of these classes, cut out of the next picture and pasted at their place.
-
-    classes: ids. share: 0..1, how many of the classes, drawn anew for each picture of the batch, are pasted into it.
-    Returns a function (images (B, H, W, 3), masks (B, H', W', 1) uint8) -> the same shapes and dtypes.
-    Source: Ghiasi et al. 2021, https://arxiv.org/abs/2012.07177 (objects); Olsson et al. 2021,
-    https://arxiv.org/abs/2007.07936 (all pixels of a class, as here).
-    """
-    ids = np.arange(256)
-    if not np.isin(classes, ids[:VOID]).all():
-        raise ValueError(f"classes: expected ids 0..{VOID - 1}, found {list(classes)}")
-    pasted = np.isin(ids, classes)
-
-    def paste(images, masks):
-        chosen = pasted & (tf.random.uniform([tf.shape(masks)[0], len(ids)], seed=seed) < share)
-        other_images, other_masks = tf.roll(images, 1, axis=0), tf.roll(masks, 1, axis=0)
-        covered = tf.gather(chosen, tf.cast(other_masks[..., 0], tf.int32), batch_dims=1)[..., None]
-        masks = tf.where(covered, other_masks, masks)
-        covered = resize_mask(tf.cast(covered, tf.uint8), tf.shape(images)[1:3]) > 0  # the picture may be larger
-        return tf.where(covered, other_images, images), masks
-
-    return paste
+    def _make_file(self) -> Path | None:
+        """An empty temporary file, or None, and a sentence, where half of what the disk has free is not enough."""
+        needed = len(self.pairs) * (self.image_bytes + self.mask_bytes)
+        try:
+            free = shutil.disk_usage(tempfile.gettempdir()).free
+            if needed <= free / 2:
+                folder = tempfile.mkdtemp(prefix="unet_cache_")
+                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                file = Path(folder) / "pixels"
+                file.touch()
+                return file
+            reason = f"they need {needed / 1e9:.1f} GB of temporary files, and {free / 1e9:.1f} GB are free"
+        except OSError as error:
+            reason = f"there is no place for temporary files: {error.strerror}"
+        height, width = self.image_size
+        print(
+            f"{len(self.pairs)} decoded pictures of {height}x{width} are not kept ({reason}): each epoch decodes them "
+            "again. Set TMPDIR to a folder on a larger disk to avoid that."
+        )
+        return None
 
 
 def make_batches(
-    pairs: Sequence[Pair], labels: LabelMap, image_size: tuple[int, int], batch_size: int, augment: bool = False, *,
-    mask_size: tuple[int, int] | None = None, pasted: Sequence[int] = (), class_weights: np.ndarray | None = None,
-    seed: int | None = None, sizes: Sequence[tuple[int, int]] = (), stage: tf.Variable | int = 0,
+    pairs: Sequence[Pair], labels: LabelMap, image_size: tuple[int, int], batch_size: int, *,
+    mask_size: tuple[int, int] | None = None, shuffle: bool = False, augment: Sequence[Callable] = (), seed: int = 0,
+    resizing=None, cache: bool = True,
 ) -> tf.data.Dataset:  # fmt: skip
-    """Batches (images, masks) or, with class_weights, (images, masks, weights) that `model.fit` takes.
+    """Batches (images, masks) that `model.fit` takes: `PairReader`, `epoch_order` and the changes, one after another.
 
     image_size: (height, width) of the network's input; mask_size: that of the masks, image_size if None.
-    augment: True shuffles anew in each epoch, changes pictures and masks at random, and leaves out a last batch that is
-        not full; False keeps the order and every picture.
-    pasted: with augment, ids of the classes that `copy_paste` pastes into other pictures.
-    class_weights: (K,) weight of a class's pixels in the loss; void weighs nothing.
-    sizes: the pictures are kept at each of these sizes instead of image_size, their masks in proportion.
-    stage: which of the sizes the batches have; a variable that may change between epochs, as that of
-        `training.ProgressiveResizing` does.
-    Yields images (B, H, W, 3), uint8 or (augmented) float32, 0..255; masks (B, H, W, 1) uint8, ids 0..K-1, 255 = void;
-    weights (B, H, W, 1) float32.
+    shuffle: True draws a new order for each epoch and leaves out a last batch that is not full, as training wants it;
+        False keeps the order and every picture.
+    augment: changes from `augmentation`, made in this order.
+    seed: from it, the epoch and the picture follow all that is random, so that a training can be repeated and resumed.
+    resizing: `training.ProgressiveResizing`, which tells the epoch and the size of its pictures; masks shrink alike.
+        Without it, each pass over the batches is the next epoch.
+    cache: False for batches that are gone through once.
+    Yields images (B, H, W, 3), uint8 or, if augmented, float32, 0..255; masks (B, H', W', 1) uint8, ids 0..K-1 or 255 =
+    void.
     """
     if not pairs:
         raise ValueError("pairs: found none, expected at least one picture with its mask")
-    mask_size, sizes = mask_size or image_size, sizes or [image_size]
-    mask_sizes = [tuple(np.array(size) * mask_size // image_size) for size in sizes]
+    mask_size = mask_size or image_size
+    sizes = resizing.sizes if resizing else [image_size]
 
-    def load(image_path, mask_path):
-        image, mask = decode_image(image_path), decode_mask(mask_path, labels)
-        return tuple(
-            (
-                tf.ensure_shape(resize_image(image, size), (*size, 3)),
-                tf.ensure_shape(resize_mask(mask, mask_size), (*mask_size, 1)),
-            )
-            for size, mask_size in zip(sizes, mask_sizes, strict=True)
-        )
+    @functools.lru_cache(maxsize=1)  # the files of one size are deleted when the turn of the next comes
+    def reader_of(stage: int) -> PairReader:
+        shrunk = tuple(int(side) for side in np.array(sizes[stage]) * mask_size // image_size)
+        return PairReader(pairs, labels, sizes[stage], shrunk, cache)
 
-    def choose(*versions):
-        return tf.switch_case(tf.convert_to_tensor(stage), [lambda version=version: version for version in versions])
+    one_at_a_time = threading.Lock()  # two batches are loaded at once, and must not make a reader each
 
-    batches = tf.data.Dataset.from_tensor_slices(([str(p.image) for p in pairs], [str(p.mask) for p in pairs]))
-    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    # Decoded and resized once, not once an epoch.
-    pair_bytes = sum(3 * np.prod(size) + np.prod(mask_size) for size, mask_size in zip(sizes, mask_sizes, strict=True))
-    batches = batches.cache(_cache_file(len(pairs) * pair_bytes))
-    if augment:  # the buffer from which it draws is in memory
-        batches = batches.shuffle(max(1, min(len(pairs), CACHE_BYTES // pair_bytes)), seed=seed)
-    batches = batches.batch(batch_size, drop_remainder=augment and len(pairs) >= batch_size)
-    batches = batches.map(choose)  # whole batches: the stage may change at any time
-    if augment:
-        batches = batches.map(augmentation(seed=seed))
-        if len(pasted):  # another seed: with the same one both would draw the same numbers
-            batches = batches.map(copy_paste(pasted, seed=None if seed is None else seed + 1))
-    if class_weights is not None:
-        weight_of_id = np.zeros(256, np.float32)
-        weight_of_id[: labels.n_classes] = class_weights
-        batches = batches.map(lambda images, masks: (images, masks, tf.gather(weight_of_id, tf.cast(masks, tf.int32))))
-    return without_autotune(batches.prefetch(2))
+    def load(epoch, indices):
+        with one_at_a_time:
+            reader = reader_of(resizing.stage if resizing else 0)
+        images, masks = zip(*(reader.read(index) for index in indices), strict=True)
+        dice = [np.random.default_rng([seed, epoch, 1 + i]).random((len(augment), N_DICE), "f4") for i in indices]
+        return np.stack(images), np.stack(masks), np.stack(dice)
+
+    def prepare(epoch, indices):
+        images, masks, dice = tf.numpy_function(load, [epoch[0], indices], (tf.uint8, tf.uint8, tf.float32))
+        size = (*sizes[0], *mask_size) if len(sizes) == 1 else (None,) * 4
+        images = tf.ensure_shape(images, (*indices.shape, *size[:2], 3))
+        masks = tf.ensure_shape(masks, (*indices.shape, *size[2:], 1))
+        dice = tf.ensure_shape(dice, (*indices.shape, len(augment), N_DICE))
+        for number, change in enumerate(augment):
+            images, masks = change(images, masks, dice[:, number])
+        return images, masks
+
+    order = epoch_order(len(pairs), shuffle, seed, resizing)
+    batches = order.batch(batch_size, drop_remainder=shuffle and len(pairs) >= batch_size)
+    n_batches = len(pairs) // batch_size if shuffle and len(pairs) >= batch_size else -(-len(pairs) // batch_size)
+    batches = batches.map(prepare, num_parallel_calls=os.cpu_count()).prefetch(2)
+    return without_autotune(batches.apply(tf.data.experimental.assert_cardinality(n_batches)))
+
+
+def epoch_order(n_pairs: int, shuffle: bool, seed: int, clock=None) -> tf.data.Dataset:
+    """Yields (epoch, number of a pair), one after another: each number once an epoch, shuffled from seed and epoch.
+
+    clock: its attribute epoch is read whenever a pass begins; without it, passes are counted from 0.
+    """
+    passes = itertools.count()
+
+    def start():
+        epoch = clock.epoch if clock else next(passes)
+        rng = np.random.default_rng([seed, epoch])
+        return np.int64(epoch), rng.permutation(n_pairs) if shuffle else np.arange(n_pairs)
+
+    def one_epoch(_):
+        epoch, numbers = tf.numpy_function(start, [], (tf.int64, tf.int64))
+        epochs = tf.fill([n_pairs], epoch)
+        return tf.data.Dataset.from_tensor_slices((epochs, tf.ensure_shape(numbers, [n_pairs])))
+
+    return tf.data.Dataset.range(1).flat_map(one_epoch)
+
+
+def with_class_weights(batches: tf.data.Dataset, class_weights: np.ndarray) -> tf.data.Dataset:
+    """Batches (images, masks, weights) for `model.fit`: each pixel weighs what its class does, void nothing.
+
+    class_weights: (K,) float, from `losses.class_weights`. weights: (B, H', W', 1) float32.
+    """
+    weight_of_id = np.zeros(256, np.float32)
+    weight_of_id[: len(class_weights)] = class_weights
+    return batches.map(lambda images, masks: (images, masks, tf.gather(weight_of_id, tf.cast(masks, tf.int32))))
 
 
 def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -163,14 +198,6 @@ def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
-
-
-def _cache_file(n_bytes: int) -> str:
-    """Name for `Dataset.cache`: "" (memory) where n_bytes fit, else a new file that goes when the process ends."""
-    if n_bytes <= CACHE_BYTES:
-        return ""
-    _cache_folders.append(tempfile.TemporaryDirectory(prefix="unet_cache_", ignore_cleanup_errors=True))
-    return f"{_cache_folders[-1].name}/cache"
 
 
 def images_per_second(batches: tf.data.Dataset, step=None, max_batches: int = 20) -> float:

@@ -1,13 +1,18 @@
-"""Training: the device and its precision, the loss, the optimizer, and what happens after each epoch."""
+"""Training: the device and its precision, compiling, the size of the pictures, how fast it is, a line an epoch."""
 
+import random
+import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from .labels import VOID
+from .losses import cross_entropy_and_dice
+from .normalization import FusedBatchNormalization
+from .optimizers import KernelMuon
+from .recipe import stage_of
 
 
 def device_report() -> dict[str, str]:
@@ -25,93 +30,23 @@ def device_report() -> dict[str, str]:
     return {"kind": "GPU", "name": details.get("device_name", gpus[0].name), "precision": precision}
 
 
-def class_weights(pixels: np.ndarray, power: float = 0.5) -> np.ndarray:
-    """(K,) weight of each class in the loss: (median frequency / frequency) ** power.
-
-    pixels: (K,) how often each class occurs in the training masks, from `check_pairs`. A class that does not occur
-    weighs 0. The weights are scaled so that the mean over all pixels is 1: the learning rate keeps its meaning.
-    Source: Eigen and Fergus 2015, https://arxiv.org/abs/1411.4734 (power 1); 0.5 takes the edge off.
-    """
-    pixels = np.asarray(pixels, float)
-    if not pixels.sum():
-        raise ValueError("pixels: found no pixel of any class, expected the counts of the training masks")
-    present = pixels > 0
-    weights = np.zeros(len(pixels))
-    weights[present] = (np.median(pixels[present]) / pixels[present]) ** power
-    return (weights * pixels.sum() / (weights * pixels).sum()).astype(np.float32)
-
-
-class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate over a training: along straight lines up to peak, level for long, and down to 0.
-
-    steps: of the whole training. warmup, decay: shares of it for the way up and the way down. A cosine, the usual
-    choice, is low already when the largest pictures come (`ProgressiveResizing`): too low to get used to them.
-    Source: Hägele et al. 2024, https://arxiv.org/abs/2405.18392.
-    """
-
-    def __init__(self, steps: int, peak: float = 2e-2, warmup: float = 0.05, decay: float = 0.3):
-        self.steps, self.peak, self.warmup, self.decay = steps, peak, warmup, decay
-
-    def __call__(self, step):
-        step = keras.ops.cast(step, "float32")
-        up, down = (step + 1) / (self.warmup * self.steps), (self.steps - step) / (self.decay * self.steps)
-        return self.peak * keras.ops.clip(keras.ops.minimum(up, down), 0, 1)
-
-    def get_config(self):
-        return {"steps": self.steps, "peak": self.peak, "warmup": self.warmup, "decay": self.decay}
-
-
-def cross_entropy_and_dice(masks, logits):
-    """The loss: cross-entropy of each pixel plus 1 - Dice, the mean over the batch's classes; void counts in neither.
-
-    masks: (B, H, W, 1) ids 0..K-1, 255 = void. logits: (B, H, W, K) float.
-    Returns (B, H, W) float: 0 at void, and the others so scaled that the mean over all is the mean over the known.
-    Dice, twice the overlap of truth and answer divided by the sum of both, is the IoU's cousin and has a gradient. It
-    counts each class once, however few pixels it has, where the cross-entropy counts pixels.
-    Source: Milletari, Navab and Ahmadi 2016, https://arxiv.org/abs/1606.04797; the sum of both: Isensee et al. 2021
-    (nnU-Net), https://arxiv.org/abs/1809.10486.
-    """
-    truth = keras.ops.one_hot(masks[..., 0], logits.shape[-1], dtype=logits.dtype)  # void: zero everywhere
-    known = keras.ops.sum(truth, axis=-1)
-    present = keras.ops.cast(keras.ops.any(truth > 0, axis=(0, 1, 2)), logits.dtype)
-    dice_losses = keras.losses.dice(truth, keras.ops.softmax(logits) * known[..., None], axis=(0, 1, 2))
-    dice_loss = keras.ops.sum(present * dice_losses) / keras.ops.maximum(keras.ops.sum(present), 1)
-    cross_entropy = keras.losses.sparse_categorical_crossentropy(masks, logits, from_logits=True, ignore_class=VOID)
-    return known * (cross_entropy + dice_loss) / keras.ops.maximum(keras.ops.mean(known), keras.config.epsilon())
-
-
-class KernelMuon(keras.optimizers.Muon):
-    """Keras's Muon, for the kernels of convolutions, too. Keras gives it matrices only, and all else to AdamW.
-
-    AdamW scales the step of each weight by itself. Muon takes the steps of all weights of a kernel as one matrix, of a
-    column for each filter, and makes it nearly orthogonal: no few directions take the whole step, rare ones count, too.
-    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the step's length, for which AdamW's rates
-    fit: Liu et al. 2025, https://arxiv.org/abs/2502.16982.
-    """
-
-    def _should_use_adamw(self, variable):
-        # As its authors advise, the last layer, the only 1x1 convolution, is left to AdamW.
-        return len(variable.shape) != 4 or tuple(variable.shape[:2]) == (1, 1)
-
-    def zeropower_via_newtonschulz5(self, x, steps):
-        return keras.ops.reshape(super().zeropower_via_newtonschulz5(_as_matrix(x), steps), x.shape)
-
-    def lr_adjust(self, x):
-        return keras.ops.reshape(super().lr_adjust(_as_matrix(x)), x.shape)
-
-
-def _as_matrix(kernel):
-    """(height, width, A, B) -> (height * width * A, B)."""
-    return keras.ops.reshape(kernel, (-1, kernel.shape[-1]))
-
-
-def compile_unet(model: keras.Model, n_classes: int, learning_rate, weight_decay: float = 1e-2) -> None:
+def compile_unet(
+    model: keras.Model, n_classes: int, learning_rate, weight_decay: float = 1e-2, jit_compile: bool | None = None
+) -> None:
     """Give the model its loss, optimizer and metric.
 
     learning_rate: a number, or a schedule such as `WarmupStableDecay`. The loss is `cross_entropy_and_dice`; the
     optimizer `KernelMuon`, with AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101) for biases,
     normalizations and the last layer; the metric mIoU, void left out.
+    jit_compile: compile with XLA. None: not on TensorFlow, where Keras would do it on a GPU, anew for each size of the
+    pictures and each batch that is not full (33 to 45 s for two sizes of a tiny network, tried on a CPU). Nobody has
+    measured yet whether it is worth that on a GPU.
     """
+    if jit_compile is None:
+        jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
+    for layer in model.layers:
+        if isinstance(layer, FusedBatchNormalization):
+            layer.fused = jit_compile is False  # XLA fuses what Keras computes
     model.compile(
         # A training is only some thousand steps: both averages over past gradients are short, of 10 and 20 steps. Three
         # rounds of orthogonalization do as well as Keras's five and cost less.
@@ -124,6 +59,7 @@ def compile_unet(model: keras.Model, n_classes: int, learning_rate, weight_decay
             # float32 whatever the policy: half precision can't count pixels.
             keras.metrics.MeanIoU(n_classes, name="mIoU", sparse_y_pred=False, ignore_class=VOID, dtype="float32")
         ],
+        jit_compile=jit_compile,
     )  # fmt: skip
 
 
@@ -131,73 +67,106 @@ class ProgressiveResizing(keras.callbacks.Callback):
     """Small pictures first, full size at the end: most of what there is to learn is learned at a fraction of the cost.
 
     image_size: (height, width) at the end. stages: (share, fraction) pairs in order: until this share of the epochs is
-    over the pictures have this fraction of image_size, rounded down to a multiple of step. The last share is 1.
-    sizes, stage: what `pipeline.make_batches` takes under these names: (height, width) in each stage, and a variable,
-        the number of the stage that training is in.
+        over the pictures have this fraction of image_size, rounded down to a multiple of step. The last share is 1.
+    epochs: of the whole training; may be set later, before it begins.
+    `pipeline.make_batches` reads sizes, the (height, width) of each stage; stage, the number of the one that training
+    is in; and epoch. The epoch alone decides: right also when a training goes on after an interruption.
     Source: Howard et al. 2018, https://www.fast.ai/2018/08/10/fastai-diu-imagenet.
     """
 
-    def __init__(self, image_size: tuple[int, int], stages: Sequence[tuple[float, float]], epochs: int, step: int = 32):
+    def __init__(
+        self, image_size: tuple[int, int], stages: Sequence[tuple[float, float]] = ((1, 1),), epochs: int = 1,
+        step: int = 32,
+    ):  # fmt: skip
         super().__init__()
-        shares = [share for share, _ in stages]
-        if not stages or shares != sorted(shares) or shares[-1] != 1 or not all(0 < f <= 1 for _, f in stages):
-            raise ValueError(
-                f"stages: expected (share of the epochs, fraction of the size) pairs, shares rising to 1, fractions in "
-                f"0..1, found {stages}; try ((0.5, 0.5), (1, 1))"
-            )
-        self.epochs, self.shares = epochs, shares
+        self.stages, self.epochs, self.epoch, self.stage = stages, epochs, 0, 0
         self.sizes = [tuple(max(1, int(side * f / step + 1e-6)) * step for side in image_size) for _, f in stages]
-        with tf.device("CPU:0"):  # where tf.data reads it
-            self.stage = tf.Variable(0, dtype=tf.int32, trainable=False)
-
-    def stage_at(self, share: float) -> int:
-        """Number of the stage when this share of the training, 0..1, is over."""
-        return next((stage for stage, end in enumerate(self.shares) if share < end), len(self.shares) - 1)
 
     @property
     def full_size_epoch(self) -> int:
         """The first epoch of the last stage. The last epoch is always in it, however few there are."""
-        last = len(self.shares) - 1
-        return next((n for n in range(self.epochs - 1) if self.stage_at(n / self.epochs) == last), self.epochs - 1)
+        last = len(self.stages) - 1
+        return next(n for n in range(self.epochs) if stage_of(n, self.epochs, self.stages) == last)
 
     def on_epoch_begin(self, epoch, logs=None):
-        """The epoch alone decides: right also when a training goes on after an interruption."""
-        self.stage.assign(self.stage_at(1 if epoch >= self.full_size_epoch else epoch / self.epochs))
+        self.epoch, self.stage = epoch, stage_of(epoch, self.epochs, self.stages)
 
 
-class _BestNetwork(keras.callbacks.ModelCheckpoint):
-    """Saves without loss and optimizer: a file of a third of the size, which loads where this package is not, too."""
+@dataclass(frozen=True)
+class Speed:
+    """How fast a training is here, in seconds: until the first step has ended; a step, and an epoch, of each stage."""
 
-    def __init__(self, path: Path, start_from_epoch: int, **options):
-        super().__init__(path, save_best_only=True, **options)
-        self.start_from_epoch = start_from_epoch
+    start: float
+    step: tuple[float, ...]
+    epoch: tuple[float, ...]
 
-    def set_model(self, model):
-        super().set_model(keras.Model(model.inputs, model.outputs, name=model.name))
+
+def measure_speed(
+    model: keras.Model, train_batches, validation_batches, resizing: ProgressiveResizing, n_steps: int = 10
+) -> Speed:
+    """Time a few steps of each size, on a copy of the compiled model: weights, optimizer and random state stay.
+
+    The time of a step is the mean of n_steps; the first two of each size are not counted.
+    """
+    random_state, stage = random.getstate(), resizing.stage
+    copy = keras.models.clone_model(model)  # compiled alike; draws its first weights from Python's random numbers
+    random.setstate(random_state)
+    copy.set_weights(model.get_weights())
+    start, steps, epochs = None, [], []
+    begun = time.perf_counter()
+    try:
+        for number in range(len(resizing.sizes)):
+            resizing.stage = number
+            training, scoring = _StepTimes(), _StepTimes()
+            copy.fit(train_batches.repeat().take(n_steps + 2), verbose=0, shuffle=False, callbacks=[training])
+            copy.evaluate(validation_batches.repeat().take(n_steps + 2), verbose=0, callbacks=[scoring])
+            start = start or training.ends[0] - begun
+            steps.append(training.mean())
+            epochs.append(len(train_batches) * steps[-1] + len(validation_batches) * scoring.mean())
+    finally:
+        resizing.stage = stage
+    return Speed(start, tuple(steps), tuple(epochs))
+
+
+class _StepTimes(keras.callbacks.Callback):
+    """When each step of a fit or an evaluation has ended, in seconds."""
+
+    def __init__(self):
+        super().__init__()
+        self.ends = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        float(logs["loss"])  # waits for a device that computes by itself
+        self.ends.append(time.perf_counter())
+
+    on_test_batch_end = on_train_batch_end
+
+    def mean(self) -> float:
+        return (self.ends[-1] - self.ends[1]) / (len(self.ends) - 2)
+
+
+class EpochLine(keras.callbacks.Callback):
+    """Prints a line after each epoch, with the minutes left: `fit(..., verbose=0)` and this instead of Keras's lines.
+
+    speed: what was expected; the time left follows from it and from how long the epochs really take.
+    """
+
+    def __init__(self, resizing: ProgressiveResizing, speed: Speed):
+        super().__init__()
+        self.resizing, self.speed, self.expected, self.measured = resizing, speed, speed.start, 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begun = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch >= self.start_from_epoch:
-            super().on_epoch_end(epoch, logs)
-
-
-def make_callbacks(
-    run_dir: str | Path, patience: int = 20, start_from_epoch: int = 0
-) -> list[keras.callbacks.Callback]:
-    """What Keras does after each epoch: files in run_dir, all by Keras's own callbacks.
-
-    best.keras: the network with the highest validation mIoU so far, without loss and optimizer. log.csv: loss and mIoU
-    of each epoch. tensorboard/: the same for TensorBoard. backup/: the state from which `fit` goes on after an
-    interruption, deleted when it ends. Training stops early after patience epochs without a better validation mIoU.
-    start_from_epoch: the scores of earlier epochs do not count, such as those of smaller pictures.
-    """
-    run_dir = Path(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    resumes = (run_dir / "backup").is_dir() and any((run_dir / "backup").iterdir())
-    best = {"monitor": "val_mIoU", "mode": "max"}
-    return [
-        keras.callbacks.BackupAndRestore(run_dir / "backup"),
-        _BestNetwork(run_dir / "best.keras", start_from_epoch, **best),
-        keras.callbacks.EarlyStopping(patience=patience, start_from_epoch=start_from_epoch, **best),
-        keras.callbacks.CSVLogger(run_dir / "log.csv", append=resumes),
-        keras.callbacks.TensorBoard(run_dir / "tensorboard", write_graph=False),
-    ]
+        resizing, seconds = self.resizing, time.perf_counter() - self.begun
+        self.measured += seconds
+        self.expected += self.speed.epoch[resizing.stage]
+        later = [stage_of(n, resizing.epochs, resizing.stages) for n in range(epoch + 1, resizing.epochs)]
+        left = sum(self.speed.epoch[stage] for stage in later) * self.measured / self.expected / 60
+        height, width = resizing.sizes[resizing.stage]
+        print(
+            f"epoch {epoch + 1}/{resizing.epochs} {height}x{width}: loss {logs['loss']:.3f} mIoU {logs['mIoU']:.3f}, "
+            f"validation loss {logs['val_loss']:.3f} mIoU {logs['val_mIoU']:.3f}, {seconds:.0f} s, {left:.1f} min left",
+            flush=True,
+        )

@@ -1,0 +1,61 @@
+import keras
+import numpy as np
+import pytest
+
+from unet_helpers.model import unet_model
+from unet_helpers.optimizers import KernelMuon, WarmupStableDecay
+from unet_helpers.training import compile_unet
+
+
+def test_the_rate_rises_stays_and_falls_to_zero():
+    rate = WarmupStableDecay(steps=100, peak=1e-3, warmup=0.1, decay=0.3)
+    rates = [float(rate(step)) for step in range(102)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[9:71] == pytest.approx([1e-3] * 62)
+    assert rates[85] == pytest.approx(5e-4)
+    assert rates[100:] == [0, 0]  # never below, should a training take a step more than was planned
+    again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(rate))
+    assert [float(again(step)) for step in range(102)] == rates
+
+
+def test_muon_takes_a_kernels_step_as_an_orthogonal_matrix():
+    """Against the singular value decomposition of the gradient: same directions, all about equally far."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(n, 6)))[0] for n in (3 * 3 * 4, 6))
+    gradient = (left * [1, 0.8, 0.6, 0.4, 0.3, 0.2]) @ right.T
+    kernel = keras.Variable(np.zeros((3, 3, 4, 6), np.float32))
+    KernelMuon(0.1, ns_steps=3, weight_decay=None).apply([gradient.reshape(kernel.shape).astype(np.float32)], [kernel])
+    step = -np.asarray(kernel).reshape(-1, 6)
+    lengths = np.diag(left.T @ step @ right)
+    assert np.abs(step - (left * lengths) @ right.T).max() < 1e-5
+    assert lengths.max() / lengths.min() < 2  # of the gradient: 5
+    assert lengths.mean() == pytest.approx(0.1 * 0.2 * np.sqrt(36), rel=0.2)
+
+
+def test_muon_leaves_biases_normalizations_and_the_last_layer_to_adamw():
+    model = unet_model((16, 16, 3), 2, 3, depth=1)
+    compile_unet(model, 3, 1e-3)
+    model.train_on_batch(np.zeros((1, 16, 16, 3)), np.zeros((1, 16, 16, 1)))
+    variables = zip(model.trainable_variables, model.optimizer.adam_velocities, strict=True)
+    by_muon = {variable.path for variable, velocity in variables if velocity is None}
+    kernels = {layer.kernel.path for layer in model.layers if isinstance(layer, keras.layers.Conv2D)}
+    kernels |= {layer.kernel.path for layer in model.layers if isinstance(layer, keras.layers.Conv2DTranspose)}
+    assert by_muon == kernels - {model.get_layer("logits").kernel.path}
+    assert len(by_muon) == 8
+
+
+def test_muon_takes_steps_in_a_gpus_half_precision_too():
+    """float16 scales the loss, and only a GPU is quick with it; the kernels stay float32."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = unet_model((16, 16, 3), 2, 3, depth=1)
+        compile_unet(model, 3, 1e-2)
+        images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
+        masks = (images[..., :1] > 127).astype(np.uint8)
+        losses = model.fit(images, masks, epochs=60, verbose=0).history["loss"]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.9 * losses[0]

@@ -1,0 +1,160 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from unet_helpers.recipe import EPOCH_LADDER, choose_epochs, expected_seconds, make_recipe, stage_of
+
+
+def parameters(folder, **changes) -> dict[str, object]:
+    """The notebook's parameters, in folders of their own."""
+    return {
+        "DATASET": "demo", "DATA_DIR": str(folder / "data"), "MINUTES": 4, "IMAGE_SIZE": None, "SEED": 0,
+        "ARCHIVE": None, "RUN_DIR": str(folder / "runs"), "EPOCHS": None, "N_FILTERS": None, "HALF_RESOLUTION": None,
+        "BATCH_SIZE": None, "SIZE_STAGES": None, "LEARNING_RATE": 2e-2, "FRAMES_PER_DRIVE": 20,
+    } | changes  # fmt: skip
+
+
+def test_none_stands_for_what_suits_device_and_data(tmp_path):
+    cpu, gpu = (make_recipe(kind, **parameters(tmp_path)) for kind in ("CPU", "GPU"))
+    assert (cpu.n_filters, cpu.half_resolution, cpu.image_size, cpu.answer_size) == (16, True, (192, 256), (96, 128))
+    assert gpu.n_filters > cpu.n_filters
+    assert gpu.answer_size == gpu.image_size
+    photographs = make_recipe("CPU", **parameters(tmp_path, DATASET="camvid"))
+    assert (photographs.image_size, len(photographs.size_stages)) == ((384, 512), 3)
+    assert (cpu.epochs, cpu.minutes) == (None, 4.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_given_is_taken(tmp_path):
+    given = {
+        "IMAGE_SIZE": [64, 96], "N_FILTERS": 3, "HALF_RESOLUTION": False, "BATCH_SIZE": 2, "EPOCHS": 7, "MINUTES": 0.5,
+        "SIZE_STAGES": [[0.3, 0.5], [1, 1]], "LEARNING_RATE": 1, "FRAMES_PER_DRIVE": 1, "SEED": 2**32 - 1,
+    }  # fmt: skip
+    recipe = make_recipe("GPU", **parameters(tmp_path, **given))
+    assert (recipe.image_size, recipe.n_filters, recipe.half_resolution, recipe.batch_size) == ((64, 96), 3, False, 2)
+    assert (recipe.epochs, recipe.minutes, recipe.size_stages) == (7, 0.5, ((0.3, 0.5), (1, 1)))
+    assert (recipe.learning_rate, recipe.frames_per_drive, recipe.seed) == (1, 1, 2**32 - 1)
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "my.zip").touch()
+    changes = {"DATASET": "lyft", "DATA_DIR": "~/x", "RUN_DIR": "~/y", "ARCHIVE": "~/my.zip"}
+    recipe = make_recipe("CPU", **parameters(tmp_path, **changes))
+    assert (recipe.data_dir, recipe.run_dir, recipe.archive) == (tmp_path / "x", tmp_path / "y", tmp_path / "my.zip")
+
+
+WRONG = [  # parameter, what somebody typed, what the message says beside it
+    ("DATASET", "kitti", "expected one of 'demo', 'lyft', 'camvid', 'folder'; try DATASET = 'demo'"),
+    ("DATASET", None, "try DATASET = 'demo'"),
+    ("DATA_DIR", "", "the path of a folder; try DATA_DIR = 'data'"),
+    ("DATA_DIR", 3, "the path of a folder"),
+    ("DATA_DIR", None, "the path of a folder"),
+    ("RUN_DIR", " ", "the path of a folder; try RUN_DIR = 'runs'"),
+    ("MINUTES", 0, "a number above 0; try MINUTES = 4"),
+    ("MINUTES", -1, "a number above 0"),
+    ("MINUTES", "4", "found '4', expected a number above 0"),
+    ("MINUTES", math.nan, "a number above 0"),
+    ("MINUTES", math.inf, "a number above 0"),
+    ("MINUTES", True, "a number above 0"),
+    ("MINUTES", None, "a number above 0"),
+    ("IMAGE_SIZE", 256, "found 256, expected None or (height, width), two whole numbers above 0; try IMAGE"),
+    ("IMAGE_SIZE", (256,), "(height, width)"),
+    ("IMAGE_SIZE", (0, 256), "(height, width)"),
+    ("IMAGE_SIZE", (192.0, 256), "(height, width)"),
+    ("IMAGE_SIZE", "192x256", "(height, width)"),
+    ("IMAGE_SIZE", (100, 128), "must be divisible by 32, found (100, 128); try (128, 128)"),
+    ("SEED", -1, "a whole number from 0"),
+    ("SEED", 2**32, "a whole number from 0"),
+    ("SEED", 0.5, "a whole number from 0"),
+    ("SEED", None, "a whole number from 0"),
+    ("EPOCHS", 0, "found 0, expected None or a whole number above 0; try EPOCHS = 20"),
+    ("EPOCHS", 2.5, "a whole number above 0"),
+    ("EPOCHS", "3", "found '3', expected None or a whole number above 0"),
+    ("EPOCHS", True, "a whole number above 0"),
+    ("N_FILTERS", 0, "a whole number above 0; try N_FILTERS = 16"),
+    ("N_FILTERS", "16", "a whole number above 0"),
+    ("HALF_RESOLUTION", 1, "None, True or False; try HALF_RESOLUTION = True"),
+    ("HALF_RESOLUTION", "no", "None, True or False"),
+    ("BATCH_SIZE", 0, "a whole number above 0; try BATCH_SIZE = 8"),
+    ("BATCH_SIZE", 8.0, "a whole number above 0"),
+    ("LEARNING_RATE", -1, "a number above 0, at most 1; try LEARNING_RATE = 0.02"),
+    ("LEARNING_RATE", 0, "a number above 0"),
+    ("LEARNING_RATE", "1e-2", "found '1e-2', expected a number above 0"),
+    ("LEARNING_RATE", 20, "at most 1"),
+    ("LEARNING_RATE", None, "a number above 0"),
+    ("SIZE_STAGES", (), "pairs, shares rising to 1"),
+    ("SIZE_STAGES", ((0.5, 0.5),), "shares rising to 1"),
+    ("SIZE_STAGES", ((1, 2),), "fractions up to 1"),
+    ("SIZE_STAGES", ((0.8, 1), (0.5, 1), (1, 1)), "shares rising to 1"),
+    ("SIZE_STAGES", ((0.5, 0.5), (0.5, 0.7), (1, 1)), "shares rising to 1"),
+    ("SIZE_STAGES", 0.5, "try SIZE_STAGES = ((0.5, 0.5), (1, 1))"),
+    ("SIZE_STAGES", (1, 1), "try SIZE_STAGES"),
+    ("SIZE_STAGES", (("a", 1), (1, 1)), "try SIZE_STAGES"),
+    ("FRAMES_PER_DRIVE", 0, "a whole number above 0; try FRAMES_PER_DRIVE = 20"),
+    ("FRAMES_PER_DRIVE", 1.5, "a whole number above 0"),
+    ("ARCHIVE", 5, "None or the path of a zip file; try ARCHIVE = None"),
+    ("ARCHIVE", "my.zip", "'demo' is not downloaded, so it needs no zip"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG, ids=[f"{name}={value!r}" for name, value, _ in WRONG])
+def test_each_wrong_parameter_is_named_as_it_was_typed(tmp_path, name, value, message):
+    with pytest.raises(ValueError, match=f"^{name}: ") as caught:
+        make_recipe("CPU", **parameters(tmp_path, **{name: value}))
+    assert message in str(caught.value)
+    assert repr(value) in str(caught.value) or name == "ARCHIVE"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_value_that_an_error_tells_to_try_works(tmp_path):
+    for name, value, _ in WRONG:
+        with pytest.raises(ValueError, match=name) as caught:
+            make_recipe("CPU", **parameters(tmp_path, **{name: value}))
+        if f"try {name} = " in str(caught.value):
+            namespace = {}
+            exec(str(caught.value).split("try ")[1], namespace)
+            make_recipe("CPU", **parameters(tmp_path, **{name: namespace[name]}))
+
+
+def test_an_archive_has_to_be_there(tmp_path):
+    with pytest.raises(ValueError, match=r"ARCHIVE: there is no file '.*none\.zip'"):
+        make_recipe("CPU", **parameters(tmp_path, DATASET="lyft", ARCHIVE=str(tmp_path / "none.zip")))
+
+
+@pytest.mark.parametrize("name", ["DATA_DIR", "RUN_DIR"])
+def test_folders_that_cant_be_written_are_named_before_anything_is_done(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=rf"^{name}: '.*file' is no folder"):
+        make_recipe("CPU", **parameters(tmp_path, **{name: str(tmp_path / "file" / "deeper")}))
+    if Path("/proc").is_dir():  # nobody can make a file there, root neither
+        with pytest.raises(ValueError, match=rf"^{name}: nothing can be written in '/proc' \(.+\); give a folder"):
+            make_recipe("CPU", **parameters(tmp_path, **{name: "/proc/not_there"}))
+
+
+def test_data_that_is_only_read_may_lie_where_nobody_can_write(tmp_path):
+    if Path("/proc").is_dir():
+        assert make_recipe("CPU", **parameters(tmp_path, DATASET="folder", DATA_DIR="/proc")).data_dir == Path("/proc")
+
+
+STAGES = ((0.5, 0.5), (1, 1))
+
+
+def test_epochs_are_the_most_of_the_ladder_that_fit():
+    assert [stage_of(epoch, 4, STAGES) for epoch in range(4)] == [0, 0, 1, 1]
+    assert stage_of(0, 1, STAGES) == 1  # the last epoch has the full size, however few there are
+    assert stage_of(4, 5, ((0.9, 0.25), (0.95, 0.5), (1, 1))) == 2
+    assert expected_seconds(20, STAGES, (6, 14)) == 200
+    assert choose_epochs(240, STAGES, (6, 14)) == 24
+    assert choose_epochs(239.9, STAGES, (6, 14)) == 20
+    assert choose_epochs(10, STAGES, (6, 14)) == EPOCH_LADDER[0] == 8
+    assert choose_epochs(1e9, STAGES, (6, 14)) == EPOCH_LADDER[-1]
+
+
+def test_machines_that_are_about_equal_choose_equally():
+    """A tenth faster or slower must not change the result as a rule: so the steps of the ladder are coarse."""
+    assert all(later / earlier >= 1.2 for earlier, later in zip(EPOCH_LADDER, EPOCH_LADDER[1:], strict=False))
+    chosen = {choose_epochs(220, STAGES, (6 * speed, 14 * speed)) for speed in (0.95, 1, 1.05)}
+    assert chosen == {20}

@@ -1,0 +1,50 @@
+"""How the weights change: Muon for kernels, AdamW for the rest, and the learning rate over a training."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable("unet_helpers")
+class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate over a training: along straight lines up to peak, level for long, and down to 0.
+
+    steps: of the whole training. warmup, decay: shares of it for the way up and the way down. A cosine, the usual
+    choice, is low already when the largest pictures come (`ProgressiveResizing`): too low to get used to them.
+    Source: Hägele et al. 2024, https://arxiv.org/abs/2405.18392.
+    """
+
+    def __init__(self, steps: int, peak: float = 2e-2, warmup: float = 0.05, decay: float = 0.3):
+        self.steps, self.peak, self.warmup, self.decay = steps, peak, warmup, decay
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        up, down = (step + 1) / (self.warmup * self.steps), (self.steps - step) / (self.decay * self.steps)
+        return self.peak * keras.ops.clip(keras.ops.minimum(up, down), 0, 1)
+
+    def get_config(self):
+        return {"steps": self.steps, "peak": self.peak, "warmup": self.warmup, "decay": self.decay}
+
+
+@keras.saving.register_keras_serializable("unet_helpers")
+class KernelMuon(keras.optimizers.Muon):
+    """Keras's Muon, for the kernels of convolutions, too. Keras gives it matrices only, and all else to AdamW.
+
+    AdamW scales the step of each weight by itself. Muon takes the steps of all weights of a kernel as one matrix, of a
+    column for each filter, and makes it nearly orthogonal: no few directions take the whole step, rare ones count, too.
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the step's length, for which AdamW's rates
+    fit: Liu et al. 2025, https://arxiv.org/abs/2502.16982.
+    """
+
+    def _should_use_adamw(self, variable):
+        # As its authors advise, the last layer, the only 1x1 convolution, is left to AdamW.
+        return len(variable.shape) != 4 or tuple(variable.shape[:2]) == (1, 1)
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        return keras.ops.reshape(super().zeropower_via_newtonschulz5(_as_matrix(x), steps), x.shape)
+
+    def lr_adjust(self, x):
+        return keras.ops.reshape(super().lr_adjust(_as_matrix(x)), x.shape)
+
+
+def _as_matrix(kernel):
+    """(height, width, A, B) -> (height * width * A, B)."""
+    return keras.ops.reshape(kernel, (-1, kernel.shape[-1]))
