@@ -17,30 +17,33 @@ def _seeded():
     keras.utils.set_random_seed(0)
 
 
+# Three classes; 3 and 255 are void in the files.
+LABELS = LabelMap(("sky", "road", "car"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)), void_values=(3, 255))
+
+
 @pytest.fixture
 def labels():
-    """Three classes; 3 and 255 are void in the files."""
-    return LabelMap(("sky", "road", "car"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)), void_values=(3, 255))
+    return LABELS
+
+
+def write_pair_to(folder, stem="a", size=(32, 48), values=None, image_suffix=".png", seed=0):
+    """Writes a picture whose colour tells its class, and its mask: real PNG files."""
+    rng = np.random.default_rng(seed)
+    if values is None:
+        values = np.zeros(size, np.uint8)
+        values[size[0] // 2 :] = 1
+        row, column = rng.integers(2, size[0] // 2), rng.integers(2, size[1] // 2)
+        values[row : row + size[0] // 3, column : column + size[1] // 3] = 2
+    palette = np.uint8([[90, 130, 220], [90, 90, 90], [200, 40, 40], [0, 0, 0]])
+    picture = palette[np.minimum(values, 3)] + rng.integers(0, 20, (*values.shape, 3)).astype(np.uint8)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "masks").mkdir(exist_ok=True)
+    pair = Pair(folder / "images" / f"{stem}{image_suffix}", folder / "masks" / f"{stem}.png")
+    Image.fromarray(picture).save(pair.image)
+    Image.fromarray(values).save(pair.mask)
+    return pair
 
 
 @pytest.fixture
 def write_pair(tmp_path):
-    """Writes a picture whose colour tells its class, and its mask: real PNG files."""
-
-    def write(stem="a", size=(32, 48), folder=tmp_path, values=None, image_suffix=".png", seed=0):
-        rng = np.random.default_rng(seed)
-        if values is None:
-            values = np.zeros(size, np.uint8)
-            values[size[0] // 2 :] = 1
-            row, column = rng.integers(2, size[0] // 2), rng.integers(2, size[1] // 2)
-            values[row : row + size[0] // 3, column : column + size[1] // 3] = 2
-        palette = np.uint8([[90, 130, 220], [90, 90, 90], [200, 40, 40], [0, 0, 0]])
-        picture = palette[np.minimum(values, 3)] + rng.integers(0, 20, (*values.shape, 3)).astype(np.uint8)
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        (folder / "masks").mkdir(exist_ok=True)
-        pair = Pair(folder / "images" / f"{stem}{image_suffix}", folder / "masks" / f"{stem}.png")
-        Image.fromarray(picture).save(pair.image)
-        Image.fromarray(values).save(pair.mask)
-        return pair
-
-    return write
+    return lambda folder=tmp_path, **options: write_pair_to(folder, **options)

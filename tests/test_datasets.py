@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from unet_helpers import datasets, drawing
 from unet_helpers.datasets import check_pair, check_pairs, drive_of, find_ego_mask, find_pairs, load_dataset
@@ -171,6 +171,123 @@ def test_unreadable_files_are_named_before_training(write_pair, labels, kind, co
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content == "half" else content)
     with pytest.raises(ValueError, match=rf"{kind}s.a\.png: can't be read as a picture"):
         check_pairs([write_pair("good", seed=1), pair], labels)
+
+
+def _exif(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def _resave(path, mode=None, kind=None, **options):
+    with Image.open(path) as image:
+        image.convert(mode or image.mode).save(path, kind, **options)
+
+
+def _last_bytes_missing(path):
+    path.write_bytes(path.read_bytes()[:-16])
+
+
+def _sixteen_bits(path):
+    with Image.open(path) as image:
+        Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 16).save(path)
+
+
+TENSORFLOW_FAILS = "TensorFlow can't decode this {} .*; save it anew as an 8-bit {} PNG"
+ODD = {  # what Pillow alone lets through: how it is made, and the sentence
+    "mask without its end": ("mask", _last_bytes_missing, TENSORFLOW_FAILS.format("PNG of mode L", "grey")),
+    "picture without its end": ("image", _last_bytes_missing, TENSORFLOW_FAILS.format("PNG of mode RGB", "RGB")),
+    "JPEG 2000": ("image", lambda p: _resave(p, kind="JPEG2000"), TENSORFLOW_FAILS.format("JPEG2000 of .*", "RGB")),
+    "PPM": ("mask", lambda p: _resave(p, kind="PPM"), TENSORFLOW_FAILS.format("PPM of mode L", "grey")),
+    "1-bit BMP": ("image", lambda p: _resave(p, "1", "BMP"), TENSORFLOW_FAILS.format("BMP of mode 1", "RGB")),
+    "palette BMP": ("image", lambda p: _resave(p, "P", "BMP"), "different pixels from this BMP of mode P; save it"),
+    "16-bit grey": ("image", _sixteen_bits, "its mode is 'I;16', more than the 8 bits .* black; scale it to 0..255"),
+    "turned": ("image", lambda p: _resave(p, exif=_exif(6)), r"turned or mirrored \(orientation 6\).*; save it"),
+    "turned mask": ("mask", lambda p: _resave(p, exif=_exif(3)), r"turned or mirrored \(orientation 3\)"),
+    "JPEG mask": ("mask", lambda p: _resave(p, kind="JPEG"), "it is a JPEG inside, which changes class ids; make"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_training_would_read_otherwise_is_named(write_pair, labels, odd):
+    pair = write_pair(size=(32, 48))
+    kind, make, sentence = ODD[odd]
+    make(getattr(pair, kind))
+    with pytest.raises(ValueError, match=rf"{kind}s.a\.png: .*{sentence}") as caught:
+        check_pairs([write_pair("good", seed=1), pair], labels)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_good_pictures_of_every_kind_pass(write_pair, labels):
+    pair = write_pair(size=(33, 50), seed=5)
+    expected = check_pair(pair, labels).tolist()
+    for mode in ("RGBA", "L", "LA", "P", "1"):
+        for path in [pair.image] + [pair.mask] * (mode == "L"):
+            _resave(path, mode)
+            assert check_pair(pair, labels).tolist() == expected, mode
+    write_pair(size=(33, 50), seed=5)
+    for mode in ("RGB", "RGBA"):
+        red = np.asarray(Image.open(pair.mask).convert("RGBA")) * np.uint8([1, 0, 0, 1])
+        _replace(pair.mask, red[..., : len(mode)])
+        assert check_pair(pair, labels).tolist() == expected, mode
+    for options in ({}, {"subsampling": 0, "quality": 100}, {"progressive": True, "quality": 20}, {"exif": _exif(1)}):
+        pair = write_pair(size=(33, 50), seed=5)
+        _resave(pair.image, kind="JPEG", **options)  # under a name that ends in .png
+        assert check_pair(pair, labels).tolist() == expected, options
+    _resave(pair.image, kind="BMP")
+    assert check_pair(pair, labels).tolist() == expected
+    _resave(pair.image, kind="PNG", exif=b"Exif\0\0damaged, so that nobody can tell how to turn it")
+    assert check_pair(pair, labels).tolist() == expected
+
+
+def test_a_jpeg_may_differ_by_what_a_coarser_decoder_does_and_by_no_more(write_pair, labels):
+    """TensorFlow's fast transform makes small differences, but overflows in a chessboard of single pixels."""
+    pair = write_pair(size=(48, 64))
+    pair = pair._replace(image=pair.image.with_suffix(".jpg"))
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    chessboard = np.where((np.indices((48, 64)).sum(0) % 2)[..., None], [255, 0, 0], [0, 255, 255]).astype(np.uint8)
+    for picture, quality in ((noise, 50), (noise, 100), (chessboard, 90)):
+        Image.fromarray(picture).save(pair.image, quality=quality)
+        check_pair(pair, labels)
+    Image.fromarray(chessboard).save(pair.image, quality=100)
+    with pytest.raises(ValueError, match=r"a\.jpg: TensorFlow and Pillow read different pixels from this JPEG"):
+        check_pair(pair, labels)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("limit", [32 * 48 // 3, 32 * 48 - 1])
+def test_a_picture_that_pillow_takes_for_an_attack_is_named(write_pair, labels, monkeypatch, limit):
+    """Above twice the limit Pillow raises an error that is no ValueError, below it only warns."""
+    pair = write_pair(size=(32, 48))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(ValueError, match=r"images.a\.png: too large or damaged .*; make it smaller"):
+        check_pair(pair, labels)
+
+
+def test_half_a_file_is_named_even_where_pillow_is_told_to_take_it(write_pair, labels, monkeypatch):
+    pair = write_pair(size=(32, 48))
+    pair.image.write_bytes(pair.image.read_bytes()[:-700])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ValueError, match=r"images.a\.png: TensorFlow can't decode this PNG"):
+        check_pair(pair, labels)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_class_names_in_utf_8(tmp_path, write_pair, encoding):
+    for n in range(3):
+        write_pair(str(n), seed=n)
+    (tmp_path / "classes.txt").write_text("ciel\nchaussée\nvoiture\n", encoding=encoding)
+    assert load_dataset("folder", tmp_path).labels.names == ("ciel", "chaussée", "voiture")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+@pytest.mark.parametrize("names", ["sky\nroad\n", "ciel\nchaussée\n"])
+def test_class_names_in_another_encoding_are_named(tmp_path, encoding, names):
+    if encoding == "latin-1" and names.isascii():
+        names += "\xff"
+    (tmp_path / "classes.txt").write_text(names, encoding=encoding)
+    with pytest.raises(ValueError, match=r"classes\.txt: it .*; save it as UTF-8$"):
+        load_dataset("folder", tmp_path)
 
 
 def test_ego_mask_is_what_every_mask_shares(write_pair, labels):

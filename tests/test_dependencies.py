@@ -76,29 +76,6 @@ def test_batch_normalization_keeps_its_names_and_the_biased_variance():
     assert found == pytest.approx(0.9 + 0.1 * values.var()), told.format("moving_variance with the biased variance")
 
 
-def test_backup_goes_on_at_the_next_epoch_and_deletes_itself(tmp_path):
-    told = "keras.callbacks.BackupAndRestore: an interrupted training would not go on where it stopped: {}"
-    folder = tmp_path / "backup"
-
-    class Interrupt(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2:
-                raise KeyboardInterrupt
-
-    def fit(*others):
-        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-        model.compile("adam", "mse")
-        callbacks = [keras.callbacks.BackupAndRestore(folder), *others]
-        history = model.fit(np.ones((4, 1)), np.ones((4, 1)), epochs=4, verbose=0, callbacks=callbacks)
-        return history.epoch, int(model.optimizer.iterations)
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(Interrupt())
-    assert any(folder.iterdir()), told.format("its folder is empty; runs.make_callbacks sees by it that there is one")
-    assert fit() == ([2, 3], 4), told.format("epoch or optimizer are not the ones of the interruption")
-    assert not folder.exists(), told.format("a finished training must leave no folder, or it would be taken up again")
-
-
 def test_a_copy_of_a_network_draws_from_pythons_random_numbers_only():
     def weights(with_copy: bool):
         keras.utils.set_random_seed(0)
@@ -212,7 +189,7 @@ def test_kaggles_address_is_looked_up_in_a_table(monkeypatch):
 
 def test_zipfile_keeps_a_members_name_as_it_was():
     member = zipfile.ZipInfo("a\0b")
-    told = "zipfile.ZipInfo.orig_filename: unpack._safe_members looks for bad characters in it, which filename hides"
+    told = "zipfile.ZipInfo.orig_filename: members.find_fault looks for bad characters in it, which filename hides"
     assert (member.filename, getattr(member, "orig_filename", None)) == ("a", "a\0b"), told
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 import types
+import warnings
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kaggle_server import SIGNATURE, KaggleServer, make_zip
+from limits import gate, nobody, public_folder, small_disk, start, together
 from PIL import Image
 
 from unet_helpers import camvid
@@ -303,9 +305,8 @@ def test_a_damaged_zip_from_an_earlier_run_heals_itself(server, dest):
     [
         (corrupt(ZIP), "a/two.bin: Bad CRC-32"),
         (ZIP[: 3 * MIB], "road-scenes.zip: File is not a zip file"),
-        (b"<html>Please log in to this WLAN</html>", "road-scenes.zip: File is not a zip file"),
     ],
-    ids=["corrupt", "truncated", "a web page"],
+    ids=["corrupt", "truncated"],
 )
 def test_a_zip_damaged_twice_is_an_error_and_leaves_nothing(server, dest, content, what):
     server.content = content
@@ -314,6 +315,34 @@ def test_a_zip_damaged_twice_is_an_error_and_leaves_nothing(server, dest, conten
         download_dataset(dest, SLUG)
     assert server.sent == [len(content)] * 2
     assert_untouched(dest)
+
+
+WEB_PAGES = [b"<html>Please log in to this WLAN</html>", b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html>Sign in</html>"]
+
+
+@pytest.mark.parametrize("page", WEB_PAGES)
+def test_a_web_page_in_place_of_the_zip_is_called_one(server, dest, page):
+    server.content = page
+    message = r"(?s)A web page came instead of the zip of someone/road-scenes.*KAGGLE_API_TOKEN.*as ARCHIVE\.\n"
+    with pytest.raises(DownloadError, match=message) as caught:
+        download_dataset(dest, SLUG)
+    assert len(str(caught.value).splitlines()) == 3
+    assert server.sent == [len(page)]  # the next one would be the same
+    assert_untouched(dest)
+
+
+def test_sizes_are_told_in_words():
+    sizes = (None, 0, 7, 1234, 1_230_000, 8_400_000_000)
+    assert [unpack.size_text(size) for size in sizes] == [
+        "a size not told", "0 bytes", "7 bytes", "1,234 bytes", "1.2 MB", "8.4 GB",
+    ]  # fmt: skip
+
+
+def test_a_size_that_the_server_does_not_tell(server, dest, capsys):
+    server.announce_length = False
+    with contextlib.suppress(DownloadError):  # older clients need it
+        download_dataset(dest, SLUG)
+        assert "someone/road-scenes: a size not told to download; " in capsys.readouterr().out
 
 
 def test_a_body_of_untold_length_that_breaks_off(server, dest):
@@ -347,10 +376,7 @@ download.KAGGLE_INPUT = Path("/nowhere")
 def die(*args, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 {code}"""
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], text=True, cwd=Path(__file__).parents[1],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    child = start(code)
     if not wait:
         return child
     out, err = child.communicate(timeout=30)
@@ -385,7 +411,7 @@ def test_killed_in_the_middle_of_the_download(server, dest):
         "zipfile.ZipFile.open = lambda self, m, *a: die() if 'three' in str(m) else opened(self, m, *a)",
         "Path.write_text = die",  # the marker
         "download.os.replace = die",
-        "download.shutil.rmtree = lambda folder, **_: die() if folder.name == 'roads.partial' else None",
+        "download._clean = die",
     ],
     ids=["in the middle of unpacking", "before the marker", "before it is put in place", "before the last cleaning"],
 )
@@ -411,6 +437,94 @@ def test_killed_while_a_forced_download_replaces_the_old_one(server, dest):
     assert result.returncode == -signal.SIGKILL, result.stderr
     download_dataset(dest, SLUG)
     assert_whole(dest, {"new.txt": b"new"})
+
+
+MARKED = {download.MARKER: SLUG.encode(), **FILES}
+UNPACKS_A_PART = (
+    "opened = zipfile.ZipFile.open\n"
+    "zipfile.ZipFile.open = lambda self, m, *a: die() if 'three' in str(m) else opened(self, m, *a)"
+)
+
+
+def test_an_archive_cannot_say_that_it_is_unpacked(server, dest, tmp_path):
+    """Its own note, written first, would make a tree whole that a kill left half."""
+    server.content = make_zip(MARKED)
+    result = run_child(server, f"{UNPACKS_A_PART}\n{CALL}", dest)
+    assert result.returncode != 0
+    with pytest.raises(DownloadError, match=r"'\.download_complete' has the name of the note that marks a finished"):
+        download_dataset(dest, SLUG)
+    assert not dest.exists()
+
+
+@pytest.mark.parametrize("name", ["a/.download_complete", "a\\.Download_Complete", ".download_complete/x.txt"])
+def test_the_name_of_our_note_is_refused_at_any_level(server, dest, name):
+    server.content = make_zip({"good.txt": b"good", name: SLUG.encode()})
+    with pytest.raises(DownloadError, match="has the name of the note that marks a finished download"):
+        download_dataset(dest, SLUG)
+    assert not dest.exists()
+
+
+# --- two at once ---
+
+WAITS = "another process is downloading to {}: waiting for it\n"
+COUNT = "print(sum(path.is_file() for path in download.download_dataset(dest, slug).rglob('*')))"
+
+
+@pytest.mark.parametrize("repeat", range(5))
+def test_two_downloads_at_once_are_one(server, dest, tmp_path, repeat):
+    children = [run_child(server, f"{gate(tmp_path)}\n{COUNT}", dest, wait=False) for _ in range(2)]
+    ends = together(tmp_path, *children)
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert [out.splitlines()[-1] for _, out, _ in ends] == ["4", "4"]  # with the note
+    assert sorted(out.count(WAITS.format(dest)) for _, out, _ in ends) == [0, 1]
+    assert server.sent == [len(ZIP)]
+    assert_whole(dest)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_one_that_waits_goes_on_when_the_other_is_killed(server, dest, tmp_path, force):
+    server.steps = [("stall", 5 * MIB // 2)]
+    first = run_child(server, CALL, dest, wait=False)
+    until = time.perf_counter() + 20
+    while time.perf_counter() < until and not (staged_zip(dest).is_file() and staged_zip(dest).stat().st_size > MIB):
+        server.ended.wait(0.02)
+    second = run_child(server, f"download.download_dataset(dest, slug, force={force})", dest, wait=False)
+    assert second.stdout.readline() == WAITS.format(dest)
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=10)
+    shown = second.communicate(timeout=30)
+    assert second.returncode == 0, shown
+    assert_whole(dest)
+
+
+def test_a_finished_set_is_returned_while_another_process_replaces_it(server, dest):
+    download_dataset(dest, SLUG)
+    code = UNPACKS_A_PART.replace("die()", "(print('half', flush=True), signal.pause())")
+    other = run_child(server, f"{code}\ndownload.download_dataset(dest, slug, force=True)", dest, wait=False)
+    while "half" not in other.stdout.readline():
+        assert other.poll() is None
+    tree = staged_zip(dest).with_name("tree")
+    half = snapshot(tree)
+    assert len(half) == 2
+    n_requests = len(server.requests)
+    assert download_dataset(dest, SLUG) == dest
+    assert on_disk(dest) == FILES
+    assert len(server.requests) == n_requests
+    assert snapshot(tree) == half  # the other's work is left alone
+    other.kill()
+    other.communicate(timeout=10)
+    download_dataset(dest, SLUG, force=True)
+    assert_whole(dest)
+
+
+def test_a_finished_set_that_may_only_be_read_is_returned(server):
+    with public_folder() as folder:
+        dest = download_dataset(folder / "roads", SLUG)
+        folder.chmod(0o555)
+        n_requests = len(server.requests)
+        with nobody():
+            assert download_dataset(dest, SLUG) == dest
+        assert len(server.requests) == n_requests
 
 
 # --- the disk ---
@@ -467,6 +581,42 @@ def test_the_disk_gets_full_while_downloading(server, dest, monkeypatch):
     assert_untouched(dest)
 
 
+def test_a_really_full_disk_keeps_the_download(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack.shutil, "disk_usage", lambda _: Usage(0, 0, 10**12))  # it fills up while we work
+    with small_disk(tmp_path / "disk", 6 * MIB) as disk:
+        write(disk / "mine.txt", b"mine")
+        with pytest.raises(DownloadError) as caught:
+            download_dataset(disk / "roads", SLUG)
+        lines = str(caught.value).splitlines()
+        assert lines[0] == f"The disk of {disk / 'roads'} is full."
+        assert lines[1].startswith("Make room, or give a folder on another disk as DATA_DIR")
+        assert lines[2].startswith("Nothing was lost: 4.2 MB are in ")
+        assert sorted(path.name for path in disk.rglob("*")) == ["mine.txt", "road-scenes.zip", "roads.partial"]
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_that_may_not_be_written_or_looked_into(server, mode):
+    message = r"Permission denied: .*data/roads.*\.\nRepair that, or"
+    with public_folder() as folder:
+        download_dataset(folder / "warm", SLUG)  # nobody may be unable to import what is imported only when it is used
+        (folder / "data").mkdir()
+        (folder / "data").chmod(mode)
+        with nobody(), pytest.raises(DownloadError, match=message) as caught:
+            download_dataset(folder / "data" / "roads", SLUG)
+        assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_data_set_that_may_not_be_looked_into_is_named(server):
+    with public_folder() as folder:
+        put(lyft_files(), folder / "data" / "lyft")
+        load_dataset("lyft", folder / "data")
+        (folder / "data" / "lyft").chmod(0)
+        with nobody(), pytest.raises(DownloadError, match=r"Permission denied: .*data/lyft.*\.\nRepair that"):
+            load_dataset("lyft", folder / "data")
+        assert server.requests == []
+        (folder / "data" / "lyft").chmod(0o755)
+
+
 def test_foreign_files_are_never_touched(server, dest):
     dest.mkdir(parents=True)
     download_dataset(dest, SLUG)  # an empty folder is nobody's
@@ -502,9 +652,10 @@ def test_the_users_own_zip_needs_no_network(server, dest, tmp_path):
         (corrupt(ZIP), r"(?s)archive\.zip is no zip that can be unpacked: a/two\.bin: Bad CRC-32.*as ARCHIVE\.\n"),
         (ZIP[:MIB], r"archive\.zip is no zip that can be unpacked: archive\.zip: File is not a zip"),
         (make_zip({"holiday.jpg": b"beach"}), "does not hold the folders that someone/road-scenes is known for"),
+        (WEB_PAGES[0], r"archive\.zip is a web page\.\nSign in at https.*, download it again and give its"),
         (None, r"ARCHIVE: there is no file .*archive\.zip"),
     ],
-    ids=["corrupt", "truncated", "another zip", "no file"],
+    ids=["corrupt", "truncated", "another zip", "a web page", "no file"],
 )
 def test_a_wrong_zip_of_the_users_is_named_and_kept(server, dest, tmp_path, content, message):
     mine = tmp_path / "archive.zip"
@@ -514,6 +665,69 @@ def test_a_wrong_zip_of_the_users_is_named_and_kept(server, dest, tmp_path, cont
         download_dataset(dest, SLUG, archive=mine, has_layout=lambda folder: (folder / "one.bin").is_file())
     assert content is None or mine.read_bytes() == content
     assert_untouched(dest)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("name", ["road-scenes.zip", "mine.zip", "deeper/mine.zip", "mine.zip.kaggle-partial"])
+@pytest.mark.parametrize("content", [ZIP, corrupt(ZIP)], ids=["whole", "corrupt"])
+def test_the_users_zip_stays_even_where_the_work_lies(server, dest, content, name, force):
+    mine = staged_zip(dest).parent / name
+    mine.parent.mkdir(parents=True)
+    write(mine, content)
+    if content == ZIP:
+        assert download_dataset(dest, SLUG, archive=mine, force=force) == dest
+        assert on_disk(dest) == FILES
+        assert download_dataset(dest, SLUG) == dest  # whose last step is to clean
+    else:
+        with pytest.raises(DownloadError, match="no zip that can be unpacked(.|\n)*It was not changed"):
+            download_dataset(dest, SLUG, archive=mine, force=force)
+        assert not dest.exists()
+    assert mine.read_bytes() == content
+    assert [path for path in staged_zip(dest).parent.rglob("*") if path.is_file()] == [mine]
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("place", ["roads", "roads.partial/tree", "roads.partial/old"])
+def test_the_users_zip_is_refused_where_it_would_be_replaced(server, dest, place):
+    download_dataset(dest, SLUG)
+    (dest.parent / place).mkdir(parents=True, exist_ok=True)
+    mine = write(dest.parent / place / "mine.zip", ZIP)
+    with pytest.raises(DownloadError, match=rf"ARCHIVE: .*mine\.zip lies in .*{place}, which this run replaces\."):
+        download_dataset(dest, SLUG, archive=mine, force=True)
+    assert mine.read_bytes() == ZIP
+
+
+@pytest.mark.parametrize("name", ["", "road-scenes.zip", "road-scenes.zip.kaggle-partial", "tree", "old"])
+def test_links_where_the_work_lies_are_refused(server, dest, tmp_path, name):
+    mine = tmp_path / "mine"
+    if ".zip" in name:
+        write(mine, ZIP[:MIB])  # a client would go on with it
+    else:
+        put({"tree/photo.jpg": b"mine", "old/photo.jpg": b"mine", "photo.jpg": b"mine", "a.zip": ZIP}, mine)
+        write(mine / download.MARKER, SLUG.encode())  # as if it were whole
+    before = snapshot(mine)
+    link = staged_zip(dest).parent / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(mine)
+    for archive in (None, write(tmp_path / "archive.zip", ZIP)):
+        with pytest.raises(DownloadError) as caught:
+            download_dataset(dest, SLUG, archive=archive)
+        assert f"{link} is a link, expected a " in str(caught.value)
+        assert "Delete the link, or give another folder as DATA_DIR" in str(caught.value)
+    assert snapshot(mine) == before
+    assert link.is_symlink()
+    assert not dest.exists()
+    assert server.requests == []
+    link.unlink()
+    download_dataset(dest, SLUG)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(mine)
+    assert download_dataset(dest, SLUG) == dest  # a finished one needs no work
+    assert snapshot(mine) == before
+
+
+def snapshot(path: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in (path, *path.rglob("*")) if file.is_file()}
 
 
 def special(name: str, mode: int) -> zipfile.ZipInfo:
@@ -545,12 +759,46 @@ def test_members_that_are_no_files(server, dest, kind):
     assert not dest.exists()
 
 
-@pytest.mark.parametrize("twin", ["A/One.bin", "a/./one.bin", "a\\one.bin"])
-def test_names_that_are_one_file_elsewhere(server, dest, twin):
-    server.content = make_zip({"a/one.bin": b"1", twin: b"2"})
+@pytest.mark.parametrize(
+    "name",
+    ["CON", "a/prn", "aux.txt", "NUL.png", "nul.tar.gz", "a/COM1", "lpt9.png", "Com².txt", "NUL .png", "con/a.png"]
+    + ["a./b.png", "b.png.", "a /b.png", "b.png ", "..."]
+    + [f"ab{character}c.png" for character in '?*<>|":\t'],
+)
+def test_names_that_windows_refuses(server, dest, name):
+    server.content = make_zip({"good.txt": b"good", name: b"bad"})
     with pytest.raises(DownloadError) as caught:
         download_dataset(dest, SLUG)
-    assert f"{twin!r} and 'a/one.bin' are one file where upper and lower case are the same" in str(caught.value)
+    assert repr(name) in str(caught.value)
+    assert "Windows" in str(caught.value).splitlines()[0]
+    assert not dest.exists()
+
+
+def test_names_that_only_look_like_refused_ones(server, dest):
+    names = ["icon.png", "console/a.png", "com10.txt", "COM.txt", "aux_1.png", ".hidden", "a b/c.d e.png", "ü.png"]
+    server.content = make_zip(dict.fromkeys(names, b"good"))
+    download_dataset(dest, SLUG)
+    assert sorted(on_disk(dest)) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("twin", "what"),
+    [
+        ("A/One.bin", "'A/One.bin' and 'a/one.bin' are one file where upper and lower case are the same"),
+        ("a/./one.bin", "'a/./one.bin' and 'a/one.bin' are the same file"),
+        ("a\\one.bin", r"'a\\one.bin' and 'a/one.bin' are the same file"),
+        ("a/one.bin", "'a/one.bin' is in it twice"),
+    ],
+)
+def test_names_of_the_same_file(server, dest, twin, what):
+    both, file = [("a/one.bin", b"1"), (twin, b"2")], io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings(action="ignore"):
+        for name, content in both:
+            archive.writestr(name, content)
+    server.content = file.getvalue()
+    with pytest.raises(DownloadError) as caught:
+        download_dataset(dest, SLUG)
+    assert f"was not unpacked: {what}." in str(caught.value)
     assert not dest.exists()
 
 
@@ -777,19 +1025,12 @@ def read_only(monkeypatch):
         os.chmod(folder, 0o755)
         monkeypatch.chdir(here)
         root.chmod(0o555)
-        user = os.geteuid()
-        if user == 0:
-            try:
-                os.chown(here, 65534, -1)
-                os.seteuid(65534)
-            except OSError as error:
-                pytest.skip(f"root can't become anybody else here: {error}")
         try:
-            with pytest.raises(PermissionError):
-                (root / "probe").touch()
-            yield root
+            with nobody(here):
+                with pytest.raises(PermissionError):
+                    (root / "probe").touch()
+                yield root
         finally:
-            os.seteuid(user)
             for path in (root, here):
                 path.chmod(0o755)
             monkeypatch.undo()  # a folder that is worked in can't be deleted everywhere
@@ -813,6 +1054,63 @@ def test_nowhere_to_write_camvids_ids_names_both_folders(read_only):
     with pytest.raises(ValueError, match=message):
         load_dataset("camvid", read_only)
     assert list(Path.cwd().iterdir()) == []
+
+
+CAMVID_CODE = """
+import os, signal
+from pathlib import Path
+from unet_helpers import camvid
+from unet_helpers.datasets import load_dataset
+folder = Path({folder!r})
+"""
+
+
+@pytest.mark.parametrize("repeat", range(3))
+def test_two_at_once_write_camvids_ids_once(tmp_path, repeat):
+    root = put(camvid_files(""), tmp_path / "data")
+    code = CAMVID_CODE.format(folder=str(root)) + gate(tmp_path) + (
+        "write = camvid._write_all\n"
+        "camvid._write_all = lambda *a: (time.sleep(.3), write(*a))\n"  # so that they meet
+        "print(len(load_dataset('camvid', folder).train))"
+    )  # fmt: skip
+    ends = together(tmp_path, start(code), start(code))
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert [out.splitlines()[-1] for _, out, _ in ends] == ["3", "3"]
+    waits = f"another process is writing to {root / 'camvid_ids'}: waiting for it\n"
+    assert sorted(out.count(waits) for _, out, _ in ends) == [0, 1]
+    assert sorted(out.count("masks with class ids, once") for _, out, _ in ends) == [0, 1]
+    assert not list(root.glob("*camvid_ids?*"))
+
+
+def test_what_a_killed_writing_of_camvids_ids_left_is_deleted(tmp_path):
+    root = put(camvid_files(""), tmp_path / "data")
+    child = start(CAMVID_CODE.format(folder=str(root)) + (
+        "camvid.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\nload_dataset('camvid', folder)"
+    ))  # fmt: skip
+    child.communicate(timeout=30)
+    assert [path.name for path in root.glob("camvid_ids*")] == [f"camvid_ids.partial-{child.pid}"]
+    assert len(load_dataset("camvid", root).train) == 3
+    assert [path.name for path in root.glob("*camvid_ids*")] == ["camvid_ids"]
+
+
+def test_a_full_disk_under_camvids_ids_is_one_sentence(tmp_path):
+    root = put(camvid_files(""), tmp_path / "data")
+    message = r"^.*camvid_ids: its 6 masks with class ids can't be written \(No space left on device\); make room"
+    with small_disk(tmp_path / "disk", 16_384) as disk:
+        write(disk / "mine.txt", b"mine")
+        with pytest.raises(ValueError, match=message) as caught:
+            camvid.write_id_masks(root, disk / "camvid_ids")
+        assert "\n" not in str(caught.value)
+        assert [path.name for path in disk.iterdir()] == ["mine.txt"]
+
+
+def test_colours_of_camvid_that_may_not_be_read_are_named():
+    with public_folder() as folder:
+        root = put(camvid_files(""), folder / "data")
+        (root / "class_dict.csv").chmod(0)
+        with nobody(), pytest.raises(ValueError, match=r"class_dict\.csv: can't be read \(Permission denied\)"):
+            camvid.write_id_masks(root, folder / "ids")
+        assert not (folder / "ids").exists()
 
 
 def test_a_place_that_is_no_folder_is_no_place_to_write(tmp_path):

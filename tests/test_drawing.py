@@ -1,10 +1,17 @@
 """The embedded data set: its files, its classes, its repeatability and its refusals."""
 
+import os
+import re
+import signal
+import subprocess
+
 import numpy as np
 import pytest
+from limits import gate, nobody, public_folder, small_disk, start, together
 from PIL import Image
 
-from unet_helpers.drawing import raycast, scenes
+from unet_helpers.datasets import load_dataset
+from unet_helpers.drawing import raycast, scenes, writing
 from unet_helpers.drawing.street import WEATHER_OF_DRIVE
 from unet_helpers.labels import CARLA
 
@@ -138,7 +145,7 @@ def test_other_sizes_show_the_same_scene():
 
 
 def test_layout_is_that_of_kaggle(tmp_path):
-    folder = scenes.draw_scenes(tmp_path / "demo", size=(48, 64), n_frames=10, processes=1,
+    folder = writing.draw_scenes(tmp_path / "demo", size=(48, 64), n_frames=10, processes=1,
                                 drives=("02_00", "F61"), progress=lambda text: None)
     assert folder == tmp_path / "demo"
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
@@ -160,8 +167,8 @@ def test_same_bytes_whatever_the_number_of_processes(tmp_path):
     lines = []
     options = {"size": (48, 64), "n_frames": 12, "drives": ("02_02", "F3"),
                "progress": lines.append}
-    one = scenes.draw_scenes(tmp_path / "one", processes=1, **options)
-    two = scenes.draw_scenes(tmp_path / "two", processes=2, **options)
+    one = writing.draw_scenes(tmp_path / "one", processes=1, **options)
+    two = writing.draw_scenes(tmp_path / "two", processes=2, **options)
     assert len(files_below(one)) == 48
     assert files_below(one) == files_below(two)
     assert lines[-1].startswith("drawing 24 road scenes: 24 done, ")
@@ -170,15 +177,15 @@ def test_same_bytes_whatever_the_number_of_processes(tmp_path):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_first_line_comes_before_anything_is_drawn(tmp_path, monkeypatch, processes):
     drawn, events = [], []
-    run = scenes._run
-    monkeypatch.setattr(scenes, "_run", lambda *args: events.append("workers start") or run(*args))
+    run = writing._run
+    monkeypatch.setattr(writing, "_run", lambda *args: events.append("workers start") or run(*args))
 
     def progress(line):
         if not events:
             drawn.extend(tmp_path.rglob("*.png"))
         events.append(line)
 
-    scenes.draw_scenes(tmp_path / "demo", processes=processes, drives=("F1",), progress=progress, **SMALL)
+    writing.draw_scenes(tmp_path / "demo", processes=processes, drives=("F1",), progress=progress, **SMALL)
     assert drawn == []
     assert events[0] == "drawing 2 road scenes, once: about 10 seconds on two cores"
     assert events[1] == "workers start"
@@ -190,7 +197,7 @@ def test_first_line_gives_the_time_of_the_usual_set_and_is_short(tmp_path):
         raise KeyboardInterrupt(line)
 
     with pytest.raises(KeyboardInterrupt, match=r"^drawing 640 road scenes, once: about \d0 seconds") as stopped:
-        scenes.draw_scenes(tmp_path / "demo", progress=stop)
+        writing.draw_scenes(tmp_path / "demo", progress=stop)
     assert len(str(stopped.value)) <= 100
     assert list(tmp_path.iterdir()) == []
 
@@ -199,23 +206,139 @@ def test_existing_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(ValueError, match=r"folder: .*mine exists already.*remove it"):
-        scenes.draw_scenes(tmp_path / "mine", processes=1, drives=("F1",), **SMALL)
+        writing.draw_scenes(tmp_path / "mine", processes=1, drives=("F1",), **SMALL)
     assert files_below(tmp_path) == {"mine/notes.txt": b"keep"}
 
 
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_failure_midway_leaves_nothing(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(("error", "shown"), [
+    (OSError, ValueError), (KeyboardInterrupt, KeyboardInterrupt), (MemoryError, MemoryError)])
+def test_failure_midway_leaves_nothing(tmp_path, monkeypatch, error, shown):
     draw = scenes.render_frame
 
     def fail_at_the_second(drive, frame, **options):
         if frame == 1:
-            raise error("disk full")
+            raise error("out of order")
         return draw(drive, frame, **options)
 
-    monkeypatch.setattr(scenes, "render_frame", fail_at_the_second)
-    with pytest.raises(error, match="disk full"):
-        scenes.draw_scenes(tmp_path / "demo", processes=1, drives=("F1",), **SMALL)
+    monkeypatch.setattr(writing, "render_frame", fail_at_the_second)
+    with pytest.raises(shown, match="out of order"):
+        writing.draw_scenes(tmp_path / "demo", processes=1, drives=("F1",), **SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_folder_may_be_used_again_and_no_other(tmp_path):
+    options = {"processes": 1, "drives": ("F1", "02_00"), "progress": str, **SMALL}
+    folder = writing.draw_scenes(tmp_path / "demo", exist_ok=True, **options)
+    before = files_below(folder)
+    assert writing.draw_scenes(folder, exist_ok=True, **options) == folder
+    with pytest.raises(ValueError, match="demo exists already"):
+        writing.draw_scenes(folder, exist_ok=True, **{**options, "n_frames": 3})
+    assert files_below(tmp_path / "demo") == before
+
+
+# --- two at once, and killed ones ---
+
+DRAW = """
+import multiprocessing
+from pathlib import Path
+from unet_helpers.datasets import load_dataset
+from unet_helpers.drawing import draw_scenes
+folder = Path({folder!r})
+def progress(line):
+    print(line, *(child.pid for child in multiprocessing.active_children()), flush=True)
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("repeat", range(2))
+def test_two_that_draw_to_one_folder_draw_it_once(tmp_path, processes, repeat):
+    code = DRAW.format(folder=str(tmp_path / "sets" / "demo")) + gate(tmp_path) + (
+        f"draw_scenes(folder, size=(48, 64), n_frames=10, drives=('F1', 'F2'), processes={processes},"
+        " progress=progress)\n"
+        "print(sum(path.is_file() for path in folder.rglob('*')))")
+    ends = together(tmp_path, start(code), start(code))
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert [out.splitlines()[-1] for _, out, _ in ends] == ["40", "40"]
+    waits = f"another process is drawing to {tmp_path / 'sets' / 'demo'}: waiting for it"
+    assert sorted(out.count(waits) for _, out, _ in ends) == [0, 1]
+    assert sorted(out.count("drawing 20 road scenes, once") for _, out, _ in ends) == [0, 1]
+    assert [path.name for path in (tmp_path / "sets").iterdir()] == ["demo"]
+
+
+@pytest.mark.parametrize("repeat", range(3))
+def test_two_notebooks_at_once_load_the_whole_demo(tmp_path, repeat):
+    code = DRAW.format(folder=str(tmp_path)) + gate(tmp_path) + (
+        "dataset = load_dataset('demo', folder, frames_per_drive=1)\n"
+        "print(len(dataset.train), len(dataset.validation), len(dataset.test))")
+    ends = together(tmp_path, start(code), start(code))
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert [out.splitlines()[-1] for _, out, _ in ends] == ["19 6 7"] * 2
+    assert len(list((tmp_path / "demo").iterdir())) == 1
+
+
+def test_a_killed_drawing_leaves_no_worker_and_the_next_one_no_rest(tmp_path):
+    folder = tmp_path / "demo"
+    child = start(DRAW.format(folder=str(folder)) + (
+        "draw_scenes(folder, n_frames=200, drives=('F1', 'F2', '02_00', '02_01'), processes=2,"
+        " progress=progress)"))
+    child.stdout.readline()
+    *_, first, second = child.stdout.readline().split()  # workers, named with the first tenth
+    assert first.isdigit(), second
+    child.kill()
+    try:
+        child.communicate(timeout=10)  # not before the last of them has closed it
+    except subprocess.TimeoutExpired:
+        for worker in (first, second):
+            os.kill(int(worker), signal.SIGKILL)
+        pytest.fail("the workers outlive their parent")
+    rest = tmp_path / f"demo.partial-{child.pid}"
+    assert list(rest.rglob("*.png"))
+    writing.draw_scenes(folder, processes=1, drives=("F1",), **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert len(files_below(folder)) == 4
+
+
+# --- disks ---
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, processes):
+    with small_disk(tmp_path / "disk", 200_000) as disk:
+        (disk / "mine.txt").write_text("mine")
+        with pytest.raises(ValueError, match=FULL.format("No space left on device", "make room")) as caught:
+            writing.draw_scenes(disk / "demo", processes=processes, drives=("F1", "F2"), progress=str)
+        assert str(caught.value).count("\n") == 0
+        assert files_below(disk) == {"mine.txt": b"mine"}
+        assert [path.name for path in disk.iterdir()] == ["mine.txt"]
+
+
+FULL = r"^folder: .*demo can't be drawn \({}\); {} or set DATA_DIR to a folder on another disk, and run again$"
+
+
+def test_a_limit_on_files_is_one_sentence(tmp_path):
+    child = start(DRAW.format(folder=str(tmp_path / "demo")) + (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
+        "draw_scenes(folder, drives=('F1',), n_frames=2, processes=1, progress=progress)"))
+    _, errors = child.communicate(timeout=60)
+    assert re.match(FULL.format("File too large", "make it writable").replace("^", "ValueError: "),
+                    errors.splitlines()[-1])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_that_may_not_be_written_or_looked_into_is_one_sentence(mode):
+    options = {"processes": 1, "drives": ("F1",), "progress": str, **SMALL}
+    with public_folder() as folder:
+        writing.draw_scenes(folder / "warm", **options)  # imports what is imported only when it is used
+        (folder / "data").mkdir()
+        (folder / "data").chmod(mode)
+        message = FULL.format("Permission denied", "make it writable")
+        with nobody():
+            with pytest.raises(ValueError, match=message):
+                writing.draw_scenes(folder / "data" / "demo", **options)
+            with pytest.raises(ValueError, match=message.replace("demo", "demo/v.*")):
+                load_dataset("demo", folder / "data")
+        assert list((folder / "data").iterdir()) == []
 
 
 @pytest.mark.parametrize("wrong", [
@@ -224,7 +347,7 @@ def test_failure_midway_leaves_nothing(tmp_path, monkeypatch, error):
 def test_wrong_argument_is_named(tmp_path, wrong):
     name = next(iter(wrong))
     with pytest.raises(ValueError, match=rf"^{name.rstrip('s')}.*: found .*, expected "):
-        scenes.draw_scenes(tmp_path / "demo", **{**SMALL, "processes": 1, **wrong})
+        writing.draw_scenes(tmp_path / "demo", **{**SMALL, "processes": 1, **wrong})
     assert list(tmp_path.iterdir()) == []
 
 

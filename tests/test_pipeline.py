@@ -214,7 +214,7 @@ def temporary(tmp_path, monkeypatch):
 
 def kept(folder: Path) -> list[int]:
     """Bytes of each file of decoded pictures; TensorFlow makes other temporary files."""
-    return [path.stat().st_size for path in folder.glob("unet_cache_*/*")]
+    return [path.stat().st_size for path in folder.glob("unet_cache_*/pixels")]
 
 
 def test_files_are_decoded_once(pairs, labels, temporary):

@@ -11,7 +11,7 @@ def parameters(folder, **changes) -> dict[str, object]:
     return {
         "DATASET": "demo", "DATA_DIR": str(folder / "data"), "MINUTES": 4, "IMAGE_SIZE": None, "SEED": 0,
         "ARCHIVE": None, "RUN_DIR": str(folder / "runs"), "EPOCHS": None, "N_FILTERS": None, "HALF_RESOLUTION": None,
-        "BATCH_SIZE": None, "SIZE_STAGES": None, "LEARNING_RATE": 2e-2, "FRAMES_PER_DRIVE": 20,
+        "BATCH_SIZE": None, "SIZE_STAGES": None, "LEARNING_RATE": 2e-2, "FRAMES_PER_DRIVE": 20, "TRAIN_ANEW": False,
     } | changes  # fmt: skip
 
 
@@ -95,6 +95,7 @@ WRONG = [  # parameter, what somebody typed, what the message says beside it
     ("SIZE_STAGES", (("a", 1), (1, 1)), "try SIZE_STAGES"),
     ("FRAMES_PER_DRIVE", 0, "a whole number above 0; try FRAMES_PER_DRIVE = 20"),
     ("FRAMES_PER_DRIVE", 1.5, "a whole number above 0"),
+    ("TRAIN_ANEW", 1, "True or False; try TRAIN_ANEW = False"),
     ("ARCHIVE", 5, "None or the path of a zip file; try ARCHIVE = None"),
     ("ARCHIVE", "my.zip", "'demo' is not downloaded, so it needs no zip"),
 ]

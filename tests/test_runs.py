@@ -1,21 +1,16 @@
-import csv
 import json
 import os
-import subprocess
-import sys
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from unet_helpers.augmentation import CopyPaste, RandomView
 from unet_helpers.datasets import Dataset
 from unet_helpers.model import unet_model
-from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
 from unet_helpers.recipe import make_recipe
-from unet_helpers.runs import BestNetwork, load_best, make_callbacks, make_plan, read_json, run_folder, write_json
+from unet_helpers.runs import make_plan, run_folder
+from unet_helpers.saving import TrainingState
 from unet_helpers.training import ProgressiveResizing, compile_unet
 
 
@@ -30,6 +25,7 @@ def recipe(tmp_path, **changes):
         "DATASET": "folder", "DATA_DIR": str(tmp_path), "MINUTES": 4, "IMAGE_SIZE": (64, 96), "SEED": 0,
         "ARCHIVE": None, "RUN_DIR": str(tmp_path / "runs"), "EPOCHS": None, "N_FILTERS": 2, "HALF_RESOLUTION": True,
         "BATCH_SIZE": 2, "SIZE_STAGES": ((0.5, 0.5), (1, 1)), "LEARNING_RATE": 1e-2, "FRAMES_PER_DRIVE": 1,
+        "TRAIN_ANEW": False,
     }  # fmt: skip
     return make_recipe("CPU", **values | changes)
 
@@ -116,12 +112,38 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, dataset):
     assert run_folder(recipe(tmp_path), network(), dataset).name == "folder_64x96_2_filters_4_minutes_seed_0_2"
 
 
-def test_a_json_file_is_replaced_whole_or_not_at_all(tmp_path):
-    write_json(tmp_path / "a.json", {"n": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"n": object()})
-    assert read_json(tmp_path / "a.json") == {"n": 1}
-    assert read_json(tmp_path / "b.json") is None
+def test_a_finished_training_is_repeated_only_when_asked_and_then_elsewhere(tmp_path, dataset):
+    first = run_folder(recipe(tmp_path), network(), dataset)
+    anew = recipe(tmp_path, TRAIN_ANEW=True)
+    assert run_folder(anew, network(), dataset) == first  # not finished: it goes on
+    state = TrainingState(first, ProgressiveResizing((64, 96)))
+    state.finished = True
+    assert state._save(network())
+    assert run_folder(recipe(tmp_path), network(), dataset) == first
+    second = run_folder(anew, network(), dataset)
+    assert second.name == first.name + "_2"
+    assert run_folder(anew, network(), dataset) == second
+    assert run_folder(recipe(tmp_path), network(), dataset) == second  # the newest one
+
+
+def test_two_processes_that_ask_at_once_get_the_same_folder(tmp_path, dataset, monkeypatch):
+    """The other one makes it between the look and the making."""
+    from pathlib import Path
+
+    rename, others = Path.rename, []
+
+    def late(path, target):
+        if not others:
+            others.append(target)
+            monkeypatch.setattr(Path, "rename", rename)
+            with monkeypatch.context() as other:
+                other.setattr(os, "getpid", lambda: 1)
+                assert run_folder(recipe(tmp_path), network(), dataset) == target
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert run_folder(recipe(tmp_path), network(), dataset) == others[0]
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [others[0].name]
 
 
 # ---- the plan ----
@@ -167,147 +189,3 @@ def test_a_plan_by_real_measuring(tmp_path, batches):
     plan = make_plan(tmp_path, recipe(tmp_path, MINUTES=0.02), network(), *batches)
     assert plan.epochs == 8
     assert json.loads((tmp_path / "plan.json").read_text())["epochs"] == 8
-
-
-# ---- a training ----
-
-
-def fit(run_dir, batches, epochs=4, extra=()):
-    train, validation, resizing = batches
-    resizing.epochs = epochs
-    keras.utils.set_random_seed(0)
-    model = network(WarmupStableDecay(epochs * 3, 1e-2))
-    callbacks = [*make_callbacks(run_dir, resizing), *extra]
-    history = model.fit(
-        train, validation_data=validation, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks
-    )
-    return model, history
-
-
-class StopIn(keras.callbacks.Callback):
-    """As if somebody pressed Stop in the middle of an epoch."""
-
-    def __init__(self, epoch):
-        super().__init__()
-        self.last, self.now = epoch, 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.now = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.now == self.last:
-            raise KeyboardInterrupt
-
-
-def test_fit_leaves_best_network_log_and_tensorboard(tmp_path, batches):
-    fit(tmp_path, batches, epochs=3)
-    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
-    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
-    assert {"loss", "mIoU", "val_loss", "val_mIoU"} <= rows[0].keys()
-    assert (tmp_path / "best.keras").is_file()
-    assert list((tmp_path / "tensorboard").rglob("events*"))
-
-
-def test_an_interrupted_training_is_the_one_in_one_go(tmp_path, batches):
-    """Epoch 5 after a stop has the order, the pictures and the rate of epoch 5, not those of the first."""
-    whole, history = fit(tmp_path / "whole", batches, epochs=6)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "stopped", batches, epochs=6, extra=[StopIn(4)])
-    stopped, later = fit(tmp_path / "stopped", batches, epochs=6)
-    assert later.epoch == [4, 5]
-    assert later.history["loss"] == pytest.approx(history.history["loss"][4:], rel=1e-4)
-    for a, b in zip(whole.get_weights(), stopped.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
-    rows = list(csv.DictReader((tmp_path / "stopped" / "log.csv").open()))
-    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3", "4", "5"]
-
-
-def test_pictures_grow_while_training_and_after_an_interruption_too(tmp_path, dataset, labels):
-    """What the network is fed in each epoch; the second fit starts where the first was interrupted."""
-    seen = []
-
-    class Watched(keras.Model):
-        def train_step(self, data):
-            tf.py_function(lambda images, masks: seen.append((images.shape[1:3], masks.shape[1:3])), data, [])
-            return super().train_step(data)
-
-    class Interrupt(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            if epoch == 2:
-                raise KeyboardInterrupt
-
-    def train(*extra):
-        resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs=4)
-        batches = make_batches(dataset.train[:1], labels, (64, 96), 1, mask_size=(32, 48), resizing=resizing)
-        plain = unet_model((None, None, 3), 2, 3, depth=2, half_resolution=True)
-        model = Watched(plain.inputs, plain.outputs)
-        compile_unet(model, 3, 1e-3)
-        callbacks = [keras.callbacks.BackupAndRestore(tmp_path / "backup"), resizing, *extra]
-        model.fit(batches, epochs=4, verbose=0, shuffle=False, callbacks=callbacks)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(Interrupt())
-    assert seen == [((32, 32), (16, 16)), ((32, 32), (16, 16)), ((64, 96), (32, 48))]
-    seen.clear()
-    train()
-    assert set(seen) == {((64, 96), (32, 48))}
-
-
-# ---- the best network ----
-
-
-def scored(run_dir, scores, epochs=4, resumes=False):
-    """Networks with one weight, the number of their epoch, get these validation scores."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs)
-    best = BestNetwork(run_dir, resizing, resumes)
-    best.set_model(model)
-    for epoch, score in scores.items():
-        resizing.on_epoch_begin(epoch)
-        model.set_weights([np.float32([[epoch]])])
-        best.on_epoch_end(epoch, {"val_mIoU": score})
-    loaded, size = load_best(run_dir, (64, 96))
-    return int(loaded.get_weights()[0][0, 0]), size
-
-
-def test_the_best_network_is_one_of_the_largest_size(tmp_path, capsys):
-    """Scores of smaller pictures are others: here the best of all epochs is the first."""
-    assert scored(tmp_path, {0: 0.9, 1: 0.8, 2: 0.5, 3: 0.4}) == (2, (64, 96))
-    assert not capsys.readouterr().out
-    assert read_json(tmp_path / "best.json") == {"epoch": 3, "image_size": [64, 96], "val_mIoU": 0.5}
-
-
-def test_a_training_that_ended_before_its_last_size_leaves_its_best_and_says_so(tmp_path, capsys):
-    assert scored(tmp_path, {0: 0.9, 1: 0.8}) == (0, (32, 32))
-    assert "ended before its last size: the network is the best of those that saw 32x32" in capsys.readouterr().out
-
-
-def test_a_worse_network_after_an_interruption_does_not_replace_the_best(tmp_path):
-    scored(tmp_path, {2: 0.5, 3: 0.8}, epochs=6)
-    assert scored(tmp_path, {4: 0.6, 5: 0.7}, epochs=6, resumes=True)[0] == 3
-    assert scored(tmp_path, {4: 0.6, 5: 0.85}, epochs=6, resumes=True)[0] == 5
-
-
-def test_no_epoch_at_all_is_said(tmp_path):
-    with pytest.raises(ValueError, match="no epoch was finished here"):
-        load_best(tmp_path, (64, 96))
-
-
-def test_early_stopping_waits_for_the_full_size(tmp_path):
-    resizing = ProgressiveResizing((64, 96), ((0.6, 0.5), (1, 1)), epochs=32)
-    stopping = next(c for c in make_callbacks(tmp_path, resizing, 5) if isinstance(c, keras.callbacks.EarlyStopping))
-    assert (stopping.patience, stopping.start_from_epoch) == (5, 20)
-
-
-def test_the_best_network_answers_the_same_in_a_fresh_process_without_this_package(tmp_path, batches):
-    fit(tmp_path / "run", batches, epochs=1)
-    model, _ = load_best(tmp_path / "run", (64, 96))
-    image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3)).astype(np.float32)
-    np.save(tmp_path / "image.npy", image)
-    code = "import keras, numpy, sys; model = keras.models.load_model(sys.argv[1]);"
-    code += "numpy.save(sys.argv[3], model.predict_on_batch(numpy.load(sys.argv[2])));"
-    code += "assert 'unet_helpers' not in sys.modules"
-    paths = [tmp_path / "run" / "best.keras", tmp_path / "image.npy", tmp_path / "logits.npy"]
-    command = [sys.executable, "-c", code, *map(str, paths)]
-    subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
-    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model.predict_on_batch(image), atol=1e-5)

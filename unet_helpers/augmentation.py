@@ -48,7 +48,8 @@ class RandomView:
             return tf.image.crop_and_resize(pictures, boxes, tf.range(batch), (height, width), method, fill)
 
         contrast, brightness = (1 + self.light * draw[..., None, None] for draw in (contrast, brightness))
-        lit = (cut(images, "bilinear", 127.5) - 127.5) * contrast + (255 * brightness - 127.5)
+        # (picture - 127.5) * contrast + 255 * brightness - 127.5, with the numbers added up first: a pass less
+        lit = cut(images, "bilinear", 127.5) * contrast + (255 * brightness - 127.5 * (1 + contrast))
         return tf.clip_by_value(lit, 0, 255), tf.cast(cut(masks, "nearest", VOID), tf.uint8)
 
 
@@ -73,5 +74,6 @@ class CopyPaste:
         other_images, other_masks = tf.roll(images, 1, axis=0), tf.roll(masks, 1, axis=0)
         covered = tf.gather(chosen, tf.cast(other_masks[..., 0], tf.int32), batch_dims=1)[..., None]
         masks = tf.where(covered, other_masks, masks)
-        covered = resize_mask(tf.cast(covered, tf.uint8), tf.shape(images)[1:3]) > 0  # the picture may be larger
-        return tf.where(covered, other_images, images), masks
+        covered = resize_mask(tf.cast(covered, tf.uint8), tf.shape(images)[1:3])  # the picture may be larger
+        # tf.where says the same, but takes half as long again where a mask of one channel stands for three.
+        return images + tf.cast(covered, images.dtype) * (other_images - images), masks

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .labels import CAMVID, VOID
+from .locking import hold_lock, remove_partial_folders
 
 # Which of the 32 classes make one of the 11, as SegNet's authors grouped them; what is not here is void.
 GROUPS = {
@@ -73,25 +74,21 @@ def write_id_masks(root: Path, *folders: Path) -> Path:
         if _is_made_of(folder, root, names, origin):
             return folder
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        except OSError as error:
-            unwritable.append(f"{folder} ({error.strerror})")
-            continue
-        try:
-            if folder.exists():  # not ours to delete: it may hold somebody's work
-                raise ValueError(
-                    f"{folder}: its files are not the masks of {root}; move it away or delete it and run again"
-                )
-            if not tables:
-                raise ValueError(f"{root / 'class_dict.csv'}: not found; it tells the masks' colours, get it again")
-            print(f"{folder}: writing {len(names)} masks with class ids, once")
-            _write_all(names, read_colors(tables[0]), partial)
-            (partial / ORIGIN).write_text(origin, encoding="utf-8")
-            os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        busy = f"another process is writing to {folder}: waiting for it"
+        with hold_lock(folder, lambda busy=busy: print(busy, flush=True)) as alone:
+            if alone:
+                remove_partial_folders(folder)
+            try:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            except OSError as error:
+                unwritable.append(f"{folder} ({error.strerror})")
+                continue
+            try:
+                if not _is_made_of(folder, root, names, origin):  # by the process that was waited for
+                    _write_whole(root, names, tables, origin, partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
         return folder
     raise ValueError(
         f"{root}: its masks with class ids can't be written to {' or to '.join(unwritable)}; make one of these "
@@ -99,11 +96,34 @@ def write_id_masks(root: Path, *folders: Path) -> Path:
     )
 
 
+def _write_whole(root: Path, names: dict, tables: list[Path], origin: str, partial: Path, folder: Path) -> None:
+    """All masks, to the folder `partial`, which then becomes `folder`."""
+    if folder.exists():  # not ours to delete: it may hold somebody's work
+        raise ValueError(f"{folder}: its files are not the masks of {root}; move it away or delete it and run again")
+    if not tables:
+        raise ValueError(f"{root / 'class_dict.csv'}: not found; it tells the masks' colours, get it again")
+    print(f"{folder}: writing {len(names)} masks with class ids, once")
+    table = read_colors(tables[0])
+    try:
+        _write_all(names, table, partial)
+        (partial / ORIGIN).write_text(origin, encoding="utf-8")
+        os.replace(partial, folder)
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: its {len(names)} masks with class ids can't be written ({error.strerror or error}); make room, "
+            "or copy the data to a folder on another disk, set DATA_DIR to it and run again"
+        ) from None
+
+
 def _origin(names: dict[tuple[str, str], Path], tables: list[Path]) -> str:
     """Tells the masks of one data set from those of another with the same names, without reading them all."""
-    digest = hashlib.sha256(tables[0].read_bytes() if tables else b"")
-    for (split, name), path in sorted(names.items()):
-        digest.update(f"{split}/{name} {path.stat().st_size}\n".encode())
+    try:
+        digest = hashlib.sha256(tables[0].read_bytes() if tables else b"")
+        for (split, name), path in sorted(names.items()):
+            digest.update(f"{split}/{name} {path.stat().st_size}\n".encode())
+    except OSError as error:
+        what = f"{error.filename}: can't be read ({error.strerror})"
+        raise ValueError(f"{what}; make it readable or get it again") from None
     return digest.hexdigest()
 
 

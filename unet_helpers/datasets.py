@@ -4,16 +4,15 @@ import colorsys
 import os
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from . import camvid, drawing
+from .checking import check_pair, check_pairs, open_picture  # noqa: F401  the lesson takes the check from here
 from .download import download_dataset, find_layout
-from .labels import CAMVID, CARLA, LabelMap, Pair, class_pixels
+from .labels import CAMVID, CARLA, LabelMap, Pair
 
 NAMES = ("demo", "lyft", "camvid", "folder")
 SLUGS = {"lyft": "kumaresanmanickavelu/lyft-udacity-challenge", "camvid": "carlolepelaars/camvid"}  # on Kaggle
@@ -61,8 +60,8 @@ def load_dataset(
     if name == "demo":
         version = f"v{drawing.VERSION}_seed{seed}_{frames_per_drive}_frames"
         root = Path(data_dir) / "demo" / version
-        if not root.is_dir():
-            drawing.draw_scenes(root, seed=seed, n_frames=frames_per_drive)
+        if not os.path.isdir(root):  # Path.is_dir raises PermissionError; draw_scenes says what to do
+            drawing.draw_scenes(root, seed=seed, n_frames=frames_per_drive, exist_ok=True)
         return _load_lyft(name, root)
     root = Path(data_dir)
     if not root.is_dir() and str(root) != DATA_DIR:
@@ -171,11 +170,21 @@ def _load_camvid(name: str, root: Path, *id_masks: Path) -> Dataset:
     return Dataset(name, CAMVID, splits["train"], splits["val"], splits.get("test", ()))
 
 
+def _read_names(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        raise ValueError(f"{path}: not found; write a class name a line, that of id 0 first")
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a mark in front of UTF-8
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: it is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    if "\0" in text:  # UTF-16 of plain letters is UTF-8, too, with a zero after each letter
+        raise ValueError(f"{path}: it holds zero bytes, as UTF-16 does; save it as UTF-8")
+    return tuple(text.split())
+
+
 def _load_folder(name: str, root: Path) -> Dataset:
     """images/, masks/ with ids, classes.txt: 70 % train, 15 % validation, 15 % test in the order of the names."""
-    if not (root / "classes.txt").is_file():
-        raise ValueError(f"{root / 'classes.txt'}: not found; write a class name a line, that of id 0 first")
-    names = tuple((root / "classes.txt").read_text(encoding="utf-8").split())
+    names = _read_names(root / "classes.txt")
     hues = [colorsys.hsv_to_rgb(k / len(names), 0.9, 0.5 + 0.4 * (k % 2)) for k in range(len(names))]
     colors = tuple(tuple(round(255 * channel) for channel in hue) for hue in hues)
     pairs = find_pairs(root / "images", root / "masks")
@@ -185,54 +194,6 @@ def _load_folder(name: str, root: Path) -> Dataset:
     return Dataset(name, LabelMap(names, colors), tuple(train), tuple(validation), tuple(test))
 
 
-def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
-    """Open both files of a pair to the end and return the pixels of each class, (K,) int64.
-
-    Raises ValueError, naming the file, if one can't be read, the sizes differ, or the mask is no map of known ids.
-    """
-    image, mask = _open(pair.image), _open(pair.mask)
-    if image.size != mask.size:
-        raise ValueError(
-            f"{pair.mask}: it has {mask.height}x{mask.width} pixels, but its picture {pair.image} has "
-            f"{image.height}x{image.width}; both need the same size"
-        )
-    if mask.mode not in ("L", "RGB", "RGBA"):
-        raise ValueError(
-            f"{pair.mask}: its mode is {mask.mode!r}, expected 8-bit class ids in one channel or in the red channel; "
-            "convert it"
-        )
-    values = np.asarray(mask)
-    if values.ndim == 3:
-        if values[..., 1:3].any():
-            raise ValueError(
-                f"{pair.mask}: green or blue are not 0, so it holds colours, expected class ids in the red channel; "
-                "convert it"
-            )
-        values = values[..., 0]
-    unknown = np.setdiff1d(np.unique(values), np.flatnonzero(labels.known_values))
-    if unknown.size:
-        raise ValueError(
-            f"{pair.mask}: it holds {unknown.tolist()[:5]}, expected class ids 0..{labels.n_classes - 1} "
-            f"or void {sorted(labels.void_values)}; wrong label map or a damaged mask?"
-        )
-    return class_pixels(labels.value_to_id[values], labels)
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for damaged files
-        raise ValueError(f"{path}: can't be read as a picture ({error}); get it again or remove the pair") from error
-
-
-def check_pairs(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray:
-    """`check_pair` for all pairs, on all cores: how many pixels of each class they have together, (K,) int64."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return sum(pool.map(lambda pair: check_pair(pair, labels), pairs), np.zeros(labels.n_classes, np.int64))
-
-
 def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:
     """(H, W) bool: pixels that are the camera's own car in every mask; None if the labels name no such class or the
     masks differ in size."""
@@ -240,7 +201,7 @@ def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:
         return None
     ego = None
     for pair in pairs:
-        values = np.asarray(_open(pair.mask))
+        values = np.asarray(open_picture(pair.mask))
         own = (values if values.ndim == 2 else values[..., 0]) == labels.ego_class
         if ego is not None and own.shape != ego.shape:
             return None

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from .labels import LabelMap, Pair
+from .locking import make_temporary_folder
 
 N_DICE = 256  # random numbers for each picture and change: one for each id that a mask can hold
 
@@ -89,11 +90,10 @@ class PairReader:
         try:
             free = shutil.disk_usage(tempfile.gettempdir()).free
             if needed <= free / 2:
-                folder = tempfile.mkdtemp(prefix="unet_cache_")
-                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-                file = Path(folder) / "pixels"
-                file.touch()
-                return file
+                folder, delete = make_temporary_folder("unet_cache_")
+                weakref.finalize(self, delete)  # also at the end of the process
+                (folder / "pixels").touch()
+                return folder / "pixels"
             reason = f"they need {needed / 1e9:.1f} GB of temporary files, and {free / 1e9:.1f} GB are free"
         except OSError as error:
             reason = f"there is no place for temporary files: {error.strerror}"

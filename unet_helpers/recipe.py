@@ -44,6 +44,7 @@ class Recipe:
     size_stages: tuple[tuple[float, float], ...]
     learning_rate: float
     frames_per_drive: int
+    train_anew: bool = False
 
     @property
     def answer_size(self) -> tuple[int, int]:
@@ -88,6 +89,7 @@ def make_recipe(device_kind: str, **parameters) -> Recipe:
         size_stages=tuple((float(share), float(fraction)) for share, fraction in values["SIZE_STAGES"]),
         learning_rate=float(values["LEARNING_RATE"]),
         frames_per_drive=int(values["FRAMES_PER_DRIVE"]),
+        train_anew=values["TRAIN_ANEW"],
     )
 
 
@@ -135,6 +137,7 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {  # parameter:
         ((0.5, 0.5), (1, 1)),
     ),
     "LEARNING_RATE": (lambda value: _is_number(value, 1), "a number above 0, at most 1", 0.02),
+    "TRAIN_ANEW": (lambda value: isinstance(value, bool), "True or False", False),
     "FRAMES_PER_DRIVE": (lambda value: _is_whole(value, 1), "a whole number above 0", 20),
 }  # fmt: skip
 
@@ -158,8 +161,9 @@ def _folder(name: str, value, written: bool) -> Path:
         raise ValueError(f"{name}: {str(there)!r} is no folder; give the path of a folder")
     if written:
         try:
-            with tempfile.TemporaryFile(dir=there):  # asking for permissions does not tell of read-only disks
-                pass
+            # Asking for permissions does not tell of read-only disks, and a full one takes an empty file.
+            with tempfile.TemporaryFile(dir=there, buffering=0) as file:
+                file.write(bytes(1 << 16))
         except OSError as error:
             raise ValueError(
                 f"{name}: nothing can be written in {str(there)!r} ({os.strerror(error.errno or 0)}); give a folder "

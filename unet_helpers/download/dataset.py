@@ -10,11 +10,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ..locking import hold_lock
 from .kaggle_client import fetch_zip
-from .unpack import Damaged, DownloadError, unpack, what_is_kept
+from .members import MARKER
+from .refusals import check_archive, is_link, refuse_foreign, refuse_links
+from .unpack import Damaged, DownloadError, is_web_page, unpack, what_is_kept
 
 KAGGLE_INPUT = Path("/kaggle/input")  # where a Kaggle notebook sees the data sets attached to it
-MARKER = ".download_complete"  # written last: a folder with it is whole
 
 
 def download_dataset(
@@ -24,7 +26,8 @@ def download_dataset(
     """Get Kaggle's data set `slug` ("owner/name") and return the folder that holds it.
 
     dest: folder to make. It appears when everything in it is checked; until then the work lies in `<dest>.partial`, and
-        the next call goes on there. A finished dest is returned without a request, unless force is True.
+        the next call goes on there. A finished dest is returned without a request, unless force is True. While another
+        process makes it, this one waits, and then finds it finished.
     archive: zip that you downloaded with a browser, used in place of the network; it stays where it is.
     keep: says for a member's name whether it is unpacked.
     has_layout: says whether a folder is the data set's top one; what is returned is the first such folder in dest, or
@@ -34,32 +37,26 @@ def download_dataset(
     """
     dest = Path(dest).expanduser().resolve()
     staging = dest.with_name(f"{dest.name}.partial")
+    archive = archive and Path(archive).expanduser().resolve()
     try:
-        if _is_whole(staging / "tree", slug) and not dest.exists():  # the last call was ended at its last step
-            _put_in_place(staging, dest)
         if force or not _is_whole(dest, slug):
             mounted = None if force or archive else _find_mounted(slug, has_layout)
             if mounted:
                 return mounted
-            _refuse_foreign(dest, slug)
-            staging.mkdir(parents=True, exist_ok=True)
-            for zip_path in staging.glob("*.zip") if force else ():
-                if not _sidecar(zip_path).exists():  # whole, so the client would not ask for it again
-                    zip_path.unlink()
-            _fill(staging / "tree", slug, archive and Path(archive).expanduser(), keep, has_layout)
-            _put_in_place(staging, dest)
-        shutil.rmtree(staging, ignore_errors=True)
+            busy = f"another process is downloading to {dest}: waiting for it"
+            with hold_lock(dest, lambda: print(busy, flush=True)):
+                _make(dest, staging, slug, archive, keep, has_layout, force)
+        elif staging.is_dir() and not is_link(staging):  # a run was killed at its last step, or one with force works
+            with hold_lock(dest) as alone:
+                if alone:
+                    _clean(staging)
     except OSError as error:
-        shutil.rmtree(staging / "tree", ignore_errors=True)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise DownloadError(
             f"{f'The disk of {dest} is full' if full else f'{error.strerror}: {error.filename or dest}'}.\n"
             f"{'Make room' if full else 'Repair that'}, or give a folder on another disk as DATA_DIR, and run the cell "
             f"again.\n{what_is_kept(staging)}"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            staging.rmdir()  # only if nothing was downloaded
     return (has_layout and find_layout(dest, has_layout)) or dest
 
 
@@ -67,10 +64,14 @@ def find_layout(folder: Path, has_layout: Callable[[Path], bool], depth: int = 2
     """First folder for which has_layout is true: `folder` itself, else one at most `depth` levels below it."""
     level = [folder]
     for _ in range(depth + 1):
+        children = []
         for candidate in level:
-            if has_layout(candidate):
-                return candidate
-        level = [child for parent in level if parent.is_dir() for child in sorted(parent.iterdir()) if child.is_dir()]
+            with contextlib.suppress(PermissionError):  # what may not be looked into holds nothing for us
+                if has_layout(candidate):
+                    return candidate
+                if candidate.is_dir():
+                    children += [child for child in sorted(candidate.iterdir()) if child.is_dir()]
+        level = children
     return None
 
 
@@ -84,53 +85,83 @@ def _is_whole(folder: Path, slug: str) -> bool:
 
 
 def _find_mounted(slug: str, has_layout) -> Path | None:
-    if not KAGGLE_INPUT.is_dir():
+    if not os.path.isdir(KAGGLE_INPUT):  # False, too, where one may not look
         return None
     return find_layout(KAGGLE_INPUT, has_layout or (lambda folder: folder.name == slug.split("/")[1]), depth=5)
 
 
-def _refuse_foreign(dest: Path, slug: str) -> None:
-    if dest.exists() and not _is_whole(dest, slug) and (not dest.is_dir() or any(dest.iterdir())):
-        raise DownloadError(
-            f"{dest} exists and was not made by this download of {slug}.\n"
-            "Move it away or delete it, or give another folder as DATA_DIR, and run the cell again.\n"
-            "Nothing in it was touched."
-        )
+def _make(dest: Path, staging: Path, slug: str, archive: Path | None, keep, has_layout, force: bool) -> None:
+    """All that is done while no other process works on dest."""
+    zip_path = staging / f"{slug.split('/')[1]}.zip"  # the name that the client gives it
+    try:
+        refuse_links(staging)
+        if not dest.exists() and _is_whole(staging / "tree", slug):  # the last call was ended at its last step
+            _put_in_place(staging, zip_path, dest, archive)
+        if force or not _is_whole(dest, slug):  # it may be: another process made it meanwhile
+            refuse_foreign(dest, _is_whole(dest, slug), slug)
+            if archive:
+                check_archive(archive, dest, staging, slug)
+            staging.mkdir(parents=True, exist_ok=True)
+            if force and not archive and not _sidecar(zip_path).exists():
+                zip_path.unlink(missing_ok=True)  # whole, so the client would not ask for it again
+            _fill(staging / "tree", zip_path, slug, archive, keep, has_layout)
+            _put_in_place(staging, zip_path, dest, archive)
+        _clean(staging)
+    except OSError:
+        shutil.rmtree(staging / "tree", ignore_errors=True)
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            staging.rmdir()  # only if nothing was downloaded
 
 
-def _put_in_place(staging: Path, dest: Path) -> None:
-    for archive in staging.glob("*.zip*"):  # the tree is whole; nobody would look for the zip later
-        archive.unlink()
+def _put_in_place(staging: Path, zip_path: Path, dest: Path, archive: Path | None) -> None:
+    if archive != zip_path:  # the tree is whole; nobody would look for the zip later
+        zip_path.unlink(missing_ok=True)
+        _sidecar(zip_path).unlink(missing_ok=True)
     if dest.exists():
         shutil.rmtree(staging / "old", ignore_errors=True)
         os.replace(dest, staging / "old")
     os.replace(staging / "tree", dest)
 
 
-def _fill(tree: Path, slug: str, archive: Path | None, keep, has_layout) -> None:
-    """Download if there is no archive, unpack to tree, and mark it. A damaged download is repeated once."""
+def _clean(staging: Path) -> None:
+    """Delete what the work left, and nothing else: ARCHIVE may lie there."""
+    for name in ("tree", "old"):
+        shutil.rmtree(staging / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        staging.rmdir()
+
+
+def _fill(tree: Path, zip_path: Path, slug: str, archive: Path | None, keep, has_layout) -> None:
+    """Download to zip_path if there is no archive, unpack to tree, and mark it. A damaged download is repeated once."""
     page = f"https://www.kaggle.com/datasets/{slug}"
-    if archive and not archive.is_file():
-        raise DownloadError(
-            f"ARCHIVE: there is no file {archive}.\nGive the path of the zip from {page}. If the browser unpacked it, "
-            f"move the folder to {str(tree.parent).removesuffix('.partial')}.\nNothing was changed."
-        )
+    source = archive or zip_path
     for again in (False, True):
-        zip_path = archive or tree.parent / f"{slug.split('/')[1]}.zip"
         try:
             if not archive:
                 fetch_zip(slug, zip_path)
-            unpack(zip_path, tree, keep)
+            unpack(source, tree, keep)
             break
         except Damaged as damage:
             shutil.rmtree(tree, ignore_errors=True)
+            web_page = source.is_file() and is_web_page(source)
             if archive:
+                what = "is a web page" if web_page else f"is no zip that can be unpacked: {damage}"
                 raise DownloadError(
-                    f"{archive} is no zip that can be unpacked: {damage}.\nGet it again from {page} and give its path "
-                    "as ARCHIVE.\nIt was not changed, and nothing else was."
+                    f"{archive} {what}.\n{'Sign in at' if web_page else 'Get it again from'} {page}"
+                    f"{', download it again' if web_page else ''} and give its path as ARCHIVE.\n"
+                    "It was not changed, and nothing else was."
                 ) from None
             zip_path.unlink(missing_ok=True)
             _sidecar(zip_path).unlink(missing_ok=True)
+            if web_page:  # the next one would be the same
+                raise DownloadError(
+                    f"A web page came instead of the zip of {slug}: this network or Kaggle wants you to sign in.\n"
+                    f"Open {page} in a browser, sign in where you are asked, and run the cell again with an API token "
+                    "of https://www.kaggle.com/settings in KAGGLE_API_TOKEN, or get the zip there and give its path as "
+                    "ARCHIVE.\nThe page is deleted; no folder was changed."
+                ) from None
             if again:
                 raise DownloadError(
                     f"What Kaggle sent for {slug} was damaged twice: {damage}.\n"
@@ -141,7 +172,7 @@ def _fill(tree: Path, slug: str, archive: Path | None, keep, has_layout) -> None
     if has_layout and not find_layout(tree, has_layout):
         shutil.rmtree(tree, ignore_errors=True)
         raise DownloadError(
-            f"{zip_path} does not hold the folders that {slug} is known for.\nIs it the right file? Its page is {page}."
+            f"{source} does not hold the folders that {slug} is known for.\nIs it the right file? Its page is {page}."
             "\nNo folder was changed."
         )
     (tree / MARKER).write_text(slug, encoding="utf-8")

@@ -31,11 +31,14 @@ def fetch_zip(slug: str, zip_path: Path) -> None:
             client_download_file, screen = api.download_file, sys.stdout
 
             def download_file(response, zip_path, *args):
-                size = int(response.headers.get("Content-Length") or 0)
-                missing = max(0, size - os.path.getsize(zip_path)) if os.path.exists(zip_path) else size
+                told = response.headers.get("Content-Length")
+                size = int(told) if told else None
+                missing = size or 0
+                if os.path.exists(zip_path):
+                    missing = max(0, missing - os.path.getsize(zip_path))
                 with contextlib.redirect_stdout(screen):
                     # Pictures hardly shrink in a zip: unpacked they need about as much again.
-                    check_disk(staging, f"{slug}: {size_text(size)} to download", missing, missing + size)
+                    check_disk(staging, f"{slug}: {size_text(size)} to download", missing, missing + (size or 0))
                 return client_download_file(response, zip_path, *args)
 
             api.download_file = download_file

@@ -3,14 +3,14 @@
 Names are safe, the disk has room, and every byte is checked.
 """
 
+import contextlib
 import errno
-import re
 import shutil
-import stat
-import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+
+from .members import find_fault, find_twin, fold, parts_of
 
 RESERVE = 2 * 1000**3  # bytes: would less than this stay free on the disk, the user is asked first
 MAX_MEMBERS = 100_000  # files in an archive; the Lyft set has 20,000
@@ -28,17 +28,27 @@ class Damaged(Exception):
     """An archive is not what was sent."""
 
 
-def size_text(size: int) -> str:
-    """1_230_000 -> "1.2 MB"; 0: nobody knows."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size else "a size not told"
+def size_text(size: int | None) -> str:
+    """1_230_000 -> "1.2 MB"; None: nobody knows."""
+    if size is None:
+        return "a size not told"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 
 def what_is_kept(staging: Path) -> str:
     """The last line of a DownloadError: what an earlier download left in the folder `staging`."""
-    size = sum(path.stat().st_size for path in staging.glob("*.zip"))
+    size = 0
+    with contextlib.suppress(OSError):  # it may not be looked into
+        size = sum(path.stat().st_size for path in staging.glob("*.zip"))
     if not size:
         return "Nothing was lost or changed."
     return f"Nothing was lost: {size_text(size)} are in {staging}, and the next run goes on from there."
+
+
+def is_web_page(path: Path) -> bool:
+    """Whether a file that should be a zip is what a browser shows: HTML or XML, which begin with "<"."""
+    with open(path, "rb") as file:
+        return file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
 
 
 def check_disk(folder: Path, what: str, needed: int, likely: int) -> None:
@@ -86,19 +96,13 @@ def _safe_members(opened: zipfile.ZipFile, keep: Callable[[str], bool]) -> list[
     if len(opened.infolist()) > MAX_MEMBERS:
         fault = f"it has {len(opened.infolist())} members, more than {MAX_MEMBERS}"
     for member in [] if fault else opened.infolist():
-        name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
-        parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+        name = member.filename
         if not keep(name):
             continue
-        if ".." in parts or name[:1] in ("/", "\\") or re.search(r"[:\x00-\x1f]", member.orig_filename):
-            fault = f"{name!r} points out of its folder"
-        elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            fault = f"{name!r} is a link or a device"
-        elif parts and not name.endswith(("/", "\\")):  # a file, not a folder
-            key = unicodedata.normalize("NFC", "/".join(parts)).casefold()
-            if key in seen:
-                fault = f"{name!r} and {seen[key]!r} are one file where upper and lower case are the same"
-            seen[key] = name
+        parts, fault = parts_of(name), find_fault(member)
+        if not fault and parts and not name.endswith(("/", "\\")):  # a file, not a folder
+            other = seen.setdefault(fold("/".join(parts)), member)
+            fault = "" if other is member else find_twin(name, parts, other.filename)
             members.append((member, parts))
         if fault:
             break

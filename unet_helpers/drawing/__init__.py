@@ -4,6 +4,7 @@ Its door is `draw_scenes`, which writes the whole set, `render_frame`, which dra
 the names of the 32 drives, and `VERSION`, which tells one drawing from another. Nothing else of it is for use outside.
 """
 
-from .scenes import DRIVES, VERSION, draw_scenes, render_frame
+from .scenes import DRIVES, VERSION, render_frame
+from .writing import draw_scenes
 
 __all__ = ["DRIVES", "VERSION", "draw_scenes", "render_frame"]

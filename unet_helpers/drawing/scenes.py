@@ -1,23 +1,13 @@
 """Annex: draws the data set `demo`, road scenes with exact class masks. Nobody needs it to follow the lesson.
 
 A drive is one street (street.py): solids on a ground plane, seen from a car that drives through
-it (raycast.py). Here a frame is put together and the set is written in the Kaggle layout. Other
-packages use the door alone: what `unet_helpers.drawing` itself exports.
+it (raycast.py). Here a frame is put together; the set is written in writing.py. Other packages use
+the door alone: what `unet_helpers.drawing` itself exports.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
-from multiprocessing import get_context
-from pathlib import Path
-from time import perf_counter
-
 import numpy as np
-from PIL import Image
 
 from .raycast import (
     CLASSES,
@@ -40,7 +30,6 @@ from .raycast import (
 from .street import DRIVES, Street, get_street
 
 VERSION = 2  # raise it when the drawing changes
-SPEED = 30 * 240 * 320  # pixels that two cores draw in a second: measured, 25 to 45 frames
 DRAW_DISTANCE = 45  # metres: beyond it small things would be a pixel or two: left out
 SMALL = [CLASSES.index(name) for name in ("other", "pedestrian", "sign")]
 
@@ -106,7 +95,7 @@ def render_frame(drive: str, frame: int, *, seed: int = 0, size: tuple[int, int]
     Returns the picture, (H, W, 3) uint8 RGB, and the mask, (H, W) uint8, class ids 0..12. Raises
     ValueError that names the argument if one is out of range.
     """
-    _check(drive, frame, seed, size, n_frames)
+    check_arguments(drive, frame, seed, size, n_frames)
     street, rows, columns = get_street(drive, seed, n_frames), *size
     rng = np.random.default_rng([seed, DRIVES.index(drive), frame])
     moving = street.traffic(frame, rng)
@@ -150,74 +139,8 @@ def frame_name(drive: str, frame: int) -> str:
     return f"{drive}-{frame + 1}.png" if drive.startswith("F") else f"{drive}_{frame:03d}.png"
 
 
-def _draw_part(folder: Path, drive: str, frames: range, options: dict) -> int:
-    """Draws some frames of one drive, the work of one process; returns how many."""
-    for frame in frames:
-        picture, mask = render_frame(drive, frame, **options)
-        name = frame_name(drive, frame)
-        letter = "ABCDE"[int(name[-5]) // 2]  # the last digit of the frame's number
-        red = np.stack([mask, 0 * mask, 0 * mask], axis=2)  # the class id is in the red channel
-        for kind, pixels in (("CameraRGB", picture), ("CameraSeg", red)):
-            place = folder / f"data{letter}" / f"data{letter}" / kind
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(place / name, compress_level=2)  # quick to write
-    return len(frames)
-
-
-def draw_scenes(folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 320),
-                n_frames: int = 20, drives: Iterable[str] = DRIVES, processes: int | None = None,
-                progress: Callable[[str], object] = print) -> Path:
-    """Draws `n_frames` frames of every drive below `folder`, whole or not at all; returns it.
-
-    Files as on Kaggle: data{A..E}/data{A..E}/Camera{RGB,Seg}/NAME.png. seed, size, n_frames: as for
-    `render_frame`; drives: some of DRIVES; processes: None = one a core. `progress` gets a line before
-    the first frame is drawn and then one about every tenth. Raises ValueError that names the argument
-    if one is wrong or `folder` exists already.
-    """
-    folder, drives = Path(folder), tuple(drives)
-    if folder.exists():
-        raise ValueError(f"folder: {folder} exists already; use it, remove it or name another one")
-    for drive in drives or ("none",):
-        _check(drive, 0, seed, size, n_frames)
-    if processes is not None and processes < 1:
-        raise ValueError(f"processes: found {processes!r}, expected None or at least 1")
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    options = {"seed": seed, "size": size, "n_frames": n_frames}
-    parts = [(partial, drive, range(n_frames)[first:first + 10], options)
-             for drive in drives for first in range(0, n_frames, 10)]
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        total, done, start = len(drives) * n_frames, 0, perf_counter()
-        seconds = max(10, round(total * size[0] * size[1] / SPEED, -1))
-        progress(f"drawing {total} road scenes, once: about {seconds:.0f} seconds on two cores")
-        with closing(_run(parts, min(processes or os.cpu_count() or 1, len(parts)))) as counts:
-            for count in counts:
-                done += count
-                if (done - count) * 10 // total < done * 10 // total:  # about every tenth
-                    speed = done / (perf_counter() - start)
-                    progress(f"drawing {total} road scenes: {done} done, {speed:.0f} per second")
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
-def _run(parts: list[tuple], processes: int) -> Iterator[int]:
-    """Calls `_draw_part` for all parts; yields what each returns as soon as it is done."""
-    if processes == 1:
-        yield from (_draw_part(*part) for part in parts)
-        return
-    # spawn, not fork: a fork of a process in which TensorFlow runs may hang
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_draw_part, *part) for part in parts]
-        try:
-            yield from (future.result() for future in as_completed(futures))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _check(drive: str, frame: int, seed: int, size: tuple[int, int], n_frames: int) -> None:
+def check_arguments(drive: str, frame: int, seed: int, size: tuple[int, int],
+                    n_frames: int) -> None:
     """Raises ValueError that names the argument that is wrong."""
     whole = (int, np.integer)
     for name, value, good, expected in (

@@ -1,0 +1,76 @@
+"""What stops a program elsewhere, made real for a test: another user's folders, a full disk, a start at once."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+@contextlib.contextmanager
+def nobody(*folders: Path):
+    """Permissions do not stop root, so root becomes nobody for the block, whom these folders then belong to."""
+    user = os.geteuid()
+    if user == 0:
+        try:
+            for folder in folders:
+                os.chown(folder, 65534, -1)
+            os.seteuid(65534)
+        except OSError as error:
+            pytest.skip(f"root can't become anybody else here: {error}")
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@contextlib.contextmanager
+def public_folder():
+    """A folder that nobody may look into, unlike tmp_path of root."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int):
+    """A disk of `size` bytes, mounted at `folder`."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root can mount a small disk, and not everywhere")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def start(code: str) -> subprocess.Popen:
+    """A process of its own that runs code, in the repository."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code], text=True, cwd=Path(__file__).parents[1],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def gate(folder: Path) -> str:
+    """Code that waits until `together` opens the gate in `folder`."""
+    return (
+        "import time, pathlib\nprint('ready', flush=True)\n"
+        f"while not pathlib.Path({str(folder / 'gate')!r}).exists(): time.sleep(.001)\n"
+    )
+
+
+def together(folder: Path, *children: subprocess.Popen) -> list[tuple[int, str, str]]:
+    """Let children whose code holds `gate` go on at the same moment; (exit code, output, errors) of each."""
+    for child in children:
+        assert child.stdout.readline() == "ready\n", child.communicate(timeout=10)
+    (folder / "gate").touch()
+    ends = [child.communicate(timeout=60) for child in children]
+    (folder / "gate").unlink()
+    return [(child.returncode, *end) for child, end in zip(children, ends, strict=True)]

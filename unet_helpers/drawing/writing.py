@@ -1,0 +1,135 @@
+"""Annex: writes the drawn scenes in the Kaggle layout, on all cores. Nobody needs it to follow the lesson.
+
+A folder appears when it is whole. Whatever else happens, none is left half: not by an error, not
+by a killed process, not by two that draw to the same place.
+"""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from multiprocessing.connection import wait
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from PIL import Image
+
+from ..locking import hold_lock, remove_partial_folders
+from .scenes import check_arguments, frame_name, render_frame
+from .street import DRIVES
+
+SPEED = 30 * 240 * 320  # pixels that two cores draw in a second: measured, 25 to 45 frames
+
+
+def draw_scenes(folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 320),
+                n_frames: int = 20, drives: Iterable[str] = DRIVES, processes: int | None = None,
+                exist_ok: bool = False, progress: Callable[[str], object] = print) -> Path:
+    """Draws `n_frames` frames of every drive below `folder`, whole or not at all; returns it.
+
+    Files as on Kaggle: data{A..E}/data{A..E}/Camera{RGB,Seg}/NAME.png. seed, size, n_frames: as for
+    `render_frame`; drives: some of DRIVES; processes: None = one a core. exist_ok: whether a folder
+    that holds the frames already is returned. If another process is drawing to `folder`, this one
+    waits and returns what that one drew. `progress` gets a line before the first frame is drawn and
+    then one about every tenth, and one before it waits. Raises ValueError that names the argument if
+    one is wrong, `folder` exists already or can't be written.
+    """
+    folder, drives = Path(folder), tuple(drives)
+    try:
+        if folder.exists() and not exist_ok:
+            raise _exists(folder)
+        for drive in drives or ("none",):
+            check_arguments(drive, 0, seed, size, n_frames)
+        if processes is not None and processes < 1:
+            raise ValueError(f"processes: found {processes!r}, expected None or at least 1")
+        busy = f"another process is drawing to {folder}: waiting for it"
+        with hold_lock(folder, lambda: progress(busy)) as alone:
+            if alone:
+                remove_partial_folders(folder)
+            if not folder.exists():
+                _draw(folder, drives, processes, progress, seed=seed, size=size, n_frames=n_frames)
+            elif not all(path.is_file() for drive in drives for frame in range(n_frames)
+                         for path in _files_of(folder, drive, frame).values()):
+                raise _exists(folder)
+    except OSError as error:
+        todo = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
+        raise ValueError(f"folder: {folder} can't be drawn ({error.strerror or error}); {todo} or set "
+                         "DATA_DIR to a folder on another disk, and run again") from None
+    return folder
+
+
+def _exists(folder: Path) -> ValueError:
+    return ValueError(f"folder: {folder} exists already; use it, remove it or name another one")
+
+
+def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress, **options) -> None:
+    """All frames, to a folder beside `folder` that then takes its name."""
+    (rows, columns), n_frames = options["size"], options["n_frames"]
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    parts = [(partial, drive, range(n_frames)[first:first + 10], options)
+             for drive in drives for first in range(0, n_frames, 10)]
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        total, done, start = len(drives) * n_frames, 0, perf_counter()
+        seconds = max(10, round(total * rows * columns / SPEED, -1))
+        progress(f"drawing {total} road scenes, once: about {seconds:.0f} seconds on two cores")
+        with closing(_run(parts, min(processes or os.cpu_count() or 1, len(parts)))) as counts:
+            for count in counts:
+                done += count
+                if (done - count) * 10 // total < done * 10 // total:  # about every tenth
+                    speed = done / (perf_counter() - start)
+                    progress(f"drawing {total} road scenes: {done} done, {speed:.0f} per second")
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _files_of(folder: Path, drive: str, frame: int) -> dict[str, Path]:
+    """The places of a frame's picture, "CameraRGB", and mask, "CameraSeg"."""
+    name = frame_name(drive, frame)
+    letter = "ABCDE"[int(name[-5]) // 2]  # the last digit of the frame's number
+    place = folder / f"data{letter}" / f"data{letter}"
+    return {kind: place / kind / name for kind in ("CameraRGB", "CameraSeg")}
+
+
+def _draw_part(folder: Path, drive: str, frames: range, options: dict) -> int:
+    """Draws some frames of one drive, the work of one process; returns how many."""
+    for frame in frames:
+        picture, mask = render_frame(drive, frame, **options)
+        red = np.stack([mask, 0 * mask, 0 * mask], axis=2)  # the class id is in the red channel
+        files = _files_of(folder, drive, frame)
+        for kind, pixels in (("CameraRGB", picture), ("CameraSeg", red)):
+            files[kind].parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(files[kind], compress_level=2)  # quick to write
+    return len(frames)
+
+
+def _run(parts: list[tuple], processes: int) -> Iterator[int]:
+    """Calls `_draw_part` for all parts; yields what each returns as soon as it is done."""
+    if processes == 1:
+        yield from (_draw_part(*part) for part in parts)
+        return
+    # spawn, not fork: a fork of a process in which TensorFlow runs may hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+        futures = [pool.submit(_draw_part, *part) for part in parts]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A killed parent can't end its workers: each watches it, or it would draw on and then wait forever."""
+    def watch():
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

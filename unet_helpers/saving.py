@@ -1,0 +1,240 @@
+"""What a training leaves behind, whole at every moment: its state, its log, its best network."""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from .locking import hold_lock
+from .normalization import with_keras_layers_only
+from .training import ProgressiveResizing
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: whoever reads it, after a kill too, finds the old content or the new."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_json(path: Path, content) -> None:
+    """`write_whole` for what JSON can hold."""
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_json(path: Path):
+    """Content of a JSON file, None where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+_locks: dict[Path, contextlib.ExitStack] = {}  # of the folders that this process trains in
+
+
+class TrainingState(keras.callbacks.Callback):
+    """Saves a training after each epoch and goes on from there: `model.fit(..., initial_epoch=state.go_on(model))`.
+
+    In run_dir: state.npz, all that the training needs to go on, in one file that is replaced whole, and the one before
+    it. From it follow best.keras and best.json, the network with the highest validation mIoU among those of the largest
+    pictures so far, made of Keras's own layers without loss and optimizer, so that it loads without this package; and
+    log.csv, loss and mIoU of each epoch. So all of them belong to the same moment, whenever the process is killed.
+    patience: epochs of full size without a better validation mIoU after which the training ends early.
+    """
+
+    def __init__(self, run_dir: str | Path, resizing: ProgressiveResizing, patience: int = 20):
+        super().__init__()
+        self.run_dir, self.resizing, self.patience = Path(run_dir), resizing, patience
+        self.log: list[dict[str, float]] = []
+        self.best: dict | None = None  # epoch, image_size and val_mIoU of the best network
+        self.best_weights: list[np.ndarray] = []
+        self.finished, self.says_full = False, True
+
+    # ---- going on ----
+
+    def go_on(self, model: keras.Model) -> int:
+        """Bring a compiled model to where the training stood and return the number of epochs that are done.
+
+        A finished training is not repeated: all epochs are done then, and the model has its best weights. From here on
+        until fit ends, nobody else may train in this folder: raises RuntimeError if another process does.
+        """
+        self._lock()
+        model.optimizer.build(model.trainable_variables)
+        content = next(filter(None, map(self._read, ("state.npz", "state_before.npz"))), None)
+        if content is None:  # also where an epoch was interrupted before the first was done
+            self.log, self.best, self.best_weights, self.finished = [], None, [], False
+            self._save(model)
+            return 0
+        meta, variables, self.best_weights = content
+        self.log, self.best, self.finished = meta["log"], meta["best"], meta["finished"]
+        self._write_best(model)
+        self._write_log()
+        if self.finished:
+            self.resizing.on_epoch_begin(self.resizing.epochs - 1)  # what follows sees pictures of the last size
+            model.set_weights(self.best_weights)
+            print(f"trained before, {len(self.log)} epochs: its network is loaded (TRAIN_ANEW = True trains another)")
+            return self.resizing.epochs
+        for variable, value in zip(_variables(model), variables, strict=True):
+            variable.assign(value)
+        if self.log:
+            print(f"going on after epoch {len(self.log)}")
+        return len(self.log)
+
+    def _read(self, name: str) -> tuple[dict, list, list] | None:
+        """Content of a state; None, and the file is put aside, if it can't be read to its last byte."""
+        path = self.run_dir / name
+        try:
+            if not path.exists():
+                return None
+            with np.load(path) as arrays:  # a zip: each array has a checksum
+                meta = json.loads(arrays["meta"].tobytes())
+                variables = [arrays[f"variable{n}"] for n in range(meta["variables"])]
+                return meta, variables, [arrays[f"best{n}"] for n in range(meta["best_weights"])]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            aside = path.with_name(f"unreadable_{name}")
+            with contextlib.suppress(OSError):
+                os.replace(path, aside)
+            print(f"{name} can't be read ({error}): it is put aside as {aside.name}, and the one before it is taken")
+            return None
+
+    # ---- while training ----
+
+    def on_epoch_end(self, epoch, logs=None):
+        size = list(self.resizing.sizes[self.resizing.stage])
+        beaten = self.best["val_mIoU"] if self.best and self.best["image_size"] == size else -math.inf
+        if logs["val_mIoU"] > beaten:  # scores of smaller pictures are others: a larger size always begins anew
+            self.best = {"epoch": epoch + 1, "image_size": size, "val_mIoU": float(logs["val_mIoU"])}
+            self.best_weights = self.model.get_weights()
+        self.log.append({"epoch": epoch, **{name: float(value) for name, value in logs.items()}})
+        waited = epoch + 1 - max(self.best["epoch"], self.resizing.full_size_epoch)
+        if waited >= self.patience:
+            self.model.stop_training = True
+        self.finished = epoch + 1 == self.resizing.epochs or waited >= self.patience
+        if self._save(self.model):
+            self._write_log()
+            if self.best["epoch"] == epoch + 1:
+                self._write_best(self.model)
+
+    def on_train_end(self, logs=None):
+        self._unlock()
+
+    def _lock(self) -> None:
+        def refuse():
+            raise RuntimeError(
+                f"another process is training in {self.run_dir}: wait until it ends, or give another RUN_DIR or SEED"
+            )
+
+        self._unlock()  # an interrupted fit has not done it
+        _locks[self.run_dir] = contextlib.ExitStack()
+        _locks[self.run_dir].enter_context(hold_lock(self.run_dir, refuse))
+
+    def _unlock(self) -> None:
+        _locks.pop(self.run_dir, contextlib.ExitStack()).close()
+
+    # ---- files ----
+
+    def _save(self, model: keras.Model) -> bool:
+        """Replace the state, keeping the one before; False, and a sentence, if the disk does not take it."""
+        variables = [] if self.finished else [np.asarray(variable.value) for variable in _variables(model)]
+        meta = {
+            "log": self.log, "best": self.best, "finished": self.finished,
+            "variables": len(variables), "best_weights": len(self.best_weights),
+        }  # fmt: skip
+        arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
+        arrays |= {f"variable{n}": value for n, value in enumerate(variables)}
+        arrays |= {f"best{n}": value for n, value in enumerate(self.best_weights)}
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+
+        def write():
+            path, before = self.run_dir / "state.npz", self.run_dir / "state_before.npz"
+            write_whole(self.run_dir / "state_next.npz", content.getbuffer())
+            if path.exists():
+                os.replace(path, before)
+            os.replace(self.run_dir / "state_next.npz", path)
+            if self.finished:
+                before.unlink(missing_ok=True)
+
+        return self._try(write)
+
+    def _write_log(self) -> None:
+        if self.log:
+            text = io.StringIO()
+            table = csv.DictWriter(text, self.log[0].keys(), lineterminator="\n")
+            table.writeheader()
+            table.writerows(self.log)
+            self._try(lambda: write_whole(self.run_dir / "log.csv", text.getvalue().encode()))
+
+    def _write_best(self, model: keras.Model) -> None:
+        if self.best is None:
+            return
+        copy = with_keras_layers_only(model)
+        copy.set_weights(self.best_weights)
+
+        def write():
+            partial = self.run_dir / "partial_best.keras"
+            copy.save(partial)
+            os.replace(partial, self.run_dir / "best.keras")
+            write_json(self.run_dir / "best.json", self.best)
+
+        self._try(write)
+
+    def _try(self, write: Callable[[], None]) -> bool:
+        try:
+            if shutil.disk_usage(self.run_dir).free < 1 << 20:  # HDF5 on a full disk can end the process
+                raise OSError(0, "the disk is full")
+            write()
+        except OSError as error:
+            if self.says_full:  # once
+                print(f"the training can't be saved ({error.strerror or error}): it goes on and tries again each epoch")
+            self.says_full = False
+            return False
+        self.says_full = True
+        return True
+
+
+def _variables(model: keras.Model) -> list:
+    """All that training changes: weights, states of random layers, and the optimizer's variables."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether the training of this folder has come to its end."""
+    try:
+        with np.load(run_dir / "state.npz") as arrays:
+            return json.loads(arrays["meta"].tobytes())["finished"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
+
+
+def load_best(run_dir: str | Path, image_size: tuple[int, int]) -> tuple[keras.Model, tuple[int, int]]:
+    """The best network of a run and the size, (height, width), of the pictures that it was scored on.
+
+    image_size: the largest that was planned; a training that ended before is said to have.
+    Raises ValueError, naming the folder, if no epoch was finished.
+    """
+    best = read_json(Path(run_dir) / "best.json")
+    if best is None:
+        raise ValueError(f"{run_dir}: no epoch was finished here, so no network was saved; run the training cell again")
+    if tuple(best["image_size"]) != tuple(image_size):
+        height, width = best["image_size"]
+        print(f"The training ended before its last size: the network is the best of those that saw {height}x{width}.")
+    return keras.models.load_model(Path(run_dir) / "best.keras"), tuple(best["image_size"])
