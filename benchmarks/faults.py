@@ -58,6 +58,7 @@ def walk(folder: Path, url: str) -> None:
     from unet_helpers.training import ProgressiveResizing, compile_unet
 
     kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = url
+    (folder / "data").mkdir(exist_ok=True)
     say("download")
     dataset = load_dataset("lyft", folder / "data")
     say("draw")
@@ -145,10 +146,10 @@ def moment(kind: str, aimed: bool, rng: random.Random):
     return now, 0.0 if aimed else rng.random() * {"download": 0.5, "draw": 3, "cache": 5, "score": 2}.get(kind, 0.1)
 
 
-def try_once(number: int, seed: int, url: str, expected: dict) -> dict:
+def try_once(number: int, kinds: list[str], seed: int, url: str, expected: dict) -> dict:
     """Kill a walk once, run it again, and compare."""
     rng = random.Random(f"{seed} {number}")
-    kind, aimed = KINDS[number % len(KINDS)], number // len(KINDS) % 2 == 0
+    kind, aimed = kinds[number % len(kinds)], number // len(kinds) % 2 == 0
     with tempfile.TemporaryDirectory(prefix="faults_") as name:
         folder = Path(name)
         now, delay = moment(kind, aimed, rng)
@@ -192,6 +193,7 @@ def table(results: list[dict]) -> str:
 def main(arguments: list[str] | None = None) -> list[dict]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50, help="how many walks are killed (default: 50)")
+    parser.add_argument("--kinds", default=",".join(KINDS), help=f"parts of the walk, some of {', '.join(KINDS)}")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--at-once", type=int, default=2, help="walks at the same time (default: 2)")
     parser.add_argument("--out", default="build/faults", help="folder for the results (default: build/faults)")
@@ -218,8 +220,9 @@ def main(arguments: list[str] | None = None) -> list[dict]:
             expected = json.loads((Path(name) / "whole" / "result.json").read_text())
             results = []
             with ThreadPoolExecutor(options.at_once) as pool:
+                kinds = options.kinds.split(",")
                 tries = [
-                    pool.submit(try_once, n, options.seed, server.url, expected) for n in range(options.kills)
+                    pool.submit(try_once, n, kinds, options.seed, server.url, expected) for n in range(options.kills)
                 ]
                 for attempt in tries:
                     results.append(attempt.result())

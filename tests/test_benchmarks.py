@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks import learning, throughput
+from benchmarks import faults, learning, throughput
 from unet_helpers.datasets import load_dataset
 from unet_helpers.model import unet_model
 
@@ -152,3 +152,13 @@ def test_measurements_are_made_in_a_process_of_their_own():
     assert min(normalization.values()) > 0
     with pytest.raises(RuntimeError, match="measure_network.*ended with 1"):
         throughput.in_own_process("measure_network", 0.01, (32, 33), 2, True, 1)
+
+
+def test_a_killed_walk_goes_on(tmp_path):
+    """The short form of faults.py: a kill while unpacking, while a state is written, and while scoring."""
+    results = faults.main(["--kills", "3", "--kinds", "unpack,state,score", "--out", str(tmp_path)])
+    assert [(result["kind"], result["went on"]) for result in results] == [
+        ("unpack", True), ("state", True), ("score", True)
+    ], results  # fmt: skip
+    assert not any(result["lost"] or result["missing or double"] for result in results)
+    assert "| together | 3 | 3 | 3 | 0 | 0 |" in (tmp_path / "faults.md").read_text()
