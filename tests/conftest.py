@@ -46,4 +46,7 @@ def write_pair_to(folder, stem="a", size=(32, 48), values=None, image_suffix=".p
 
 @pytest.fixture
 def write_pair(tmp_path):
-    return lambda folder=tmp_path, **options: write_pair_to(folder, **options)
+    def write(stem="a", size=(32, 48), folder=tmp_path, **options):
+        return write_pair_to(folder, stem, size, **options)
+
+    return write

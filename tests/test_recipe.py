@@ -2,6 +2,7 @@ import math
 from pathlib import Path
 
 import pytest
+from limits import small_disk
 
 from unet_helpers.recipe import EPOCH_LADDER, choose_epochs, expected_seconds, make_recipe, stage_of
 
@@ -133,6 +134,14 @@ def test_folders_that_cant_be_written_are_named_before_anything_is_done(tmp_path
     if Path("/proc").is_dir():  # nobody can make a file there, root neither
         with pytest.raises(ValueError, match=rf"^{name}: nothing can be written in '/proc' \(.+\); give a folder"):
             make_recipe("CPU", **parameters(tmp_path, **{name: "/proc/not_there"}))
+
+
+def test_a_full_disk_is_known_before_the_training(tmp_path):
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        (disk / "filler").write_bytes(bytes((1 << 20) - 8192))
+        with pytest.raises(ValueError, match=r"^RUN_DIR: nothing can be written in '.*disk' \(No space"):
+            make_recipe("CPU", **parameters(tmp_path, RUN_DIR=str(disk / "runs")))
+        assert [path.name for path in disk.iterdir()] == ["filler"]
 
 
 def test_data_that_is_only_read_may_lie_where_nobody_can_write(tmp_path):

@@ -162,8 +162,9 @@ def _folder(name: str, value, written: bool) -> Path:
     if written:
         try:
             # Asking for permissions does not tell of read-only disks, and a full one takes an empty file.
-            with tempfile.TemporaryFile(dir=there, buffering=0) as file:
+            with tempfile.TemporaryFile(dir=there) as file:
                 file.write(bytes(1 << 16))
+                file.flush()
         except OSError as error:
             raise ValueError(
                 f"{name}: nothing can be written in {str(there)!r} ({os.strerror(error.errno or 0)}); give a folder "
