@@ -128,6 +128,35 @@ def test_one_picture_to_validate_and_one_to_test_are_enough(tmp_path, write_pair
     assert "folder, test: 1 pictures at 64x96" in scores
 
 
+def test_after_stop_the_notebook_says_what_is_saved_and_which_cell_goes_on(tmp_path, monkeypatch):
+    """Stop in the second epoch, then the whole notebook again: it goes on, is scored, and a third time it is loaded."""
+    whole = run_notebook.NOTEBOOK
+    notebook = nbformat.read(whole, as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code" and "model.fit(" in cell.source)
+    stop = "def stop(epoch, logs):\n    if epoch == 1:\n        raise KeyboardInterrupt\n\n\n"
+    cell.source = stop + cell.source.replace(
+        "[*callbacks, show]", "[*callbacks, show, keras.callbacks.LambdaCallback(on_epoch_begin=stop)]"
+    )
+    nbformat.write(notebook, tmp_path / "notebook.ipynb")
+    parameters = {**TINY, "DATA_DIR": str(tmp_path / "data"), "RUN_DIR": str(tmp_path / "runs")}
+
+    def printed():
+        cells = nbformat.read(tmp_path / "build" / "segmentation_unet.ipynb", 4).cells
+        return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+    monkeypatch.setattr(run_notebook, "NOTEBOOK", tmp_path / "notebook.ipynb")
+    with pytest.raises(CellExecutionError, match="KeyboardInterrupt"):
+        run_notebook.run(parameters, tmp_path / "build")
+    assert "stopped: 1 epochs are saved; this cell goes on, the next ones score the best of them" in printed()
+    monkeypatch.setattr(run_notebook, "NOTEBOOK", whole)
+    run_notebook.run(parameters, tmp_path / "build")
+    assert "going on after epoch 1" in printed()
+    assert "epoch 1/2" not in printed()
+    _, _, scores = run_notebook.run(parameters, tmp_path / "build")
+    assert "trained before, 2 epochs: its network is loaded" in printed()
+    assert re.search(r"network +mIoU 0\.\d{3}", scores)
+
+
 def test_the_exercises_find_their_switches_and_get_folders_of_their_own(tmp_path, monkeypatch):
     """Class weights instead of pasting, and no skip connections: each trains, is scored and leaves the first alone."""
     folders = set()

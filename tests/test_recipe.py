@@ -2,7 +2,7 @@ import math
 from pathlib import Path
 
 import pytest
-from limits import small_disk
+from limits import nobody, public_folder, small_disk
 
 from unet_helpers.recipe import EPOCH_LADDER, choose_epochs, expected_seconds, make_recipe, stage_of
 
@@ -142,6 +142,14 @@ def test_a_full_disk_is_known_before_the_training(tmp_path):
         with pytest.raises(ValueError, match=r"^RUN_DIR: nothing can be written in '.*disk' \(No space"):
             make_recipe("CPU", **parameters(tmp_path, RUN_DIR=str(disk / "runs")))
         assert [path.name for path in disk.iterdir()] == ["filler"]
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_folder_of_somebody_else_is_named(tmp_path, mode):
+    with public_folder() as folder:
+        (folder / "theirs").mkdir(mode=mode)
+        with nobody(), pytest.raises(ValueError, match=r"^RUN_DIR: nothing can be written in .*theirs. \(Permission"):
+            make_recipe("CPU", **parameters(folder, RUN_DIR=str(folder / "theirs" / "deep" / "runs")))
 
 
 def test_data_that_is_only_read_may_lie_where_nobody_can_write(tmp_path):

@@ -156,8 +156,9 @@ def _check_archive(dataset: str, archive: Path) -> None:
 def _folder(name: str, value, written: bool) -> Path:
     """The path with ~ expanded; if it is to be written, raises ValueError unless a file can be made in it."""
     folder = Path(value).expanduser()
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
-    if not there.is_dir():
+    # os.path's functions say no where Path's raise for a folder that may not be looked into.
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(there):
         raise ValueError(f"{name}: {str(there)!r} is no folder; give the path of a folder")
     if written:
         try:
