@@ -30,9 +30,11 @@ def test_the_lock_is_held_by_one_at_a_time(tmp_path):
             assert other
         waiter = threading.Thread(target=lambda: hold_and(said.append, folder))
         waiter.start()
-        waiter.join(0.3)
+        while not said:
+            time.sleep(0.01)
+        time.sleep(0.3)
         assert said == ["busy"]  # once, however long it takes
-    waiter.join(5)
+    waiter.join(60)
     assert said == ["busy", True]
 
 

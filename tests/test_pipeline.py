@@ -246,6 +246,15 @@ def test_only_the_size_in_use_is_kept_and_only_when_its_turn_comes(pairs, labels
         list(batches)
         gc.collect()
         assert kept(temporary) == [5 * 4 * size]
+    others = batches.repeat().take(3)
+    del batches
+    gc.collect()
+    assert len(list(others)) == 3
+    assert len(kept(temporary)) == 1
+    assert len(list(make_batches(pairs, labels, (16, 24), 2).repeat(2))) == 6  # only the loop holds them
+    del others
+    gc.collect()
+    assert not kept(temporary)
 
 
 def test_batches_for_one_pass_keep_nothing(pairs, labels, temporary):

@@ -1,6 +1,5 @@
 """From pairs of files to batches for the network: decode, resize, keep, shuffle, change, prefetch - with tf.data."""
 
-import functools
 import itertools
 import os
 import shutil
@@ -128,16 +127,15 @@ def make_batches(
     mask_size = mask_size or image_size
     sizes = resizing.sizes if resizing else [image_size]
 
-    @functools.lru_cache(maxsize=1)  # the files of one size are deleted when the turn of the next comes
-    def reader_of(stage: int) -> PairReader:
+    def make_reader(stage: int) -> PairReader:
         shrunk = tuple(int(side) for side in np.array(sizes[stage]) * mask_size // image_size)
         return PairReader(pairs, labels, sizes[stage], shrunk, cache)
 
-    one_at_a_time = threading.Lock()  # two batches are loaded at once, and must not make a reader each
+    readers = _OneReader(make_reader)
+    readers_of_batches = weakref.ref(readers)  # TensorFlow never forgets `load`, which must not keep files for ever
 
     def load(epoch, indices):
-        with one_at_a_time:
-            reader = reader_of(resizing.stage if resizing else 0)
+        reader = readers_of_batches().of(resizing.stage if resizing else 0)
         images, masks = zip(*(reader.read(index) for index in indices), strict=True)
         dice = [np.random.default_rng([seed, epoch, 1 + i]).random((len(augment), N_DICE), "f4") for i in indices]
         return np.stack(images), np.stack(masks), np.stack(dice)
@@ -156,7 +154,24 @@ def make_batches(
     batches = order.batch(batch_size, drop_remainder=shuffle and len(pairs) >= batch_size)
     n_batches = len(pairs) // batch_size if shuffle and len(pairs) >= batch_size else -(-len(pairs) // batch_size)
     batches = batches.map(prepare, num_parallel_calls=os.cpu_count()).prefetch(2)
-    return without_autotune(batches.apply(tf.data.experimental.assert_cardinality(n_batches)))
+    batches = without_autotune(batches.apply(tf.data.experimental.assert_cardinality(n_batches)))
+    batches.readers = readers  # as long as there are the batches, or others made of them, there are the files
+    return batches
+
+
+class _OneReader:
+    """The reader of one stage at a time: the files of one size are deleted when the turn of the next comes."""
+
+    def __init__(self, make_reader: Callable[[int], PairReader]):
+        self.make_reader, self.stage, self.reader = make_reader, None, None
+        self.one_at_a_time = threading.Lock()  # two batches are loaded at once, and must not make a reader each
+
+    def of(self, stage: int) -> PairReader:
+        with self.one_at_a_time:
+            if stage != self.stage:
+                self.stage, self.reader = stage, None  # its file goes before the next one comes
+                self.reader = self.make_reader(stage)
+            return self.reader
 
 
 def epoch_order(n_pairs: int, shuffle: bool, seed: int, clock=None) -> tf.data.Dataset:
