@@ -383,6 +383,26 @@ def test_a_full_disk_is_one_sentence_and_what_was_good_stays(tmp_path, pairs, la
         assert_same(again, whole)
 
 
+def test_a_best_network_that_the_disk_did_not_take_is_written_when_it_does(tmp_path, monkeypatch):
+    """The best epoch ends on a full disk, the next one, which is worse, on a disk with room."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", "mse")
+    resizing = ProgressiveResizing((64, 96), epochs=4)
+    state = TrainingState(tmp_path, resizing)
+    state.set_model(model)
+    state.go_on(model)
+    for epoch, (score, full) in enumerate([(0.3, False), (0.9, True), (0.5, False)]):
+        resizing.on_epoch_begin(epoch)
+        model.set_weights([np.float32([[epoch]])])
+        with monkeypatch.context() as patch:
+            if full:
+                patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            state.on_epoch_end(epoch, {"val_mIoU": score})
+    state.on_train_end()
+    assert load_best(tmp_path, (64, 96))[0].get_weights()[0] == 1
+    assert read_json(tmp_path / "best.json")["epoch"] == 2
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     write_json(tmp_path / "a.json", {"n": 1})
     with pytest.raises(TypeError):

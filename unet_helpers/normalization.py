@@ -9,7 +9,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer with the same weights, configuration and results; only the computation in training differs.
 
     Keras 3 on TensorFlow reads the whole tensor several times to normalize it, TensorFlow's fused kernel fewer times:
-    a training step of this network on a CPU takes two thirds of the time (benchmarks/README.md, "Speed").
+    what that is worth on a CPU, a twentieth to a third of a step, is in benchmarks/README.md.
     inputs: (B, H, W, C) float.
     fused: False leaves everything to Keras. `training.compile_unet` sets that where a compiler fuses by itself.
     Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167.

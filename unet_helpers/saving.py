@@ -66,6 +66,7 @@ class TrainingState(keras.callbacks.Callback):
         self.log: list[dict[str, float]] = []
         self.best: dict | None = None  # epoch, image_size and val_mIoU of the best network
         self.best_weights: list[np.ndarray] = []
+        self.best_written: int | None = None  # the epoch whose network best.keras holds
         self.finished, self.says_full = False, True
 
     # ---- going on ----
@@ -112,7 +113,7 @@ class TrainingState(keras.callbacks.Callback):
             aside = path.with_name(f"unreadable_{name}")
             with contextlib.suppress(OSError):
                 os.replace(path, aside)
-            print(f"{name} can't be read ({error}): it is put aside as {aside.name}, and the one before it is taken")
+            print(f"{name} can't be read ({error}): it is put aside as {aside.name}")
             return None
 
     # ---- while training ----
@@ -130,7 +131,7 @@ class TrainingState(keras.callbacks.Callback):
         self.finished = epoch + 1 == self.resizing.epochs or waited >= self.patience
         if self._save(self.model):
             self._write_log()
-            if self.best["epoch"] == epoch + 1:
+            if self.best["epoch"] != self.best_written:  # also one that a full disk did not take in its epoch
                 self._write_best(self.model)
 
     def on_train_end(self, logs=None):
@@ -195,7 +196,8 @@ class TrainingState(keras.callbacks.Callback):
             os.replace(partial, self.run_dir / "best.keras")
             write_json(self.run_dir / "best.json", self.best)
 
-        self._try(write)
+        if self._try(write):
+            self.best_written = self.best["epoch"]
 
     def _try(self, write: Callable[[], None]) -> bool:
         try:
