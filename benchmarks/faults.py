@@ -45,7 +45,7 @@ def walk(folder: Path, url: str) -> None:
     import kagglesdk.kaggle_env as kaggle_env
     import keras
 
-    from unet_helpers.augmentation import CopyPaste, RandomView
+    from unet_helpers.augmentation import RandomView
     from unet_helpers.datasets import load_dataset
     from unet_helpers.drawing import draw_scenes
     from unet_helpers.evaluation import evaluate_model
@@ -71,7 +71,7 @@ def walk(folder: Path, url: str) -> None:
     )  # fmt: skip
     resizing = ProgressiveResizing(recipe.image_size, recipe.size_stages, EPOCHS)
     options = {"mask_size": recipe.answer_size, "resizing": resizing}
-    augment = [RandomView(), CopyPaste([2, 4, 5])]
+    augment = [RandomView()]
     size = (dataset.labels, recipe.image_size, recipe.batch_size)
     train = make_batches(dataset.train, *size, shuffle=True, augment=augment, **options)
     validation = make_batches(dataset.validation, *size, **options)

@@ -2,9 +2,12 @@
 
     python benchmarks/learning.py --data data/camvid --minutes 5 --recipes assignment@30,tutorial --seeds 0,1,2
 
-NAME@MINUTES gives a recipe a time of its own. Only training counts as time: neither the graph's construction in the
-first step nor the scoring does. Scores are those of `evaluate_model`, at the masks' own size, with void left out.
-Writes learning.md (tables), learning.json and learning.png (mIoU against time) to --out and prints the tables.
+NAME@MINUTES gives a recipe a time of its own, and `ladder` stands for the textbook's recipe and all those that add one
+more change to it. Only training counts as time: neither the graph's construction in the first step nor scoring does.
+Scores are those of `evaluate_model`, at the masks' own size, with void left out: the curves from one answer a picture,
+the last score from two, one of them about the mirrored picture.
+Writes learning.md (tables), learning.json, changes.json (what the notebook reads) and learning.png (mIoU against time)
+to --out and prints the tables.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import ast
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -41,7 +45,10 @@ from unet_helpers.training import ProgressiveResizing, compile_unet
 
 NOTEBOOK = ROOT / "segmentation_unet.ipynb"
 TARGETS = (0.2, 0.3, 0.4, 0.5, 0.6)
-N_SCORES = 12  # how often a run is scored: often at first, when it learns fastest
+# What the tutorial's recipe adds to the textbook's, in the order in which the lesson adds it. The mirror needs no
+# training of its own. TRIED is what the lesson tries after that, and leaves out.
+CHANGES = ("normalization", "Dice", "Muon", "schedule", "half-size answers", "small first", "new views")
+TRIED = "copy-paste"
 
 
 class ByClock(keras.optimizers.schedules.LearningRateSchedule):
@@ -63,9 +70,15 @@ class Training:
 
     model: keras.Model
     batches: tf.data.Dataset
-    score: Callable[[], Scores]
+    score: Callable[[bool], Scores]  # True: ask about the mirrored pictures, too
     epochs: int = 10**6  # the clock ends it earlier
     resizing: ProgressiveResizing | None = None
+
+
+def scorer(model, dataset: Dataset, pairs: list[Pair], image_size: tuple[int, int], batch_size: int):
+    """`Training.score` of a network that looks at pictures of image_size."""
+    held_out = make_batches(pairs, dataset.labels, image_size, batch_size, mask_size=mask_size(pairs, dataset))
+    return lambda mirror: evaluate_model(model, held_out, dataset.labels, mirror=mirror)
 
 
 def notebook_recipe(dataset: str, **changes) -> Recipe:
@@ -78,7 +91,7 @@ def notebook_recipe(dataset: str, **changes) -> Recipe:
 
 
 def tutorial(
-    dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, *, paste: bool = True, augment: bool = True,
+    dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, *, paste: bool = False, augment: bool = True,
     power: float | None = None, normalization: str | None = "batch", adamw: bool = False, like: str | None = None,
     **changes,
 ) -> Training:  # fmt: skip
@@ -107,8 +120,50 @@ def tutorial(
     )  # fmt: skip
     if power is not None:
         batches = with_class_weights(batches, class_weights(pixels, power))
-    held_out = make_batches(pairs, labels, recipe.image_size, recipe.batch_size, mask_size=mask_size(pairs, dataset))
-    return Training(model, batches, lambda: evaluate_model(model, held_out, labels), resizing=resizing)
+    score = scorer(model, dataset, pairs, recipe.image_size, recipe.batch_size)
+    return Training(model, batches, score, resizing=resizing)
+
+
+def textbook(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, *, changes: tuple = ()) -> Training:
+    """What every textbook has: Adam at 0.001, cross-entropy, one size, no normalization; and some of CHANGES.
+
+    The network's work on a picture is the same throughout: without "half-size answers" it sees pictures of half the
+    size, the size of those answers. With all of CHANGES it is `tutorial`; TRIED may be one of them, too.
+    """
+    recipe, labels = notebook_recipe(dataset.name), dataset.labels
+    size, step = (recipe.image_size, 32) if "half-size answers" in changes else (recipe.answer_size, 16)
+    resizing = ProgressiveResizing(size, recipe.size_stages if "small first" in changes else ((1, 1),), step=step)
+    model = unet_model(
+        (None, None, 3), recipe.n_filters, labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
+        half_resolution="half-size answers" in changes and recipe.half_resolution,
+        normalization="batch" if "normalization" in changes else None,
+    )  # fmt: skip
+    rate = recipe.learning_rate if "Muon" in changes else 1e-3
+    steps = 10_000
+    rate = ByClock(WarmupStableDecay(steps, rate), steps, share) if "schedule" in changes else rate
+    compile_unet(model, labels.n_classes, rate)
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
+    metric = keras.metrics.MeanIoU(labels.n_classes, sparse_y_pred=False, ignore_class=VOID)
+    model.compile(
+        model.optimizer if "Muon" in changes else keras.optimizers.Adam(rate),
+        model.loss if "Dice" in changes else cross_entropy, metrics=[metric], jit_compile=False,
+    )  # fmt: skip
+    pixels = check_pairs(dataset.train, labels)
+    augment = [RandomView()] * ("new views" in changes)
+    augment += [CopyPaste(np.flatnonzero(pixels < np.median(pixels)).tolist())] * (TRIED in changes)
+    batches = make_batches(
+        dataset.train, labels, size, recipe.batch_size, mask_size=recipe.answer_size, shuffle=True, augment=augment,
+        seed=seed, resizing=resizing,
+    )  # fmt: skip
+    return Training(model, batches, scorer(model, dataset, pairs, size, recipe.batch_size), resizing=resizing)
+
+
+def ladder_step(n_changes: int) -> Callable[..., Training]:
+    """The textbook's recipe with the first n_changes of CHANGES."""
+    return lambda *args: textbook(*args, changes=(*CHANGES, TRIED)[:n_changes])
+
+
+LADDER = ("textbook", *(f"+ {name}" for name in (*CHANGES, TRIED)))
 
 
 def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
@@ -143,14 +198,14 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
     truth = [decode_mask(str(pair.mask), labels) for pair in pairs]
     held_out = tf.data.Dataset.from_tensor_slices(([str(pair.image) for pair in pairs], truth))
     held_out = held_out.map(lambda path, mask: (prepare(path), mask)).batch(32)
-    return Training(model, batches, lambda: evaluate_model(answers, held_out, labels), epochs=40)
+    return Training(model, batches, lambda mirror: evaluate_model(answers, held_out, labels, mirror=mirror), epochs=40)
 
 
 RECIPES: dict[str, Callable[..., Training]] = {
     "assignment": assignment,
     "tutorial": tutorial,
     # The tutorial's with one part taken out or another in its place: what is that part worth?
-    "no-pasting": lambda *args: tutorial(*args, paste=False),
+    "pasting": lambda *args: tutorial(*args, paste=True),
     "no-augmentation": lambda *args: tutorial(*args, augment=False),
     "no-normalization": lambda *args: tutorial(*args, normalization=None),
     "adamw": lambda *args: tutorial(*args, adamw=True, LEARNING_RATE=5e-3),  # its best rate
@@ -159,8 +214,9 @@ RECIPES: dict[str, Callable[..., Training]] = {
     "full-resolution": lambda *args: tutorial(*args, HALF_RESOLUTION=False),
     "full-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 1),)),
     "small-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 0.5),)),
-    "class-weights": lambda *args: tutorial(*args, paste=False, power=0.5),  # another remedy for rare classes
+    "class-weights": lambda *args: tutorial(*args, power=0.5),  # another remedy for rare classes
     "small-pictures": lambda *args: tutorial(*args, like="demo"),  # as for the demo's small scenes
+    **{name: ladder_step(number) for number, name in enumerate(LADDER)},
 }
 
 
@@ -205,10 +261,10 @@ class Clock(keras.callbacks.Callback):
     points: (seconds of training, epochs, Scores) of each scoring.
     """
 
-    def __init__(self, seconds: float, training: Training, share: tf.Variable, shares: tuple):
+    def __init__(self, seconds: float, training: Training, share: tf.Variable, shares: tuple, n_scores: int):
         super().__init__()
         self.seconds, self.training, self.share, self.shares = seconds, training, share, shares
-        self.marks = list(seconds * (np.arange(1, N_SCORES + 1) / N_SCORES) ** 2)
+        self.marks = list(seconds * (np.arange(1, n_scores + 1) / n_scores) ** 2)  # often where it learns fastest
         self.points: list[tuple[float, float, Scores]] = []
         self.started, self.paused, self.steps = None, 0.0, 0
 
@@ -225,29 +281,31 @@ class Clock(keras.callbacks.Callback):
         self.share.assign(share)
         if self.training.resizing:  # within an epoch, too: in five minutes there are few epochs
             self.training.resizing.stage = stage_of(share * 1e9, 1e9, self.training.resizing.stages)
-        if elapsed >= self.marks[0]:
-            self.add_point(elapsed)
         if elapsed >= self.seconds:
             self.model.stop_training = True
+        elif elapsed >= self.marks[0]:
+            self.add_point(elapsed)
 
     def on_train_end(self, logs=None):
-        if self.elapsed() < self.seconds:  # the epochs ended before the time
-            self.add_point(self.elapsed())
+        self.add_point(self.elapsed(), mirror=True)
 
     def elapsed(self) -> float:
         """Seconds of training until now."""
         return time.perf_counter() - self.started - self.paused
 
-    def add_point(self, elapsed: float) -> None:
+    def add_point(self, elapsed: float, mirror: bool = False) -> None:
         before = time.perf_counter()
-        self.points.append((elapsed, self.steps / len(self.training.batches), self.training.score()))
+        self.points.append((elapsed, self.steps / len(self.training.batches), self.training.score(mirror)))
         self.marks = [mark for mark in self.marks if mark > elapsed] or [float("inf")]
         self.paused += time.perf_counter() - before
 
 
 @dataclass
 class Result:
-    """One training of one recipe. curve: [seconds, mIoU] of each scoring; iou: of each class at the end, or None."""
+    """One training of one recipe. miou, accuracy and iou, of each class or None: at the end, two answers a picture.
+
+    one_answer: mIoU at the end without the mirrored picture's answer. curve: [seconds, mIoU of one answer].
+    """
 
     recipe: str
     seed: int
@@ -257,6 +315,7 @@ class Result:
     epochs: float
     images_per_second: float
     miou: float
+    one_answer: float
     accuracy: float
     iou: dict[str, float | None]
     curve: list[tuple[float, float]] = field(default_factory=list)
@@ -266,8 +325,8 @@ class Result:
         return next((seconds for seconds, miou in self.curve if miou >= target), None)
 
 
-def train(recipe: str, minutes: float, dataset: Dataset, pairs: list[Pair], seed: int) -> Result:
-    """Train a recipe for so many minutes and score it on pairs."""
+def train(recipe: str, minutes: float, dataset: Dataset, pairs: list[Pair], seed: int, n_scores: int = 12) -> Result:
+    """Train a recipe for so many minutes and score it on pairs, n_scores times."""
     share = tf.Variable(0.0)
 
     def prepare() -> Training:
@@ -276,17 +335,17 @@ def train(recipe: str, minutes: float, dataset: Dataset, pairs: list[Pair], seed
         return RECIPES[recipe](dataset, pairs, seed, share)
 
     training, shares = prepare(), ([0, 1], [0, 1])
-    if training.resizing is not None:
+    if training.resizing is not None and len(training.resizing.stages) > 1:
         shares = time_shares(training)
         training = prepare()  # measuring has changed the weights
-    clock = Clock(60 * minutes, training, share, shares)
+    clock = Clock(60 * minutes, training, share, shares, n_scores)
     training.model.fit(training.batches, epochs=training.epochs, callbacks=[clock], verbose=0, shuffle=False)
     seconds, epochs, scores = clock.points[-1]
     iou = {name: None if np.isnan(k) else float(k) for name, k in zip(scores.labels.names, scores.iou, strict=True)}
     return Result(
         recipe, seed, minutes, training.model.count_params(), round(seconds, 1), round(epochs, 2),
-        round(epochs * len(dataset.train) / seconds, 1), scores.miou, scores.accuracy,
-        iou, [(round(seconds, 1), float(scores.miou)) for seconds, _, scores in clock.points],
+        round(epochs * len(dataset.train) / seconds, 1), scores.miou, scores.one_answer.miou, scores.accuracy,
+        iou, [(round(seconds, 1), float((scores.one_answer or scores).miou)) for seconds, _, scores in clock.points],
     )  # fmt: skip
 
 
@@ -302,7 +361,7 @@ def tables(results: list[Result]) -> str:
         groups.setdefault(f"{result.recipe}, {result.minutes:g} min", []).append(result)
 
     lines = ["| recipe | seeds | parameters | images/s | epochs | " + " | ".join(f"s to {t}" for t in TARGETS)]
-    lines[0] += " | mIoU | lowest to highest |"
+    lines[0] += " | mIoU | lowest to highest | one answer |"
     lines.append("|---" * (lines[0].count("|") - 1) + "|")
     for name, group in groups.items():
         reached = [_mean([result.seconds_to(target) for result in group]) for target in TARGETS]
@@ -311,6 +370,7 @@ def tables(results: list[Result]) -> str:
             name, str(len(group)), f"{group[0].parameters:,}", f"{_mean([r.images_per_second for r in group]):.1f}",
             f"{_mean([r.epochs for r in group]):.1f}", *("-" if s is None else f"{s:.0f}" for s in reached),
             f"{np.mean(mious):.3f}", f"{min(mious):.3f} to {max(mious):.3f}",
+            f"{_mean([r.one_answer for r in group]):.3f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
 
@@ -319,6 +379,30 @@ def tables(results: list[Result]) -> str:
         means = [_mean([result.iou[name] for result in group]) for group in groups.values()]
         lines.append(f"| {name} | {' | '.join('absent' if m is None else f'{m:.3f}' for m in means)} |")
     return "\n".join(lines)
+
+
+def summary(results: list[Result], data: str) -> dict:
+    """What the notebook reads: for each recipe the mIoU of each seed and the mean seconds.
+
+    miou: of one answer a picture until "+ mirror", which is the tutorial's networks, asked twice; of two after it.
+    seconds: of training until it had what the first recipe has at the end; None if a seed never had.
+    """
+    groups = {}
+    for result in results:
+        groups.setdefault(result.recipe, []).append(result)
+    first, steps, answer = next(iter(groups.values())), [], "one_answer"
+    goal = _mean([result.one_answer for result in first])
+
+    def add_step(name: str, group: list[Result]) -> None:
+        reached = [result.seconds if group is first else result.seconds_to(goal) for result in group]
+        steps.append({"name": name, "miou": [round(getattr(r, answer), 4) for r in group], "seconds": _mean(reached)})
+
+    for name, group in groups.items():
+        add_step(name, group)
+        if name == f"+ {CHANGES[-1]}":
+            answer = "miou"
+            add_step("+ mirror", group)
+    return {"data": data, "minutes": first[0].minutes, "seeds": len(first), "steps": steps}
 
 
 def plot(results: list[Result], title: str, path: Path) -> None:
@@ -346,14 +430,16 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", default="data", help="folder of the data set (default: data)")
     parser.add_argument("--dataset", default="camvid", help="camvid, demo, lyft or folder (default: camvid)")
     parser.add_argument("--minutes", type=float, default=5, help="time of each training (default: 5)")
-    parser.add_argument("--recipes", default="assignment,tutorial", help=f"some of {', '.join(RECIPES)}")
+    parser.add_argument("--recipes", default="assignment,tutorial", help=f"ladder, or some of {', '.join(RECIPES)}")
+    parser.add_argument("--scores", type=int, default=12, help="how often a training is scored (default: 12)")
     parser.add_argument("--seeds", default="0", help="such as 0,1,2 (default: 0)")
     parser.add_argument("--split", default="validation", choices=("validation", "test"), help="pictures to score on")
     parser.add_argument("--out", default="build/learning", help="folder for the results (default: build/learning)")
     options = parser.parse_args(arguments)
     try:
         options.seeds = [int(seed) for seed in options.seeds.split(",")]
-        recipes = [recipe.partition("@") for recipe in options.recipes.split(",")]
+        names = re.sub(r"\bladder(@[^,]*|)", lambda match: ",".join(f"{n}{match[1]}" for n in LADDER), options.recipes)
+        recipes = [recipe.partition("@") for recipe in names.split(",")]
         options.recipes = [(name, float(own or options.minutes)) for name, _, own in recipes]
     except ValueError as error:
         parser.error(f"--seeds, --recipes: expected 0,1,2 and NAME or NAME@MINUTES: {error}")
@@ -384,11 +470,13 @@ def main(arguments: list[str] | None = None) -> list[Result]:
     # Seed by seed, so that a slow spell of the machine does not hit one recipe alone.
     for seed in options.seeds:
         for recipe, minutes in options.recipes:
-            results.append(train(recipe, minutes, dataset, pairs, seed))
+            results.append(train(recipe, minutes, dataset, pairs, seed, options.scores))
             last = results[-1]
             print(f"{recipe}, seed {seed}: mIoU {last.miou:.3f} after {last.seconds:.0f} s", flush=True)
             record["results"] = [asdict(result) for result in results]
             (out / "learning.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    changes = json.dumps(summary(results, title), indent=1)
+    (out / "changes.json").write_text(changes + "\n", encoding="utf-8")
     (out / "learning.md").write_text(f"{title}\n\n{tables(results)}\n", encoding="utf-8")
     plot(results, title, out / "learning.png")
     print(f"\n{title}\n\n{tables(results)}\n\nWritten to {out}/: learning.md, learning.json, learning.png")

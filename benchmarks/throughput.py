@@ -198,14 +198,14 @@ def write_pairs(folder: Path, number: int, suffix: str = ".png", size: tuple[int
 
 
 def training_batches(pairs: list, size: tuple[int, int], batch_size: int, cache: bool = True):
-    """Batches as the notebook makes them on a CPU; it pastes as many classes, those rarer than the median."""
-    from unet_helpers.augmentation import CopyPaste, RandomView
+    """Batches as the notebook makes them on a CPU; new views of each picture."""
+    from unet_helpers.augmentation import RandomView
     from unet_helpers.labels import CARLA
     from unet_helpers.pipeline import make_batches
 
     return make_batches(
         pairs, CARLA, size, batch_size, mask_size=tuple(side // 2 for side in size), shuffle=True,
-        augment=[RandomView(), CopyPaste(range(CARLA.n_classes // 2))], cache=cache,
+        augment=[RandomView()], cache=cache,
     )  # fmt: skip
 
 

@@ -31,9 +31,8 @@ def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, c
     recipe = learning.notebook_recipe
 
     monkeypatch.setattr(learning, "notebook_recipe", lambda dataset, **changes: recipe(dataset, **TINY | changes))
-    monkeypatch.setattr(learning, "N_SCORES", 3)
     learning.main(
-        ["--data", str(camvid), "--minutes", "0.05", "--seeds", "1", "--out", str(tmp_path / "out")]
+        ["--data", str(camvid), "--minutes", "0.05", "--seeds", "1", "--out", str(tmp_path / "out"), "--scores", "3"]
         + ["--recipes", "assignment@0.001,tutorial,no-augmentation@0.02,adamw@0.001"]
     )  # fmt: skip
     record = json.loads((tmp_path / "out" / "learning.json").read_text())
@@ -44,7 +43,8 @@ def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, c
     ]  # fmt: skip
     for result in results:
         assert result["seconds"] >= 60 * result["minutes"] - 0.1
-        assert result["curve"][-1] == [result["seconds"], result["miou"]]
+        assert result["curve"][-1] == [result["seconds"], result["one_answer"]]
+        assert len(result["curve"]) <= 3
         assert result["curve"] == sorted(result["curve"])
         assert set(result["iou"]) >= {"sky", "road", "bicyclist"}
     assert results[1]["epochs"] > 1
@@ -80,7 +80,7 @@ def test_the_assignments_recipe_has_the_assignments_errors(camvid):
     assert 0 <= float(tf.reduce_min(seen)) <= float(tf.reduce_max(seen)) <= 1 / 255 + 1e-4  # scaled twice
     assert images.shape == (8, 96, 128, 3)
     assert set(np.unique(masks)) == {0, 3, 11}  # void is learned as a class
-    score = training.score()
+    score = training.score(True)
     assert score.confusion.shape == (11, 11)
     assert score.confusion.sum() == 4 * 60 * 96  # void is not scored, and at the masks' own size
 
@@ -98,11 +98,70 @@ def test_sizes_change_after_their_share_of_the_steps(monkeypatch):
 def test_a_target_that_one_seed_missed_is_not_reached():
     def result(seed, miou):
         iou, curve = {"sky": miou, "sign": None}, [(10.0, miou / 2), (20.0, miou)]
-        return learning.Result("tutorial", seed, 5, 1000, 20.0, 2.0, 30.0, miou, 0.5, iou, curve)
+        return learning.Result("tutorial", seed, 5, 1000, 20.0, 2.0, 30.0, miou, miou - 0.01, 0.5, iou, curve)
 
     table = learning.tables([result(0, 0.45), result(1, 0.35)])
-    assert "| tutorial, 5 min | 2 | 1,000 | 30.0 | 2.0 | 15 | 20 | - | - | - | 0.400 | 0.350 to 0.450 |" in table
+    assert "| tutorial, 5 min | 2 | 1,000 | 30.0 | 2.0 | 15 | 20 | - |" in table
+    assert "| - | 0.400 | 0.350 to 0.450 | 0.390 |" in table
     assert "| sign | absent |" in table
+
+
+def describe(training) -> dict:
+    """All that decides how a training goes, but the numbers in the layers' names."""
+    model, batch = training.model, next(iter(training.batches))
+    layers = [
+        (type(layer).__name__, {k: v for k, v in layer.get_config().items() if k != "name"}) for layer in model.layers
+    ]
+    optimizer = {**model.optimizer.get_config(), "name": type(model.optimizer).__name__}
+    rate = optimizer.pop("learning_rate")
+    rate = float(rate) if isinstance(rate, (int, float)) else rate
+    return {
+        "layers": layers, "optimizer": optimizer, "rate": rate, "loss": getattr(model.loss, "name", model.loss),
+        "batch": [part.numpy().tolist() for part in batch], "sizes": training.resizing.sizes,
+    }  # fmt: skip
+
+
+def test_the_ladder_leads_from_the_textbook_to_the_tutorial(camvid, monkeypatch):
+    """Each step changes something, the first is every textbook's, and with all changes it is the tutorial's recipe."""
+    recipe = learning.notebook_recipe
+    monkeypatch.setattr(learning, "notebook_recipe", lambda dataset, **changes: recipe(dataset, **TINY | changes))
+    monkeypatch.setattr(learning.ByClock, "get_config", lambda self: {}, raising=False)
+    monkeypatch.setattr(learning, "check_pairs", lambda pairs, labels: np.arange(11))  # so the sky is pasted
+    dataset = load_dataset("camvid", camvid)
+
+    def described(name):
+        return describe(learning.RECIPES[name](dataset, dataset.validation, 0, tf.Variable(0.0)))
+
+    steps = [described(name) for name in learning.LADDER]
+    assert steps[0]["optimizer"]["name"] == "Adam"
+    assert steps[0]["rate"] == pytest.approx(1e-3)
+    assert steps[0]["loss"] == "sparse_categorical_crossentropy"
+    assert not any("Normalization" in kind for kind, _ in steps[0]["layers"])
+    assert all(step != before for before, step in zip(steps, steps[1:], strict=False))
+    assert steps[-2] == described("tutorial")
+    assert steps[-1] == described("pasting")
+
+
+def test_what_the_notebook_reads_is_made_of_the_trainings():
+    def result(recipe, seed, miou):
+        curve = [(60.0, 0.31), (120.0, miou)]
+        return learning.Result(recipe, seed, 2, 9, 120.0, 2.0, 30.0, miou + 0.01, miou, 0.5, {}, curve)
+
+    found = [
+        result(*each)
+        for each in (
+            ("textbook", 0, 0.4), ("+ new views", 0, 0.5), ("+ copy-paste", 0, 0.2),
+            ("textbook", 1, 0.2), ("+ new views", 1, 0.6), ("+ copy-paste", 1, 0.5),
+        )
+    ]  # fmt: skip
+    summary = learning.summary(found, "demo")
+    assert summary["seeds"] == 2
+    assert summary["steps"] == [  # the textbook's mean is 0.3
+        {"name": "textbook", "miou": [0.4, 0.2], "seconds": 120.0},
+        {"name": "+ new views", "miou": [0.5, 0.6], "seconds": 60.0},
+        {"name": "+ mirror", "miou": [0.51, 0.61], "seconds": 60.0},
+        {"name": "+ copy-paste", "miou": [0.21, 0.51], "seconds": 60.0},
+    ]
 
 
 @pytest.mark.parametrize(
