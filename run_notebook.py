@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jinja2
 import nbformat
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
@@ -20,6 +21,16 @@ from nbconvert.preprocessors import ExecutePreprocessor
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOK = HERE / "segmentation_unet.ipynb"
+
+
+# nbconvert's page leaves out the texts that say what is on the pictures.
+WITH_ALT_TEXT = """
+{%- extends 'lab/index.html.j2' -%}
+{%- block data_jpg -%}
+{%- set text = output | get_metadata('alt', 'image/jpeg') or '' -%}
+{{ super() | replace('<img ', '<img alt="' ~ (text | escape_html) ~ '" ', 1) }}
+{%- endblock -%}
+"""
 
 
 class ThisPython(KernelSpecManager):
@@ -86,6 +97,13 @@ def parse_parameters(arguments: Sequence[str]) -> dict[str, object]:
     return dict(map(parse_parameter, texts))
 
 
+def make_page(notebook) -> str:
+    """The notebook as an HTML page in which each picture has its text."""
+    template = {"extra_loaders": [jinja2.DictLoader({"alt.html.j2": WITH_ALT_TEXT})], "template_file": "alt.html.j2"}
+    resources = {"metadata": {"name": "Teach a U-Net to see a road"}}
+    return HTMLExporter(**template).from_notebook_node(notebook, resources)[0]
+
+
 def run(parameters: dict[str, object], build_dir: Path = HERE / "build") -> tuple[Path, Path, str]:
     """Execute the notebook in the repository's folder; returns the paths of .html and .ipynb, and the scores printed.
 
@@ -106,8 +124,7 @@ def run(parameters: dict[str, object], build_dir: Path = HERE / "build") -> tupl
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # start and end times: noise in every diff
         nbformat.write(notebook, executed)
-        body, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": "Teach a U-Net to see a road"}})
-        html.write_text(body, encoding="utf-8")
+        html.write_text(make_page(notebook), encoding="utf-8")
     scores = "".join(o.get("text", "") for o in tagged(notebook, "scores").outputs if o.output_type == "stream")
     return html, executed, scores
 

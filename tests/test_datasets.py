@@ -1,13 +1,15 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
 from unet_helpers import datasets, drawing
-from unet_helpers.datasets import check_pair, check_pairs, drive_of, find_ego_mask, find_pairs, load_dataset
+from unet_helpers.datasets import check_pair, check_pairs, drive_of, film_of, find_ego_mask, find_pairs, load_dataset
+from unet_helpers.labels import Pair
 
 # Two real names of each of the Kaggle set's 32 drives, with the folder that holds them.
 DRIVES_250 = [f"{n}_00" for n in ("02", "03", "04", "05", "06", "07", "08", "09", "10")] + ["02_01", "02_02", "03_01"]
@@ -305,3 +307,11 @@ def test_importing_the_package_is_quick():
     code = "import sys, unet_helpers.datasets; print({'kaggle', 'matplotlib', 'tensorflow'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(("name", "film"), [
+    ("F61-1", "F61"), ("02_00_017", "02_00"), ("0016E5_07959", "0016E5"), ("Seq05VD_f00150", "Seq05VD"), ("p12", ""),
+    ("one", "one"),
+])  # fmt: skip
+def test_a_film_is_the_name_without_the_frame(name, film):
+    assert film_of(Pair(Path(f"{name}.png"), Path(f"{name}.png"))) == film

@@ -176,3 +176,12 @@ def test_machines_that_are_about_equal_choose_equally():
     assert all(later / earlier >= 1.2 for earlier, later in zip(EPOCH_LADDER, EPOCH_LADDER[1:], strict=False))
     chosen = {choose_epochs(220, STAGES, (6 * speed, 14 * speed)) for speed in (0.95, 1, 1.05)}
     assert chosen == {20}
+
+
+def test_three_trainings_share_the_minutes(tmp_path):
+    recipe = make_recipe("CPU", **parameters(tmp_path))
+    assert recipe.long_minutes + 2 * recipe.short_minutes == pytest.approx(4)
+    assert recipe.long_minutes >= 4 * 2 / 3
+    exact = make_recipe("CPU", **parameters(tmp_path, EPOCHS=10))
+    assert (exact.epochs, exact.short_epochs, exact.short_minutes) == (10, 3, math.inf)
+    assert make_recipe("CPU", **parameters(tmp_path, EPOCHS=1)).short_epochs == 1

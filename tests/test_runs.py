@@ -162,19 +162,19 @@ def test_the_plan_fits_into_the_minutes_and_is_kept(tmp_path, batches, capsys, m
     calls = []
     speed = runs.Speed(start=5.0, step=(0.1, 0.2), epoch=(6.0, 14.0))
     monkeypatch.setattr(runs, "measure_speed", lambda *_: calls.append(1) or speed)
-    plan = make_plan(tmp_path, recipe(tmp_path), None, *batches)
+    plan = make_plan(tmp_path, recipe(tmp_path, MINUTES=6), None, *batches)  # two thirds of them
     assert (plan.epochs, plan.minutes) == (20, pytest.approx(205 / 60))
     shown = capsys.readouterr().out
     assert "32x32: 20 images/s in training\n64x96: 10 images/s" in shown
     assert "20 epochs, about 3.4 minutes" in shown
-    assert make_plan(tmp_path, recipe(tmp_path), None, *batches) == plan
+    assert make_plan(tmp_path, recipe(tmp_path, MINUTES=6), None, *batches) == plan
     assert len(calls) == 1
     assert "planned before: 20 epochs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("changes", "epochs", "said"), [
     ({"EPOCHS": 3}, 3, False), ({"EPOCHS": 100}, 100, False), ({"MINUTES": 0.01}, 8, True),
-    ({"MINUTES": 60}, 256, False),
+    ({"MINUTES": 90}, 256, False),
 ])  # fmt: skip
 def test_epochs_are_exact_and_too_few_minutes_are_said(tmp_path, batches, capsys, monkeypatch, changes, epochs, said):
     from unet_helpers import runs

@@ -1,4 +1,5 @@
 import random
+import time
 
 import keras
 import numpy as np
@@ -10,7 +11,15 @@ from unet_helpers.labels import VOID
 from unet_helpers.model import unet_model
 from unet_helpers.optimizers import KernelMuon, WarmupStableDecay
 from unet_helpers.pipeline import make_batches
-from unet_helpers.training import EpochLine, ProgressiveResizing, Speed, compile_unet, device_report, measure_speed
+from unet_helpers.training import (
+    EpochLine,
+    ProgressiveResizing,
+    Speed,
+    TimeLimit,
+    compile_unet,
+    device_report,
+    measure_speed,
+)
 
 
 def test_a_cpu_computes_in_float32():
@@ -147,3 +156,26 @@ def test_each_epoch_is_a_line_with_the_minutes_left(training, capsys, monkeypatc
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("epoch 1/4 32x32: loss 1.235 mIoU 0.100, validation loss 2.000 mIoU 0.250, 21 s, 2.3 min")
     assert second.endswith("20 s, 2.0 min left")
+
+
+def test_a_training_ends_in_time_and_scoring_does_not_count(write_pair, labels):
+    """Each step and each scoring takes a while: only the steps count, and the last epoch is not finished."""
+    batches = make_batches([write_pair(stem=f"p{n}", seed=n) for n in range(4)], labels, (32, 48), 1)
+    model = unet_model((32, 48, 3), 2, 3, depth=1)
+    compile_unet(model, 3, 1e-3)
+    slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.02))
+    slow.on_test_batch_end = lambda batch, logs=None: time.sleep(0.2)
+    steps = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
+    limit = TimeLimit(0.15)
+    started = time.perf_counter()
+    model.fit(batches, validation_data=batches, epochs=100, verbose=0, callbacks=[slow, limit, count], shuffle=False)
+    assert limit.spent >= 0.15
+    assert time.perf_counter() - started > limit.spent + 0.8  # one scoring at least, which did not count
+    assert 2 <= len(steps) <= 10
+
+
+def test_epochs_in_which_the_size_changes():
+    resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs=4)
+    assert resizing.changes == [(3, "64x96")]
+    assert ProgressiveResizing((64, 96), epochs=4).changes == []

@@ -103,6 +103,11 @@ def drive_of(stem: str) -> str:
     return match[1] or match[2]
 
 
+def film_of(pair: Pair) -> str:
+    """What a picture's name begins with, without the frame's number: "F61" for F61-1, "0016E5" for 0016E5_07959."""
+    return re.sub(r"[-_ .]?[a-zA-Z]?\d+$", "", pair.image.stem)
+
+
 def find_pairs(image_dir: Path, mask_dir: Path) -> list[Pair]:
     """All pairs of image_dir/STEM.(png|jpg|jpeg|bmp) and mask_dir/STEM.png, sorted by stem.
 

@@ -20,6 +20,7 @@ DEFAULTS = {  # what None stands for in the notebook's parameters
     "other": {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.5, 0.25), (0.8, 0.5), (1, 1))},
 }
 # A coarse ladder: a machine that is a little faster today trains for as many epochs as yesterday.
+LONG_SHARE, SHORT_SHARE = 2 / 3, 1 / 6  # of MINUTES: the whole recipe's training, and each of the two before it
 EPOCH_LADDER = (8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
@@ -50,6 +51,21 @@ class Recipe:
     def answer_size(self) -> tuple[int, int]:
         """(height, width) of the network's answer: that of the picture, or half of it."""
         return tuple(side // 2 for side in self.image_size) if self.half_resolution else self.image_size
+
+    @property
+    def long_minutes(self) -> float:
+        """Minutes of the training with the whole recipe; epochs, where it is given, counts instead."""
+        return LONG_SHARE * self.minutes
+
+    @property
+    def short_minutes(self) -> float:
+        """Minutes of each of the two short trainings of the lesson's first parts; endless where epochs is given."""
+        return SHORT_SHARE * self.minutes if self.epochs is None else math.inf
+
+    @property
+    def short_epochs(self) -> int:
+        """The most epochs of a short training: as many fewer than epochs as its time is shorter."""
+        return 10**6 if self.epochs is None else math.ceil(self.epochs * SHORT_SHARE / LONG_SHARE)
 
     @property
     def size_multiple(self) -> int:

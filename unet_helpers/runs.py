@@ -84,8 +84,8 @@ def make_plan(
 ) -> Plan:
     """Choose the epochs, say why, and keep them in run_dir/plan.json: a training that goes on follows the same plan.
 
-    model: compiled. recipe.epochs is taken as it is; otherwise as many epochs are chosen as fit into recipe.minutes,
-    by the time that a few steps of each size take here.
+    model: compiled. recipe.epochs is taken as it is; otherwise as many epochs are chosen as fit into
+    recipe.long_minutes, by the time that a few steps of each size take here.
     """
     kept = read_json(run_dir / "plan.json")
     if kept:
@@ -97,7 +97,7 @@ def make_plan(
     measuring = time.perf_counter() - begun
     for (height, width), step in zip(resizing.sizes, speed.step, strict=True):
         print(f"{height}x{width}: {recipe.batch_size / step:.0f} images/s in training")
-    available = 0.95 * 60 * recipe.minutes - measuring - speed.start  # saving the networks takes time, too
+    available = 0.95 * 60 * recipe.long_minutes - measuring - speed.start  # saving the networks takes time, too
     epochs = recipe.epochs or choose_epochs(available, resizing.stages, speed.epoch)
     seconds = speed.start + expected_seconds(epochs, resizing.stages, speed.epoch)
     print(f"{epochs} epochs, about {seconds / 60:.1f} minutes")

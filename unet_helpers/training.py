@@ -88,6 +88,13 @@ class ProgressiveResizing(keras.callbacks.Callback):
         last = len(self.stages) - 1
         return next(n for n in range(self.epochs) if stage_of(n, self.epochs, self.stages) == last)
 
+    @property
+    def changes(self) -> list[tuple[int, str]]:
+        """(epoch, "HEIGHTxWIDTH") of each epoch (1, 2, ...) that has pictures of another size than the one before."""
+        stages = [stage_of(epoch, self.epochs, self.stages) for epoch in range(self.epochs)]
+        starts = [epoch for epoch in range(1, self.epochs) if stages[epoch] != stages[epoch - 1]]
+        return [(epoch + 1, "{}x{}".format(*self.sizes[stages[epoch]])) for epoch in starts]
+
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.stage = epoch, stage_of(epoch, self.epochs, self.stages)
 
@@ -143,6 +150,28 @@ class _StepTimes(keras.callbacks.Callback):
 
     def mean(self) -> float:
         return (self.ends[-1] - self.ends[1]) / (len(self.ends) - 2)
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Ends a training after so many seconds, in the middle of an epoch, too, so that two networks get the same time.
+
+    seconds: of training alone; neither the first step, which builds the graph, nor the scoring on validation counts.
+    spent: the seconds until now.
+    """
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds, self.spent, self.since = seconds, 0.0, None
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter()
+        self.spent += now - (self.since or now)
+        self.since = now
+        if self.spent >= self.seconds:
+            self.model.stop_training = True
+
+    def on_test_end(self, logs=None):
+        self.since = time.perf_counter()
 
 
 class EpochLine(keras.callbacks.Callback):

@@ -1,0 +1,317 @@
+"""The exercises of the committed notebook, with tiny networks and pictures, and the numbers of their solutions."""
+
+import ast
+import json
+import math
+import re
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import LABELS, write_pair_to
+from PIL import Image
+
+from benchmarks import exercises
+from unet_helpers.datasets import Dataset, check_pairs, drive_of
+from unet_helpers.evaluation import Scores, evaluate_model
+from unet_helpers.exercises import CHECKS, check
+from unet_helpers.model import conv_block, unet_model, upsampling_block
+from unet_helpers.pipeline import make_batches
+
+pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
+CELLS = exercises.read_cells()
+NAMES = [cell_id.removeprefix("solution-") for cell_id in CELLS if cell_id.startswith("solution-")]
+
+
+def part_1(folder) -> dict:
+    """The names that the notebook has after part 1: a network of few filters that has taken one step."""
+    keras.utils.set_random_seed(0)
+    drives = ["02_00", "02_01", "03_00", "03_01", "09_00"]
+    pairs = [write_pair_to(folder, f"{drives[n // 5]}_{n % 5:03}", (32, 32), seed=n) for n in range(25)]
+    dataset = Dataset("folder", LABELS, tuple(pairs[:20]), tuple(pairs[20:]), ())
+    recipe = SimpleNamespace(batch_size=4, seed=0, short_epochs=5, short_minutes=math.inf)
+    labels, size, n_filters, learned = LABELS, (32, 32), 4, dataset.train[:18]
+    validation_batches = make_batches(dataset.validation, labels, size, recipe.batch_size)
+
+    def train_network(network, batches=None, n_steps=4):
+        if batches is None:
+            batches = make_batches(learned, labels, size, recipe.batch_size, shuffle=True, seed=recipe.seed)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
+        network.compile(keras.optimizers.Adam(3e-3), loss)
+        return network.fit(batches, steps_per_epoch=n_steps, shuffle=False, verbose=0).history
+
+    def score(network, pairs=dataset.validation):
+        return evaluate_model(network, make_batches(pairs, labels, size, recipe.batch_size), labels, mirror=False)
+
+    pixels = check_pairs(dataset.train, labels)
+    switches = {"normalization": None, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
+    network = unet_model((*size, 3), n_filters, labels.n_classes, **switches)
+    train_network(network, n_steps=1)
+    return {
+        "keras": keras, "np": np, "tf": tf, "dataset": dataset, "recipe": recipe, "labels": labels, "pixels": pixels,
+        "commonest": int(np.argmax(pixels)), "size": size, "n_filters": n_filters, "learned": learned,
+        "make_batches": make_batches, "validation_batches": validation_batches, "conv_block": conv_block,
+        "upsampling_block": upsampling_block, "unet_model": unet_model, "network": network,
+        "train_network": train_network, "score": score, "network_scores": score(network),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory):
+    tf.config.run_functions_eagerly(True)  # a graph takes longer to build than these few steps take
+    yield part_1(tmp_path_factory.mktemp("lesson"))
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def solved(lesson):
+    """All exercises solved as their solutions do: the names afterwards, what the checks answered, and the numbers."""
+    weights = lesson["network"].get_weights()
+    names = dict(lesson)
+    record = exercises.solve_all(CELLS, names)
+    assert all(map(np.array_equal, weights, lesson["network"].get_weights())), "the lesson's network was changed"
+    return SimpleNamespace(names=names, **record)
+
+
+@pytest.fixture
+def fill_in(solved, capsys):
+    """Run an exercise with an answer of its own; `was` are the names after all solutions."""
+
+    def run(name: str, answer: str | None, **changes):
+        answers = []
+        names = {**solved.names, "was": SimpleNamespace(**solved.names), **changes}
+        names["check"] = lambda *given, **context: answers.append(check(*given, **context))
+        exec(exercises.with_answer(CELLS, name, answer), names)
+        return answers[0], capsys.readouterr().out.splitlines()[-1]
+
+    return run
+
+
+def test_every_check_has_its_exercise_and_every_exercise_its_solution():
+    assert list(CHECKS) == NAMES
+    for name in NAMES:
+        assert CELLS[f"exercise-{name}-text"].startswith("### ")
+        assert f'check("{name}", ' in re.sub(r"\(\s+", "(", CELLS[f"exercise-{name}"])
+        assert re.match(r"<details><summary>.*</summary>\n\n```python\n", CELLS[f"solution-{name}"])
+        assert CELLS[f"solution-{name}"].endswith("\n\n</details>")
+        for code in (CELLS[f"exercise-{name}"], exercises.with_answer(CELLS, name)):
+            assert max(map(len, code.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_solution_is_right(name, solved, fill_in):
+    right = solved.right[name]
+    if name == "own":  # a network that took one step has learned nothing, so it is given perfect scores
+        right, _ = fill_in(name, None, network_scores=Scores(LABELS, np.diag(solved.names["pixels"])[None]))
+    assert right is True
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_an_answer_nothing_is_said_and_nothing_computed(name, fill_in):
+    costly = dict.fromkeys(["score", "train_network", "fresh_network"])
+    answer, said = fill_in(name, "", **costly)
+    assert answer is None
+    assert said == f"{name}: nothing filled in yet: write your answer above and run the cell again"
+
+
+def test_no_exercise_writes_over_the_lesson(lesson, solved):
+    for name, value in lesson.items():
+        assert solved.names[name] is value
+    taken = set()
+    for cell_id, source in CELLS.items():
+        if not cell_id.startswith(("exercise", "solution")):
+            taken |= _assigned(source)
+    for name in NAMES:
+        assert not _assigned(exercises.with_answer(CELLS, name)) & taken
+
+
+def _assigned(source: str) -> set[str]:
+    """Names that the module's own statements assign; a text that is no Python assigns none."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return set()
+    targets = [target for node in statements if isinstance(node, ast.Assign) for target in node.targets]
+    return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)} | {
+        node.name for node in statements if isinstance(node, ast.FunctionDef)
+    }
+
+
+BLOCK = """
+def my_conv_block(inputs, n_filters):
+    x = keras.layers.Conv2D(n_filters, 3, padding="same", activation="relu")(inputs)
+    x = keras.layers.Conv2D(n_filters, 3, padding="same", activation="relu")(x)
+    return keras.layers.MaxPooling2D(2)(x), x
+"""
+FRAMES = """
+my_learned, my_held_out, my_frames_network = was.my_learned, was.my_held_out, was.my_frames_network
+my_frames_miou, my_drives_miou = was.my_frames_miou, was.my_drives_miou
+"""
+WEIGHTS = """
+my_weighted_batches, my_weighted_network, my_class = was.my_weighted_batches, was.my_weighted_network, was.my_class
+"""
+TRAIN = "\ntrain_network(my_shallow)\nmy_shallow_miou = 0.5"
+MISTAKES = [
+    ("iou", "my_iou = 5 / 13", "counts the intersection twice"),
+    ("iou", "my_iou = 10 / 13", "this is Dice"),
+    ("iou", "my_iou = 5 / 7", "divided by the true pixels"),
+    ("iou", "my_iou = 5 / 6", "divided by the said pixels"),
+    ("iou", "my_iou = 5", "divide them by those of the union"),
+    ("iou", "my_iou = 62.5", "in percent"),
+    ("iou", "my_iou = 0.9", "count the pixels"),
+    ("iou", "my_iou = float('nan')", "count the pixels"),
+    ("parameters", "my_parameters = 9 * 16 * 24 + 9 * 24 * 24", "forgot the biases"),
+    ("parameters", "my_parameters = 9 * 16 * 24 + 24", "the block has two"),
+    ("parameters", "my_parameters = 2 * (9 * 16 * 24 + 24)", "the channels that the first one made"),
+    ("parameters", "my_parameters = 16 * 24 + 24 * 24", "9ab weights and b biases"),
+    ("resize", "my_new_id = 9", "is in the small mask"),
+    ("resize", "my_new_id = 7.5", "a whole number"),
+    ("bottleneck", "my_size, my_bottleneck = (600, 800), (37, 50)", "600 can't be halved 4 times"),
+    ("bottleneck", "my_size, my_bottleneck = (592, 800), (37, 50)", "from 600 upwards"),
+    ("bottleneck", "my_size, my_bottleneck = (640, 800), (40, 50)", "from 600 upwards"),
+    ("bottleneck", "my_size, my_bottleneck = (608, 800), (76, 100)", "the size is right; halve each side 4 times"),
+    ("bottleneck", "my_size, my_bottleneck = 608, 38", "two whole numbers, found int"),
+    ("baseline", "my_accuracy, my_baseline_miou = 60, 0.2", "in percent"),
+    ("baseline", "my_accuracy, my_baseline_miou = 1 / 3, 0.2", "the accuracy is the share"),
+    ("baseline", "my_accuracy, my_baseline_miou = 0.6, 0.6", "take the mean"),
+    ("baseline", "my_accuracy, my_baseline_miou = 0.6, 1 / 3", "is all pixels"),
+    ("baseline", "my_accuracy = 0.6", "1 of 2 answers"),
+    ("block", BLOCK.replace(', padding="same"', ""), "lost at the borders"),
+    ("block", BLOCK.replace("(2)(x), x", "(2)(x)"), "expected two tensors, .* found KerasTensor"),
+    ("block", BLOCK.replace("keras.layers.MaxPooling2D(2)(x), x", "x, x"), "pool it"),
+    ("block", BLOCK.replace("return keras.layers.MaxPooling2D(2)(x), x", "x = x[:, ::2, ::2]; return x, x"), "before"),
+    ("block", BLOCK.replace("keras.layers.MaxPooling2D(2)(x), x", "x, keras.layers.MaxPooling2D(2)(x)"), "swapped"),
+    ("block", BLOCK.replace(', activation="relu")(x)', ")(x)"), "a ReLU follows each"),
+    ("block", BLOCK.replace(', activation="relu")(inputs)', ")(inputs)"), "a ReLU follows each"),
+    ("block", BLOCK.replace("MaxPooling", "AveragePooling"), "use max pooling"),
+    ("block", BLOCK.replace(', activation="relu")(x)', ", use_bias=False)(x)"), "with biases"),
+    ("block", BLOCK.replace("n_filters, 3", "2 * n_filters, 3"), "of 8 filters"),
+    ("block", BLOCK.replace("(inputs)", "(keras.Input((32, 48, 3)))"), "the first on inputs"),
+    ("block", BLOCK.replace("(2)(x), x", "(2)(x), keras.layers.Concatenate()([x, x])"), "the values are not"),
+    ("depth", "my_shallow, my_shallow_miou = network, network_scores.miou", "its depth is 4, not 2"),
+    ("depth", "my_shallow, my_shallow_miou = fresh_network(depth=2), 0.5", "has not been trained"),
+    ("depth", "my_shallow, my_shallow_miou = was.my_shallow, network_scores.miou", "of the first network"),
+    ("depth", "my_shallow, my_shallow_miou = was.my_shallow, was.my_shallow_miou + 1e-4", "with all its digits"),
+    ("depth", "my_shallow, my_shallow_miou = train_network(fresh_network(depth=2)), 0.5", "itself, found dict"),
+    ("depth", "my_shallow, my_shallow_miou = was.my_shallow, score(was.my_shallow)", "a number, found Scores"),
+    ("depth", "my_shallow = fresh_network(depth=2, last_conv=True)" + TRAIN, "change the depth and nothing else"),
+    ("frames", FRAMES + "my_held_out = my_held_out + my_learned[:1]", "into one only"),
+    ("frames", FRAMES + "my_learned = my_learned[1:]", "into one of the two lists"),
+    ("frames", FRAMES + "my_learned, my_held_out = my_held_out, my_learned", "80% are held out"),
+    ("frames", FRAMES + "my_learned, my_held_out = dataset.train[:15], dataset.train[15:]", "whole stretches"),
+    ("frames", FRAMES + "my_learned, my_held_out = [1, 2], [3]", "expected two lists of pairs"),
+    ("frames", FRAMES + "my_frames_miou, my_drives_miou = my_drives_miou, my_frames_miou", "that on the drives"),
+    ("frames", FRAMES + "my_drives_miou = 0.5", "the second mIoU is not"),
+    ("frames", FRAMES + "my_frames_network = fresh_network()", "has not been trained"),
+    ("weights", WEIGHTS + "my_weighted_batches = validation_batches", "third part"),
+    ("weights", WEIGHTS + "my_class = labels.names[np.nanargmin(was.my_gain)]", "gained .*, another more"),
+    ("weights", WEIGHTS + "my_class = 1", "expected one of sky, road, car"),
+    ("weights", WEIGHTS + "my_weighted_network = fresh_network()", "has not been trained"),
+    ("better", "my_better, my_change = network, 'nothing'", "another seed may give 0.04 as well"),
+    ("better", "my_better, my_change = fresh_network(), 'nothing'", "has not been trained"),
+    ("better", "my_better, my_change = keras.Sequential([*was.my_better.layers[-1:]]), 'short'", "Error: "),
+    ("own", "my_scores = network_scores.baseline(commonest)", "learned: no class"),
+    ("own", "my_scores = network_scores.miou", "expected Scores"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "mistake", "hint"), MISTAKES, ids=[f"{name}: {hint}" for name, _, hint in MISTAKES])
+def test_a_mistake_gets_its_hint(name, mistake, hint, fill_in):
+    answer, said = fill_in(name, mistake)
+    assert answer is False
+    assert re.match(f"{name}: not yet. Hint: .*{hint}", said), said
+
+
+def test_scores_of_other_data_are_not_ones_own(fill_in):
+    answer, said = fill_in("own", "my_scores = network_scores", dataset=SimpleNamespace(name="demo"))
+    assert answer is False
+    assert 'set DATASET = "folder"' in said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_is_filled_in_nothing_is_raised(name, fill_in):
+    names = re.findall(r"my_\w+(?=[^=\n]*= None)", CELLS[f"exercise-{name}"])
+    for nonsense in ("object()", "[]", "{}", "'x'", "-1", "1e400", "True", "len", "np.zeros(3)", "tf.zeros(2)", "dict"):
+        answer = f"def my_conv_block(inputs, n_filters):\n    return {nonsense}\n" if name == "block" else ""
+        answer += "".join(f"{my_name} = {nonsense}\n" for my_name in names)
+        found, said = fill_in(name, answer)
+        assert found is False, nonsense
+        assert len(said.split("Hint: ")[1]) > 10
+
+
+def test_there_is_no_such_exercise():
+    with pytest.raises(ValueError, match="there is no exercise 'iuo', expected one of iou, parameters"):
+        check("iuo", 1)
+
+
+def test_the_right_answers_computed_in_another_way(solved):
+    was = SimpleNamespace(**solved.names)
+    iou = keras.metrics.IoU(3, [1])
+    iou.update_state(was.true_ids, was.predicted_ids)
+    assert was.my_iou == pytest.approx(float(iou.result()))
+
+    block = keras.Sequential([keras.Input((None, None, 16)), *[keras.layers.Conv2D(24, 3) for _ in range(2)]])
+    assert was.my_parameters == block.count_params()
+
+    larger = Image.fromarray(was.small_mask.astype(np.float32)).resize((8, 8), Image.Resampling.BILINEAR)
+    assert set(np.round(larger).ravel()) - {7, 9} == {was.my_new_id}
+
+    *_, bottleneck = (
+        layer.output.shape for layer in unet_model((*was.my_size, 3), 1, 2).layers if "max_pooling" in layer.name
+    )
+    assert was.my_bottleneck == bottleneck[1:3]
+    for height in range(was.picture_size[0], was.my_size[0]):
+        with pytest.raises(ValueError, match="must be divisible by 16"):
+            unet_model((height, was.my_size[1], 3), 1, 2)
+    assert was.my_size[1] == was.picture_size[1]
+
+    counts = np.diag(was.class_counts)[None]
+    baseline = Scores(LABELS, counts).baseline(0)
+    assert (was.my_accuracy, was.my_baseline_miou) == pytest.approx((baseline.accuracy, baseline.miou))
+
+
+def mean_iou(network, pairs) -> float:
+    metric = keras.metrics.MeanIoU(LABELS.n_classes, sparse_y_pred=False, ignore_class=255)
+    for images, masks in make_batches(pairs, LABELS, (32, 32), 4):
+        metric.update_state(masks, network(images))
+    return float(metric.result())
+
+
+def test_the_trained_answers_computed_in_another_way(solved):
+    was = SimpleNamespace(**solved.names)
+    assert min(layer.output.shape[1] for layer in was.my_shallow.layers) == 32 / 2**2
+    assert was.my_shallow_miou == pytest.approx(mean_iou(was.my_shallow, was.dataset.validation))
+
+    assert not set(was.my_learned) & set(was.my_held_out)
+    assert len(was.my_learned) == 16
+    assert {drive_of(pair.image.stem) for pair in was.my_held_out} & {drive_of(p.image.stem) for p in was.my_learned}
+    assert was.my_frames_miou == pytest.approx(mean_iou(was.my_frames_network, was.my_held_out))
+    assert was.my_drives_miou == pytest.approx(mean_iou(was.my_frames_network, was.dataset.validation))
+
+    for _, masks, weights in was.my_weighted_batches:
+        weights, ids = np.asarray(weights), np.asarray(masks)
+        assert weights[ids == np.argmin(was.pixels)].min() > weights[ids == was.commonest].max()
+    gains = dict(zip(LABELS.names, was.score(was.my_weighted_network).iou - was.network_scores.iou, strict=True))
+    assert was.my_class == max(gains, key=lambda name: np.nan_to_num(gains[name], nan=-1))
+    assert mean_iou(was.my_better, was.dataset.validation) > mean_iou(was.network, was.dataset.validation) + 0.04
+
+
+def stated(name: str) -> list[str]:
+    """What stands in backticks in the sentence "Result: ..." of a solution."""
+    text = CELLS[f"solution-{name}"].split("\n```\n")[1]
+    sentences = re.findall(r"^Result: (.*?)\.\s", text, re.MULTILINE | re.DOTALL)
+    return [value for sentence in sentences for value in re.findall(r"`([^`]*)`", sentence)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_solutions_state_what_was_measured(name):
+    record = json.loads(exercises.FILE.read_text(encoding="utf-8"))
+    assert stated(name) == list(record["results"].get(name, {}).values())
+    assert record["right"][name] or name == "own"  # nobody's own pictures were measured
+
+
+def test_what_needs_no_training_is_the_same_everywhere(solved):
+    for name in ("iou", "parameters", "resize", "bottleneck", "baseline"):
+        assert stated(name) == list(solved.results[name].values())

@@ -1,0 +1,199 @@
+"""The checks of the lesson's exercises: is an answer right, and if not, which mistake does it look like?"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .evaluation import Scores
+from .labels import Pair
+from .model import conv_block
+
+
+class _NotYet(Exception):
+    """A hint: why an answer is not right yet."""
+
+
+def check(name: str, *answers, **context) -> bool | None:
+    """Print whether the answers to an exercise are right, with a hint where they are not.
+
+    answers: what the learner filled in; context: what the exercise gives, under the names of its check below.
+    Returns True, False, or None if nothing is filled in. An answer of a wrong type gets a hint, too.
+    Raises ValueError if there is no exercise of this name.
+    """
+    if name not in CHECKS:
+        raise ValueError(f"name: there is no exercise {name!r}, expected one of {', '.join(CHECKS)}")
+    n_missing = sum(answer is None for answer in answers)
+    if n_missing == len(answers):
+        print(f"{name}: nothing filled in yet: write your answer above and run the cell again")
+        return None
+    try:
+        _need(not n_missing, f"not all is filled in: {n_missing} of {len(answers)} answers still None.")
+        print(f"{name}: right. {CHECKS[name](*answers, **context)}")
+        return True
+    except Exception as error:  # a learner gets a hint for everything, not a traceback of ours
+        hint = str(error) if isinstance(error, _NotYet) else f"{type(error).__name__}: {error}"
+        print(f"{name}: not yet. Hint: {hint.splitlines()[0]}")
+        return False
+
+
+def _need(fine, hint: str) -> None:
+    if not fine:
+        raise _NotYet(hint)
+
+
+def _expect(answer, right: float, mistakes: dict[float, str], otherwise: str, tolerance: float = 0.005) -> None:
+    """Unless answer is the right number: the hint to the mistake that leads to this number, or else to otherwise."""
+    _need(isinstance(answer, (int, float, np.number)), f"expected a number, found {type(answer).__name__}.")
+    mistakes = {**mistakes, 100 * right: "this is in percent; give a number from 0 to 1."}
+    likely = [hint for wrong, hint in mistakes.items() if abs(answer - wrong) <= tolerance]
+    _need(abs(answer - right) <= tolerance, [*likely, otherwise][0])
+
+
+def _iou(answer, *, true, predicted, class_id) -> str:
+    is_class, is_said = true == class_id, predicted == class_id
+    both, n_true, n_said = np.sum(is_class & is_said), np.sum(is_class), np.sum(is_said)
+    right = both / np.sum(is_class | is_said)
+    mistakes = {
+        both: "these are the pixels of the intersection; divide them by those of the union.",
+        both / (n_true + n_said): "this sum counts the intersection twice; the union counts each pixel once.",
+        2 * both / (n_true + n_said): "this is Dice, the IoU's cousin; divide the intersection by the union.",
+        both / n_true: "you divided by the true pixels; the union also has those that are wrongly said.",
+        both / n_said: "you divided by the said pixels; the union also has the true ones that are missed.",
+    }
+    _expect(answer, right, mistakes, "count the pixels that have the class in both masks, then those in either.")
+    return "A pixel that is wrong in either mask makes the union larger, and so the IoU smaller."
+
+
+def _parameters(answer, *, n_channels, n_filters) -> str:
+    inputs = keras.Input((None, None, n_channels))
+    right = keras.Model(inputs, conv_block(inputs, n_filters, normalization=None)[0]).count_params()
+    first = 9 * n_channels * n_filters + n_filters
+    mistakes = {
+        right - 2 * n_filters: "you forgot the biases: each convolution has one for each of its filters.",
+        first: "this is the first convolution; the block has two.",
+        2 * first: "the second convolution sees the channels that the first one made, not those of the input.",
+    }
+    _expect(answer, right, mistakes, "a 3x3 convolution from a to b channels has 9ab weights and b biases.")
+    return "Pooling has nothing to learn, and the picture's size plays no part."
+
+
+def _resize(answer, *, mask, size) -> str:
+    larger = np.round(tf.image.resize(mask[..., None], size, method="bilinear").numpy())
+    (new,) = set(larger.ravel()) - set(mask.ravel())
+    old = dict.fromkeys(mask.ravel(), "this id is in the small mask; look for one that is only in the large one.")
+    _expect(answer, new, old, "a class id is a whole number: round the enlarged mask and look what is in it.")
+    return "Nobody drew this class. That is why masks are resized by nearest neighbour."
+
+
+def _bottleneck(size, bottleneck, *, picture, depth) -> str:
+    for answer in (size, bottleneck):
+        fine = isinstance(answer, (tuple, list)) and [isinstance(n, (int, np.integer)) for n in answer] == [True, True]
+        _need(fine, f"expected (height, width), two whole numbers, found {type(answer).__name__}.")
+    step = 2**depth
+    for side, given in zip(size, picture, strict=True):
+        _need(side % step == 0, f"{side} can't be halved {depth} times: divide it by 2 until it becomes odd.")
+        _need(given <= side < given + step, f"{side} can be halved; find the first such from {given} upwards.")
+    _need(list(bottleneck) == [side // step for side in size], f"the size is right; halve each side {depth} times.")
+    return "Each pooling halves both sides, so both must be divisible by 2 as often as there are poolings."
+
+
+def _baseline(accuracy, miou, *, counts) -> str:
+    share, n_classes = counts.max() / counts.sum(), len(counts)
+    _expect(accuracy, share, {}, "the accuracy is the share of the pixels that the commonest class has.")
+    mistakes = {share: "this is the IoU of the commonest class; take the mean with the others, which have 0."}
+    _expect(miou, share / n_classes, mistakes, "accuracy right; the union of the class that is said is all pixels.")
+    return "The accuracy looks fair; the mIoU says that nothing was learned."
+
+
+def _block(answer, *, inputs, n_filters) -> str:
+    fine = isinstance(answer, (tuple, list)) and [isinstance(x, keras.KerasTensor) for x in answer] == [True, True]
+    _need(fine, f"expected two tensors, next_layer and skip_connection, found {type(answer).__name__}.")
+    expected = conv_block(inputs, n_filters, normalization=None)
+    half, full = (tensor.shape[1:3] for tensor in expected)
+    found = [tensor.shape[1:3] for tensor in answer]
+    _need(found != [full, half], "the two are swapped: return next_layer first.")
+    _need(found != [full, full], "next_layer is as large as the input: pool it.")
+    _need(found != [half, half], "take skip_connection before the pooling.")
+    _need(found == [half, full], 'pixels got lost at the borders: give the convolutions padding="same", and pool by 2.')
+    try:
+        block, reference = keras.Model(inputs, list(answer)), keras.Model(inputs, list(expected))
+        block.set_weights(reference.get_weights())
+    except ValueError:
+        _need(False, f"it takes two 3x3 convolutions of {n_filters} filters with biases, the first on inputs; no more.")
+    x = np.random.default_rng(0).normal(size=(1, *inputs.shape[1:])).astype(np.float32)
+    same = [a.shape == b.shape and np.allclose(a, b, atol=1e-5) for a, b in zip(block(x), reference(x), strict=True)]
+    _need(same[1], "sizes and parameters are right, the values are not: a ReLU follows each of both convolutions.")
+    _need(same[0], "skip_connection is right, next_layer is not: use max pooling.")
+    return "With the same weights your block answers as conv_block does."
+
+
+def _score(score, network, *pairs) -> Scores:
+    """The network's scores, or a hint if it is none, has not been trained, or can't be scored."""
+    _need(isinstance(network, keras.Model), f"expected the network itself, found {type(network).__name__}.")
+    trained = any(np.any(weight) for weight in network.weights if weight.name == "bias")  # all 0 before training
+    _need(trained, "this network has not been trained: give it to train_network.")
+    return score(network, *pairs)
+
+
+def _depth(network, miou, *, before, fresh_network, score) -> str:
+    scores = _score(score, network)
+    n_poolings = sum(isinstance(layer, keras.layers.MaxPooling2D) for layer in network.layers)
+    _need(n_poolings == 2, f"its depth is {n_poolings}, not 2: an encoder of depth 2 pools twice.")
+    n_found, n_expected = network.count_params(), fresh_network(depth=2).count_params()
+    _need(n_found == n_expected, f"{n_found} parameters, not {n_expected}: change the depth and nothing else.")
+    first = {before.miou: "this is the mIoU of the first network."}
+    _expect(miou, scores.miou, first, "this is not score(...).miou of your network, with all its digits.", 1e-6)
+    return f"mIoU {scores.miou:.3f} with depth 2, {before.miou:.3f} with depth 4."
+
+
+def _frames(learned, held_out, network, frame_miou, drive_miou, *, pairs, score) -> str:
+    for part in (learned, held_out):
+        fine = isinstance(part, (tuple, list)) and part and all(isinstance(pair, Pair) for pair in part)
+        _need(fine, f"expected two lists of pairs from dataset.train, found {type(part).__name__}.")
+    once = sorted([*learned, *held_out]) == sorted(pairs)
+    _need(once, "each pair of dataset.train belongs into one of the two lists, and into one only.")
+    share = len(held_out) / len(pairs)
+    _need(abs(share - 0.2) <= 0.05 + 1 / len(pairs), f"{share:.0%} are held out, expected about a fifth.")
+    # Random frames nearly all have a neighbour on the other side; of whole drives, only the first and the last have.
+    sides = [*map(set(held_out).__contains__, pairs)]
+    n_borders = sum(a != b for a, b in zip(sides[:-1], sides[1:], strict=True))
+    _need(n_borders >= sum(sides) / 2, "you hold out whole stretches; this time shuffle the frames before you cut.")
+    right = _score(score, network, held_out).miou, _score(score, network).miou
+    swapped = {right[1]: "the first mIoU is that on the drives; it should be the one on the frames."}
+    _expect(frame_miou, right[0], swapped, "the first mIoU is not score(network, held-out pairs).miou.", 1e-6)
+    _expect(drive_miou, right[1], {}, "the second mIoU is not score(network).miou.", 1e-6)
+    return f"mIoU {right[0]:.3f} on frames between those that it learned from, {right[1]:.3f} on drives never seen."
+
+
+def _weights(batches, network, class_name, *, before, score) -> str:
+    spec = getattr(batches, "element_spec", None)
+    _need(isinstance(spec, tuple) and len(spec) == 3, "weights are the batches' third part: use with_class_weights.")
+    names, after = before.labels.names, _score(score, network)
+    _need(isinstance(class_name, str) and class_name in names, f"expected one of {', '.join(names)}.")
+    gain = after.iou - before.iou
+    own = gain[names.index(class_name)]
+    _need(own >= np.nanmax(gain) - 1e-6, f"{class_name} gained {own:+.3f}, another more: compare score(...).iou.")
+    return f"{class_name} gained {own:+.3f}; the mIoU went from {before.miou:.3f} to {after.miou:.3f}."
+
+
+def _better(network, change, *, before, score, margin) -> str:
+    miou = _score(score, network).miou
+    found = f"mIoU {miou:.3f} against {before.miou:.3f}"
+    _need(miou > before.miou + margin, f"{found}: another seed may give {margin} as well, so look for more.")
+    return f"{change}: {found}. Now try other seeds before you believe it, and leave the test drives alone."
+
+
+def _own(scores, *, dataset, commonest, margin) -> str:
+    _need(isinstance(scores, Scores), f"expected Scores, as score(network) gives, found {type(scores).__name__}.")
+    _need(dataset.name == "folder", f'these are "{dataset.name}": set DATASET = "folder" and run the notebook again.')
+    baseline = np.nan_to_num(scores.baseline(commonest).iou)
+    learned = np.flatnonzero(scores.iou > baseline + margin * (1 - baseline))
+    found = f"learned: {', '.join(scores.labels.names[k] for k in learned) or 'no class'}"
+    _need(len(learned) >= 2, f"{found}. Look whether masks and pictures fit, then train longer (MINUTES).")
+    return f"{found}. They are well above the baseline."
+
+
+CHECKS = dict(
+    iou=_iou, parameters=_parameters, resize=_resize, bottleneck=_bottleneck, baseline=_baseline, block=_block,
+    depth=_depth, frames=_frames, weights=_weights, better=_better, own=_own,
+)  # fmt: skip

@@ -1,0 +1,158 @@
+"""Charts of scores, shares and confidence. Curves over a training are in curves.py."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..evaluation import Scores
+from ..labels import LabelMap
+from .figures import COLORS, EDGE, WIDTH, Picture, draw_bars, in_style, name_rows, new_figure
+
+
+@in_style
+def show_classes(labels: LabelMap, pixels: np.ndarray) -> Picture:
+    """Bars: the share of the pixels (K,) that each class has, in the class's colour, with its percent beside it."""
+    if len(pixels) != labels.n_classes or not np.sum(pixels):
+        raise ValueError(f"pixels: found {pixels}, expected {labels.n_classes} counts, one for each class, not all 0")
+    order = np.argsort(pixels)
+    names = [labels.names[k] for k in order]
+    shares = 100 * np.asarray(pixels)[order] / np.sum(pixels)
+    texts = [f"{_digits(share)} %" for share in shares]
+    alt = ", ".join(map(" ".join, zip(names[::-1], texts[::-1], strict=True)))
+    figure, axes = new_figure(f"Share of the pixels of each class: {alt}.", size=(WIDTH, 0.32 * len(order) + 1))
+    draw_bars(axes, range(len(order)), shares, texts, 0.8, labels.palette[order] / 255)
+    name_rows(axes, names)
+    axes.set(xlabel="share of the pixels (%)", title="How often each class occurs", xlim=(0, 1.15 * shares.max()))
+    return figure
+
+
+def _digits(share: float) -> str:
+    """One digit behind the point, or as many as show two that count: 30.8, 0.87, 0.0061."""
+    return f"{share:.1f}" if share >= 1 else np.format_float_positional(share, 2, fractional=False, trim="-")
+
+
+@in_style
+def plot_iou(scores: Scores, baseline: Scores | None = None) -> Picture:
+    """Bars: the IoU of each class, sorted, in the class's colour, with the mIoU (and the baseline's) as a line."""
+    figure, axes = _iou_bars({"": scores})
+    axes.axvline(scores.miou, color=COLORS[0], label=f"mIoU {scores.miou:.3f}")
+    if baseline:
+        text = f"mIoU of the baseline {baseline.miou:.3f}"
+        axes.axvline(baseline.miou, color=COLORS[1], linestyle="--", label=text)
+        figure.alt += f" {text}."
+    figure.legend(loc="outside upper center")
+    return figure
+
+
+@in_style
+def compare_iou(scores: Mapping[str, Scores]) -> Picture:
+    """Bars of each class's IoU, one for each of the scores, sorted by the first; mIoUs in the legend.
+
+    scores: name -> scores of the same classes.
+    """
+    figure, _ = _iou_bars(scores)
+    figure.legend(loc="outside upper center")
+    return figure
+
+
+def _iou_bars(scores: Mapping[str, Scores]):
+    """Figure and axes; the bars have the classes' colours if there is one for each class."""
+    first = next(iter(scores.values()))
+    order = np.argsort(np.nan_to_num(first.iou, nan=-1))
+    names = [first.labels.names[k] for k in order]
+    height = 0.84 / len(scores)
+    size = (WIDTH, (0.22 * len(scores) + 0.1) * len(order) + 1 + 0.25 * len(scores))
+    figure, axes = new_figure("IoU of each class.", size=size)
+    for i, (name, each) in enumerate(scores.items()):
+        color = first.labels.palette[order] / 255 if len(scores) == 1 else COLORS[i % len(COLORS)]
+        texts = ["absent" if np.isnan(value) else f"{value:.2f}" for value in each.iou[order]]
+        label = f"{name}: mIoU {each.miou:.3f}".removeprefix(": ")
+        y = np.arange(len(order)) + 0.42 - (i + 0.5) * height
+        draw_bars(axes, y, each.iou[order], texts, height, color, label if name else "")
+        figure.alt += f" {label} ({', '.join(map(' '.join, zip(names[::-1], texts[::-1], strict=True)))})."
+    name_rows(axes, names)
+    axes.set(xlim=(0, 1.08), xlabel="intersection over union (0..1)", xticks=np.arange(0, 1.1, 0.2))
+    return figure, axes
+
+
+@in_style
+def plot_confusion(scores: Scores) -> Picture:
+    """The confusion matrix, each row in percent of the true class's pixels: the diagonal is what was found."""
+    confusion, names = scores.confusion, scores.labels.names
+    total = confusion.sum(axis=1, keepdims=True)
+    share = np.divide(100 * confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0)
+    found = ", ".join(f"{name} {value:.0f} %" for name, value in zip(names, np.diag(share), strict=True) if value >= 0)
+    inches = np.clip(0.5 * len(names) + 1.5, 5.5, WIDTH)
+    figure, axes = new_figure(f"Confusion matrix. Found of each true class: {found}.", size=(inches, 0.85 * inches))
+    image = axes.imshow(share, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for true, predicted in np.argwhere(share >= 1):
+        color = "white" if share[true, predicted] < 60 else "black"
+        axes.text(predicted, true, f"{share[true, predicted]:.0f}", ha="center", va="center", color=color, size=11)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted class", ylabel="true class", title="Where the pixels of each true class went")
+    figure.colorbar(image, label="% of the true class")
+    return figure
+
+
+@in_style
+def plot_reliability(confidence: np.ndarray, right: np.ndarray) -> Picture:
+    """How far the confidence can be believed: the share of right pixels in bins of 0.1, and how many pixels each has.
+
+    confidence: 0..1, any shape. right: bool, the same shape. The mean gap is the expected calibration error of
+    Guo et al., On Calibration of Modern Neural Networks (2017).
+    """
+    confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
+    if confidence.shape != right.shape or not right.size:
+        raise ValueError(f"confidence: found shape {confidence.shape}, expected right's, {right.shape}, not empty")
+    if not ((confidence >= 0) & (confidence < 1.001)).all():  # a softmax in float32 may be 1.0000001
+        raise ValueError(f"confidence: found {confidence.min():.3g} to {confidence.max():.3g}, expected 0 to 1")
+    bins = np.minimum((confidence.ravel() * 10).astype(int), 9)
+    pixels = np.bincount(bins, minlength=10)
+    full = np.flatnonzero(pixels)
+    said, true = (np.bincount(bins, values.ravel(), 10)[full] / pixels[full] for values in (confidence, right))
+    gap = np.abs(said - true) @ pixels[full] / len(bins)
+    title = f"mean confidence {confidence.mean():.2f}, right {right.mean():.2f}, mean gap {gap:.2f}"
+    pairs = ", ".join(f"{a:.2f}: {b:.2f}" for a, b in zip(said, true, strict=True))
+    alt = f"Reliability: {title}. Mean confidence and share right of the bins: {pairs}."
+    figure, (upper, lower) = new_figure(alt, 2, 1, (6, 5.5), sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], "--", color="0.5", label="as often right as said")
+    upper.plot(said, true, "o-", color=COLORS[0], label="this network")
+    upper.set(ylabel="share right (0..1)", ylim=(0, 1.02), xlim=(0, 1.02), title=title)
+    upper.grid(alpha=0.3)
+    upper.legend()
+    lower.bar(np.arange(10) / 10 + 0.05, 100 * pixels / len(bins), 0.1, color=COLORS[4], **EDGE)
+    lower.set(ylabel="pixels (%)", xlabel="confidence (0..1)", xticks=np.arange(0, 1.1, 0.2))
+    return figure
+
+
+@in_style
+def plot_changes(steps: Sequence[Mapping]) -> Picture:
+    """What each change to the training was worth, in the given order from top to bottom.
+
+    steps: {"name": text, "miou": [one number, 0..1, per seed], "seconds": until the first step's final score, or None}.
+    A diamond is the mean of the seeds, a dot a seed; beside them the mean and what it gained on the line before.
+    """
+    means = [np.mean(step["miou"]) for step in steps]
+    gains = [""] + [f" ({b - a:+.3f})" for a, b in zip(means, means[1:], strict=False)]
+    texts = [f"{mean:.3f}{gain}" for mean, gain in zip(means, gains, strict=True)]
+    times = [step.get("seconds") for step in steps]
+    waits = ["not reached" if time is None else f"{time:.0f} s" for time in times]
+    timed = any(time is not None for time in times)
+    alt = "; ".join(f"{s['name']} {t}" + f", {w}" * timed for s, t, w in zip(steps, texts, waits, strict=True))
+    figure, axes = new_figure(f"mIoU after each change: {alt}.", 1, 1 + timed, (WIDTH, 0.45 * len(steps) + 1.2),
+                              squeeze=False, sharey=True, width_ratios=(2, 1)[: 1 + timed])  # fmt: skip
+    rows, scores = np.arange(len(steps))[::-1], axes[0, 0]
+    for y, step, text in zip(rows, steps, texts, strict=True):
+        scores.plot(step["miou"], [y] * len(step["miou"]), "o", color="0.5", markersize=4)
+        scores.annotate(text, (max(step["miou"]), y), (10, 0), textcoords="offset points", va="center")
+    scores.plot(means, rows, "D", color=COLORS[0], markersize=8, alpha=0.8)
+    low, high = scores.get_xlim()
+    scores.set(xlabel="mIoU (0..1)", xlim=(low, high + 0.8 * (high - low)))  # room for the texts
+    scores.grid(axis="x", alpha=0.3)
+    name_rows(scores, [step["name"] for step in steps[::-1]])
+    if timed:
+        draw_bars(axes[0, 1], rows, np.array(times, float), waits, 0.6, COLORS[4])
+        longest = np.nanmax(np.array(times, float))
+        axes[0, 1].set(xlabel="seconds", title="until as good as the first", xlim=(0, 1.5 * max(longest, 1)))
+    return figure
