@@ -92,6 +92,35 @@ def test_your_own_folder(tmp_path, write_pair):
     assert max(stems(dataset.train)) < min(stems(dataset.validation)) < min(stems(dataset.test))
 
 
+def test_your_own_folder_may_hold_other_kinds_of_masks_and_is_not_touched(tmp_path, capsys):
+    root = tmp_path / "my cells"
+    for n in range(8):
+        for kind in ("images", "masks"):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 20 * n, np.uint8)).save(root / "images" / f"p {n}.png")
+        Image.fromarray(np.uint8([[0, 255]] * 8).repeat(4, 1)).save(root / "masks" / f"p {n}.gif")
+    (root / "classes.txt").write_text("background\nred cell\n")
+    (root / "images" / "p 9.raw").write_bytes(b"not a picture")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    dataset = load_dataset("folder", root)
+    assert dataset.labels.names == ("background", "red cell")
+    assert check_pairs(dataset.train, dataset.labels).tolist() == [32 * len(dataset.train)] * 2
+    assert "note: images/p 9.raw: it is no kind of picture" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my cells", "my cells.prepared"]
+
+
+def test_your_own_films_are_not_cut_where_a_pattern_names_them(tmp_path, write_pair):
+    for n in range(20):
+        write_pair(f"{n:02}_film{n % 4}", seed=n)
+    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
+    dataset = load_dataset("folder", tmp_path, split_by=r"_(film\d)")
+    films = [{stem[3:] for stem in stems(split)} for split in (dataset.train, dataset.validation, dataset.test)]
+    assert [len(names) for names in films] == [2, 1, 1]
+    assert len(set.union(*films)) == 4
+    assert sum(map(len, (dataset.train, dataset.validation, dataset.test))) == 20
+
+
 def test_demo_is_drawn_once_and_split_like_the_real_set(tmp_path, monkeypatch):
     draw = drawing.draw_scenes
     monkeypatch.setattr(drawing, "draw_scenes", lambda *a, **k: draw(*a, **k, size=(48, 64), processes=1, progress=str))
@@ -112,7 +141,10 @@ def test_names_and_folders_that_are_not_there(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match="train: found no file that ends in"):
         load_dataset("camvid", tmp_path)
-    with pytest.raises(ValueError, match=r"classes\.txt: not found"):
+    with pytest.raises(ValueError, match=r"train: found no pictures in it; put them there"):
+        load_dataset("folder", tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=r"folder: found nothing; expected images/ and masks/, .*another DATA_DIR"):
         load_dataset("folder", tmp_path)
 
 
@@ -276,7 +308,7 @@ def test_half_a_file_is_named_even_where_pillow_is_told_to_take_it(write_pair, l
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_class_names_in_utf_8(tmp_path, write_pair, encoding):
-    for n in range(3):
+    for n in range(4):
         write_pair(str(n), seed=n)
     (tmp_path / "classes.txt").write_text("ciel\nchaussée\nvoiture\n", encoding=encoding)
     assert load_dataset("folder", tmp_path).labels.names == ("ciel", "chaussée", "voiture")

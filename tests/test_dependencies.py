@@ -92,6 +92,37 @@ def test_a_copy_of_a_network_draws_from_pythons_random_numbers_only():
         )
 
 
+def test_keras_ignores_an_extra_member_of_its_file(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    model.save(tmp_path / "n.keras")
+    with zipfile.ZipFile(tmp_path / "n.keras", "a") as archive:
+        archive.writestr("unet_helpers.json", "{}")
+    told = "keras.models.load_model: networks.py keeps labels and size as one more member of the .keras zip, and {}"
+    try:
+        weights = keras.models.load_model(tmp_path / "n.keras").get_weights()
+    except Exception as error:
+        pytest.fail(told.format(f"such a file is no more loaded: {error!r}"))
+    for found, expected in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected, err_msg=told.format("the weights are others"))
+
+
+def test_layers_with_windows_tell_their_numbers():
+    told = "{}.get_config: tiles.py computes from it how far a pixel's answer looks, and would miss {}"
+    layers = keras.layers
+    for layer, expected in (
+        (layers.Conv2D(1, 3, strides=2), {"kernel_size": (3, 3), "strides": (2, 2), "dilation_rate": (1, 1)}),
+        (layers.Conv2D(1, 3, dilation_rate=4), {"kernel_size": (3, 3), "strides": (1, 1), "dilation_rate": (4, 4)}),
+        (layers.Conv2DTranspose(1, 2, strides=2), {"kernel_size": (2, 2), "strides": (2, 2)}),
+        (layers.MaxPooling2D(2), {"pool_size": (2, 2), "strides": (2, 2)}),
+        (layers.UpSampling2D(2, interpolation="bilinear"), {"size": (2, 2), "interpolation": "bilinear"}),
+    ):
+        config = layer.get_config()
+        for name, value in expected.items():
+            found = config.get(name)
+            found = tuple(found) if isinstance(found, list) else found
+            assert found == value, told.format(type(layer).__name__, f"{name} {value}")
+
+
 # --- TensorFlow ---
 
 
@@ -116,6 +147,20 @@ def test_experimental_names_of_tensorflow():
         for part in name.split("."):
             found = getattr(found, part, None)
         assert callable(found), told.format(name, place)
+
+
+def test_scale_and_translate_resizes_a_part():
+    told = "tf.raw_ops.ScaleAndTranslate: prediction.py enlarges the logits with it, strip after strip, and {}"
+    resize = getattr(tf.raw_ops, "ScaleAndTranslate", None)
+    assert resize is not None, told.format("it is gone")
+    values = np.random.default_rng(0).normal(size=(1, 4, 5, 2)).astype("f4")
+    expected = tf.image.resize(values, (12, 15), method="bilinear")[:, 3:9, 2:11]
+    with tf.device("CPU:0"):
+        part = resize(
+            images=values, size=(6, 9), scale=np.float32([3, 3]), translation=np.float32([-3, -2]),
+            kernel_type="triangle", antialias=False,
+        )  # fmt: skip
+    np.testing.assert_allclose(part, expected, atol=1e-5, err_msg=told.format("it no more answers as tf.image.resize"))
 
 
 # --- Kaggle's client, and requests below it ---

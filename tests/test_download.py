@@ -5,6 +5,7 @@ import errno
 import importlib.metadata
 import io
 import os
+import re
 import signal
 import socket
 import stat
@@ -26,7 +27,7 @@ from kaggle_server import SIGNATURE, KaggleServer, make_zip
 from limits import gate, nobody, public_folder, small_disk, start, together
 from PIL import Image
 
-from unet_helpers import camvid
+from unet_helpers import masks
 from unet_helpers.datasets import _is_no_copy, check_pairs, load_dataset
 from unet_helpers.download import DownloadError, download_dataset, kaggle_client, unpack
 from unet_helpers.download import dataset as download
@@ -976,7 +977,8 @@ def test_kaggles_camvid_loads_with_the_eleven_classes(server, tmp_path, folder):
     expected = {"Sky": 0, "Wall": 1, "LaneMkgsDriv": 3, "Truck_Bus": 8, "Child": 9, "Void": 255}
     assert {name: names[name] for name in expected} == expected
     assert load_dataset("camvid", data_dir) == dataset
-    assert sorted(path.name for path in data_dir.iterdir()) == ["camvid", "camvid_ids"]
+    assert sorted(path.name for path in data_dir.iterdir()) == ["camvid", "camvid.prepared"]
+    assert {path.parents[1] for path in (dataset.train[0].mask, dataset.test[0].mask)} == {data_dir / "camvid.prepared"}
 
 
 def put(files: dict[str, bytes], folder: Path) -> Path:
@@ -986,31 +988,61 @@ def put(files: dict[str, bytes], folder: Path) -> Path:
     return folder
 
 
+def look_at(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def prepare_camvid(root: Path, *places: Path) -> masks.Prepared:
+    names = {"train": "train", "validation": "val", "test": "test"}
+    folders = {split: (root / name, root / f"{name}_labels") for split, name in names.items()}
+    return masks.prepare_pairs(root, folders, masks.camvid_classes(root), *places)
+
+
 def test_camvid_masks_with_other_colours(tmp_path):
-    put(camvid_files(""), tmp_path)
-    mask = next((tmp_path / "val_labels").iterdir())
+    root = put(camvid_files(""), tmp_path / "data")
+    mask = next((root / "val_labels").iterdir())
     values = np.array(Image.open(mask))
     values[0, 0] = (1, 2, 3)  # a single pixel of 264: noise, void
     write(mask, png(values))
-    dataset = load_dataset("camvid", tmp_path)
+    dataset = load_dataset("camvid", root)
     assert np.asarray(Image.open(dataset.validation[0].mask))[0, 0] == 255
     values[:, :9] = (1, 2, 3)
     write(mask, png(values))
-    with pytest.raises(ValueError, match=r"_L\.png: 27% of it has colours that class_dict\.csv does not list.*1,2,3"):
-        camvid.write_id_masks(tmp_path, tmp_path / "again")
+    with pytest.raises(ValueError, match=r"_L\.png \(27% of it, such as 1,2,3\): .*class_dict\.csv does not list"):
+        prepare_camvid(root, tmp_path / "again")
     assert not list(tmp_path.glob("again*"))
-    (tmp_path / "class_dict.csv").write_text(CSV.replace("Sky,", "Heaven,"))
+    (root / "class_dict.csv").write_text(CSV.replace("Sky,", "Heaven,"))
     with pytest.raises(ValueError, match=r"class_dict\.csv: the class 'sky' is not listed"):
-        camvid.write_id_masks(tmp_path, tmp_path / "again")
+        load_dataset("camvid", root)
+
+
+def test_camvids_own_files_are_not_touched(tmp_path):
+    root = put(camvid_files(""), tmp_path / "data")
+    before = look_at(root)
+    dataset = load_dataset("camvid", root)
+    assert look_at(root) == before
+    assert dataset.train[0].image.parent == root / "train"
+    assert dataset.train[0].mask.is_relative_to(tmp_path / "data.prepared")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.prepared"]
 
 
 def test_a_folder_that_is_not_the_written_masks_is_left_alone(tmp_path):
-    put(camvid_files(""), tmp_path)
-    (tmp_path / "camvid_ids").mkdir()
-    write(tmp_path / "camvid_ids" / "mine.png", b"the work of a week")
-    with pytest.raises(ValueError, match="camvid_ids: its files are not the masks of .*; move it away"):
-        load_dataset("camvid", tmp_path)
-    assert (tmp_path / "camvid_ids" / "mine.png").read_bytes() == b"the work of a week"
+    root = put(camvid_files(""), tmp_path / "data")
+    mine = tmp_path / "data.prepared" / "mine.png"
+    mine.parent.mkdir()
+    write(mine, b"the work of a week")
+    with pytest.raises(ValueError, match=r"data\.prepared: its files are not those that are written here; move it"):
+        load_dataset("camvid", root)
+    assert look_at(mine.parent) == {"mine.png": b"the work of a week"}
+
+
+def test_camvids_ids_of_an_earlier_version_are_ignored(tmp_path):
+    root = put(camvid_files(""), tmp_path / "data")
+    old = {f"train/{path.name}": png(np.zeros((8, 33))) for path in (root / "train").iterdir()}
+    put(old, root / "camvid_ids")
+    dataset = load_dataset("camvid", root)
+    assert (check_pairs(dataset.train, dataset.labels) / 24).tolist() == [1, 5, 2, 3, 3, 2, 3, 1, 5, 4, 2]
+    assert look_at(root / "camvid_ids") == old
 
 
 @pytest.fixture
@@ -1037,21 +1069,24 @@ def read_only(monkeypatch):
 
 
 def test_camvid_in_a_read_only_folder_gets_its_ids_in_the_working_folder(read_only):
+    before = look_at(read_only)
     dataset = load_dataset("camvid", read_only)
     assert dataset.train[0].image.parent == read_only / "train"
-    assert dataset.train[0].mask.parent == Path("data/camvid_ids/train")
     assert (check_pairs(dataset.train, dataset.labels) / 24).tolist() == [1, 5, 2, 3, 3, 2, 3, 1, 5, 4, 2]
-    assert sorted(path.name for path in Path("data").iterdir()) == ["camvid_ids"]
+    (prepared,) = Path("data").iterdir()
+    assert re.fullmatch(r"input-[0-9a-f]{8}\.prepared", prepared.name)
+    assert dataset.train[0].mask.is_relative_to(prepared)
     written = dataset.train[0].mask.stat().st_mtime_ns
     assert load_dataset("camvid", read_only) == dataset
     assert dataset.train[0].mask.stat().st_mtime_ns == written
+    assert look_at(read_only) == before
 
 
 def test_nowhere_to_write_camvids_ids_names_both_folders(read_only):
     Path.cwd().chmod(0o555)
-    denied = r"camvid_ids \(Permission denied\)"
-    message = rf"can't be written to {read_only}/{denied} or to data/{denied}; make one of these writable, or copy"
-    with pytest.raises(ValueError, match=message):
+    denied = r"\.prepared \(Permission denied\)"
+    places = rf"{read_only}{denied} or to data/input-[0-9a-f]+{denied}"
+    with pytest.raises(ValueError, match=rf"can't be written anew to {places}; make one of these writable, or copy"):
         load_dataset("camvid", read_only)
     assert list(Path.cwd().iterdir()) == []
 
@@ -1059,8 +1094,8 @@ def test_nowhere_to_write_camvids_ids_names_both_folders(read_only):
 CAMVID_CODE = """
 import os, signal
 from pathlib import Path
-from unet_helpers import camvid
 from unet_helpers.datasets import load_dataset
+from unet_helpers.masks import writing
 folder = Path({folder!r})
 """
 
@@ -1069,37 +1104,37 @@ folder = Path({folder!r})
 def test_two_at_once_write_camvids_ids_once(tmp_path, repeat):
     root = put(camvid_files(""), tmp_path / "data")
     code = CAMVID_CODE.format(folder=str(root)) + gate(tmp_path) + (
-        "write = camvid._write_all\n"
-        "camvid._write_all = lambda *a: (time.sleep(.3), write(*a))\n"  # so that they meet
+        "write = writing._write_whole\n"
+        "writing._write_whole = lambda *a: (time.sleep(.3), write(*a))\n"  # so that they meet
         "print(len(load_dataset('camvid', folder).train))"
     )  # fmt: skip
     ends = together(tmp_path, start(code), start(code))
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert [out.splitlines()[-1] for _, out, _ in ends] == ["3", "3"]
-    waits = f"another process is writing to {root / 'camvid_ids'}: waiting for it\n"
+    waits = f"another process is writing to {tmp_path / 'data.prepared'}: waiting for it\n"
     assert sorted(out.count(waits) for _, out, _ in ends) == [0, 1]
-    assert sorted(out.count("masks with class ids, once") for _, out, _ in ends) == [0, 1]
-    assert not list(root.glob("*camvid_ids?*"))
+    assert sorted(out.count("writing 6 pictures and masks") for _, out, _ in ends) == [0, 1]
+    assert not list(tmp_path.glob("*data.prepared?*"))
 
 
 def test_what_a_killed_writing_of_camvids_ids_left_is_deleted(tmp_path):
     root = put(camvid_files(""), tmp_path / "data")
     child = start(CAMVID_CODE.format(folder=str(root)) + (
-        "camvid.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\nload_dataset('camvid', folder)"
+        "writing.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\nload_dataset('camvid', folder)"
     ))  # fmt: skip
     child.communicate(timeout=30)
-    assert [path.name for path in root.glob("camvid_ids*")] == [f"camvid_ids.partial-{child.pid}"]
+    assert [path.name for path in tmp_path.glob("data.*")] == [f"data.prepared.partial-{child.pid}"]
     assert len(load_dataset("camvid", root).train) == 3
-    assert [path.name for path in root.glob("*camvid_ids*")] == ["camvid_ids"]
+    assert [path.name for path in tmp_path.glob("*data.*")] == ["data.prepared"]
 
 
 def test_a_full_disk_under_camvids_ids_is_one_sentence(tmp_path):
     root = put(camvid_files(""), tmp_path / "data")
-    message = r"^.*camvid_ids: its 6 masks with class ids can't be written \(No space left on device\); make room"
+    message = r"^.*ids: its 6 pictures and masks can't be written \(No space left on device\); make room"
     with small_disk(tmp_path / "disk", 16_384) as disk:
         write(disk / "mine.txt", b"mine")
         with pytest.raises(ValueError, match=message) as caught:
-            camvid.write_id_masks(root, disk / "camvid_ids")
+            prepare_camvid(root, disk / "ids")
         assert "\n" not in str(caught.value)
         assert [path.name for path in disk.iterdir()] == ["mine.txt"]
 
@@ -1109,41 +1144,38 @@ def test_colours_of_camvid_that_may_not_be_read_are_named():
         root = put(camvid_files(""), folder / "data")
         (root / "class_dict.csv").chmod(0)
         with nobody(), pytest.raises(ValueError, match=r"class_dict\.csv: can't be read \(Permission denied\)"):
-            camvid.write_id_masks(root, folder / "ids")
-        assert not (folder / "ids").exists()
+            load_dataset("camvid", root)
+        assert [path.name for path in folder.iterdir()] == ["data"]
 
 
 def test_a_place_that_is_no_folder_is_no_place_to_write(tmp_path):
     root = put(camvid_files(""), tmp_path / "CamVid")
-    no_folder = write(tmp_path / "file", b"")
-    assert camvid.write_id_masks(root, no_folder / "ids", tmp_path / "data" / "ids") == tmp_path / "data" / "ids"
-    with pytest.raises(ValueError, match=r"can't be written to .*/file/ids \(Not a directory\); make one of these"):
-        camvid.write_id_masks(root, no_folder / "ids", no_folder / "ids")
+    no_folder, ids = write(tmp_path / "file", b""), tmp_path / "data" / "ids"
+    assert prepare_camvid(root, no_folder / "ids", ids).train[0].mask.is_relative_to(ids)
+    with pytest.raises(ValueError, match=r"can't be written anew to .*/file/ids \(Not a directory\); make one of"):
+        prepare_camvid(root, no_folder / "ids", no_folder / "ids")
 
 
-def test_ids_of_other_masks_with_the_same_names_are_refused(tmp_path, monkeypatch):
-    """Two data sets that share the working folder's camvid_ids: only the one of which it was made may use it."""
+def test_ids_of_other_masks_with_the_same_names_are_not_taken(tmp_path, monkeypatch):
+    """Two data sets whose ids go to one folder: each gets those of its own masks and colours."""
     first, second = put(camvid_files(""), tmp_path / "a"), put(camvid_files(""), tmp_path / "b")
     ids = tmp_path / "here" / "ids"
-    assert camvid.write_id_masks(first, ids) == ids
-    assert camvid.write_id_masks(first.rename(tmp_path / "moved"), ids) == ids
-    before = {path: path.read_bytes() for path in ids.rglob("*.png")}
-    refused = "ids: its files are not the masks of .*b; move it away or delete it"
-    mask = next((second / "train_labels").iterdir())
-    for path, content in (
-        (mask, png(np.asarray(Image.open(mask))[:4])),
-        (second / "class_dict.csv", CSV.replace("Sky,128", "Sky,129").encode()),
-    ):
-        write(path, content)
-        with pytest.raises(ValueError, match=refused):
-            camvid.write_id_masks(second, ids)
-        put(camvid_files(""), second)
-    (ids / camvid.ORIGIN).unlink()  # as earlier versions left it: beside the data it is the data's, elsewhere nobody's
-    with pytest.raises(ValueError, match=refused):
-        camvid.write_id_masks(second, ids)
-    assert {path: path.read_bytes() for path in ids.rglob("*.png")} == before
-    ids.rename(second / "ids")
-    assert camvid.write_id_masks(second, second / "ids") == second / "ids"
+    prepared = prepare_camvid(first, ids)
+    mask = next(pair.mask for pair in prepared.train)
+    before = mask.read_bytes()
+    assert prepare_camvid(first.rename(tmp_path / "moved"), ids).train[0].mask.read_bytes() == before
+    source = second / "train_labels" / f"{mask.stem}_L.png"
+    write(source, png(np.asarray(Image.open(source))[:, ::-1]))
+    expected = np.asarray(Image.open(mask))[:, ::-1]
+    np.testing.assert_array_equal(Image.open(prepare_camvid(second, ids).train[0].mask), expected)
+    swapped = CSV.replace("Sky,", "?,").replace("Fence,", "Sky,").replace("?,", "Fence,")
+    write(second / "class_dict.csv", swapped.encode())
+    swap = np.arange(256)
+    swap[[0, 7]] = 7, 0  # the ids of sky and fence
+    np.testing.assert_array_equal(Image.open(prepare_camvid(second, ids).train[0].mask), swap[expected])
+    monkeypatch.chdir(tmp_path)
+    (first, second) = (masks.places_for(folder / "CamVid", "data")[1] for folder in (tmp_path / "a", tmp_path / "b"))
+    assert first != second  # in the working folder, which data sets share
 
 
 def test_a_misspelt_folder_is_an_error_and_data_is_made(server, tmp_path, monkeypatch):
@@ -1166,4 +1198,5 @@ def test_kaggles_data_is_read_where_it_is_attached(server, tmp_path, monkeypatch
     assert len(dataset.train) == 3
     assert tmp_path / "input" in dataset.train[0].image.parents
     assert sorted((tmp_path / "input").rglob("*")) == before
+    assert dataset.train[0].mask.is_relative_to("data/camvid.prepared")
     assert server.requests == []

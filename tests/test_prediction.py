@@ -1,11 +1,16 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from unet_helpers import prediction
 from unet_helpers.model import unet_model
-from unet_helpers.pipeline import make_batches
-from unet_helpers.prediction import predict_mask, predict_masks
+from unet_helpers.networks import Network
+from unet_helpers.normalization import with_keras_layers_only
+from unet_helpers.pipeline import decode_image, make_batches, resize_image
+from unet_helpers.prediction import predict_mask, predict_masks, read_image
+from unet_helpers.tiles import plan_tiles, stride_and_reach
 
 
 @pytest.fixture
@@ -16,6 +21,35 @@ def bright():
     model = keras.Model(inputs, logits(inputs))
     logits.set_weights([np.float32([[[[0, 1], [0, 0], [0, 0]]]]), np.float32([100, 0])])
     return model
+
+
+def recorder(shape):
+    """A network that passes its input through, and the list of what arrives there."""
+    inputs = keras.Input(shape)
+    seen = []
+
+    class Recorder(keras.Model):
+        def predict_on_batch(self, x):
+            seen.append(np.asarray(x))
+            return super().predict_on_batch(x)
+
+    return Recorder(inputs, keras.layers.Identity()(inputs)), seen
+
+
+def random_network(depth=2, **options):
+    """Answers that depend on far pixels: of a new network, but with the normalization of a trained one."""
+    model = unet_model((None, None, 3), 4, 3, depth=depth, **options)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    for _ in range(20):
+        model(images, training=True)
+    return with_keras_layers_only(model)
+
+
+def noise(height, width, seed=1):
+    """A picture with coarse and fine structure, (height, width, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    coarse = np.kron(rng.integers(0, 200, (-(-height // 8), -(-width // 8), 3)), np.ones((8, 8, 1), int))
+    return (coarse[:height, :width] + rng.integers(0, 56, (height, width, 3))).astype(np.uint8)
 
 
 def test_the_mask_has_the_pictures_own_size(bright, tmp_path):
@@ -49,17 +83,9 @@ def test_a_picture_and_its_mirror_image_are_both_asked():
 
 
 def test_prediction_and_training_see_the_same_picture(write_pair, labels):
-    """A network that passes its input through shows what arrives there."""
     pair = write_pair()
-    inputs = keras.Input((16, 24, 3))
-    seen = []
-
-    class Recorder(keras.Model):
-        def predict_on_batch(self, x):
-            seen.append(np.asarray(x))
-            return super().predict_on_batch(x)
-
-    predict_mask(Recorder(inputs, keras.layers.Identity()(inputs)), pair.image)
+    model, seen = recorder((16, 24, 3))
+    predict_mask(model, pair.image)
     images, _ = next(iter(make_batches([pair], labels, (16, 24), 1)))
     np.testing.assert_array_equal(seen[0], images)
     np.testing.assert_array_equal(seen[1], images[:, :, ::-1])
@@ -78,7 +104,7 @@ def test_bad_pictures_are_named(bright, tmp_path):
     with pytest.raises(ValueError, match=r"there is no file .*none\.png"):
         predict_mask(bright, tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"text\.png: can't be read"):
+    with pytest.raises(ValueError, match=r"text\.png: it can't be read as a picture; save it anew as PNG"):
         predict_mask(bright, tmp_path / "text.png")
     with pytest.raises(ValueError, match=r"expected an \(H, W, 3\) uint8 RGB array, found \(4, 6\) uint8"):
         predict_mask(bright, np.zeros((4, 6), np.uint8))
@@ -96,3 +122,205 @@ def test_a_size_that_does_not_fit_is_named(size):
 def test_a_network_of_one_size_takes_no_other(bright):
     with pytest.raises(ValueError, match=r"image_size: found \(8, 6\), but this network takes pictures of \(4, 6\)"):
         predict_mask(bright, np.zeros((40, 60, 3), np.uint8), (8, 6))
+
+
+# ---- any proportions ----
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_picture_of_the_trainings_proportions_is_answered_as_always(half, monkeypatch):
+    """One stretch of logits from the network's size to the picture's, whole and in strips."""
+    network, picture = random_network(half_resolution=half), noise(90, 120)
+    logits = network.predict_on_batch(resize_image(picture, (48, 64))[None])
+    expected = tf.argmax(tf.image.resize(logits, (90, 120)), axis=-1)[0]
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(predict_mask(network, picture, (48, 64), mirror=False), expected)
+    both = predict_masks(network, resize_image(picture, (48, 64))[None], (90, 120))[0]
+    monkeypatch.setattr(prediction, "STRIP", 1000)
+    np.testing.assert_array_equal(predict_mask(network, picture, (48, 64)), both)
+
+
+@pytest.mark.parametrize("size", [(90, 60), (20, 400), (300, 10), (7, 5)])
+def test_a_picture_keeps_its_proportions_and_its_place(size):
+    """A disc stays a disc on its way into the network, grey beside it; and what comes back lies where it was."""
+    model, seen = recorder((48, 64, 3))
+    height, width = size
+    rows, columns = np.ogrid[:height, :width]
+    radius = min(size) / 3
+    disc = (rows - height / 2 + 0.5) ** 2 + (columns - width / 2 + 0.5) ** 2 <= radius**2
+    picture = np.where(disc[..., None], np.uint8([0, 250, 0]), np.uint8([250, 0, 0]))
+    mask = predict_mask(model, picture)
+    assert mask.shape == size
+    edge = 2 * max(height / 48, width / 64, 1)  # of the picture, a pixel or two of the network's
+    inner = (rows - height / 2 + 0.5) ** 2 + (columns - width / 2 + 0.5) ** 2 <= max(0, radius - edge) ** 2
+    outer = (rows - height / 2 + 0.5) ** 2 + (columns - width / 2 + 0.5) ** 2 >= (radius + edge) ** 2
+    assert (mask[inner] == 1).all()
+    assert (mask[outer] == 0).all()
+    assert [image.shape for image in seen] == [(1, 48, 64, 3)] * 2
+    grey = (seen[0][0] == 127.5).all(axis=-1)
+    fitted = np.array(size) * min(48 / height, 64 / width)
+    assert np.sqrt((~grey).sum()) == pytest.approx(np.sqrt(fitted.prod()), abs=2)
+    if min(fitted) > 20:
+        green = seen[0][0, ..., 1] > 125.5
+        green &= ~grey
+        assert np.ptp(np.flatnonzero(green.any(0))) == pytest.approx(np.ptp(np.flatnonzero(green.any(1))), abs=1)
+
+
+def test_a_padded_picture_is_answered_by_the_part_of_the_answer_that_lies_on_it():
+    """Put into grey by hand, the network's coarser answer read between its pixels with np.interp."""
+    network, picture = random_network(half_resolution=True), noise(44, 32)
+    whole = np.full((1, 48, 64, 3), 127.5, np.float32)
+    whole[0, :, 14:49] = resize_image(picture, (48, 35))
+    logits = network.predict_on_batch(whole)[0]
+    rows = (np.arange(44) + 0.5) * 48 / 44 / 2 - 0.5
+    columns = ((np.arange(32) + 0.5) * 35 / 32 + 14) / 2 - 0.5
+    logits = np.apply_along_axis(lambda line: np.interp(rows, np.arange(24), line), 0, logits)
+    logits = np.apply_along_axis(lambda line: np.interp(columns, np.arange(32), line), 1, logits)
+    assert len(np.unique(logits.argmax(axis=-1))) > 1
+    np.testing.assert_array_equal(predict_mask(network, picture, (48, 64), mirror=False), logits.argmax(axis=-1))
+
+
+# ---- tiles ----
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_tiles_answer_as_the_whole_picture_does_away_from_its_borders(half, mirror):
+    network = random_network(half_resolution=half)
+    stride, reach = stride_and_reach(network)
+    assert stride == (8 if half else 4)
+    picture = noise(stride * 40, stride * 44)
+    (height, width), margin = plan_tiles(network, None, None)
+    seams = height - 2 * margin, width - 2 * margin
+    assert all(reach < seam < side - reach for seam, side in zip(seams, picture.shape, strict=False))
+    whole, certain = predict_mask(network, picture, picture.shape[:2], mirror=mirror, confidence=True)
+    mask, confidence = predict_mask(network, picture, tiles=True, mirror=mirror, confidence=True)
+    inner = np.s_[reach:-reach, reach:-reach]
+    assert len(np.unique(whole[inner])) > 1
+    np.testing.assert_allclose(confidence[inner], certain[inner], atol=1e-5)
+    np.testing.assert_array_equal(mask[inner], whole[inner])
+    assert np.abs(confidence - certain).max() > 1e-3  # at the border there is the mirrored picture, not zeros
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_reach_is_as_far_as_a_pixel_is_seen(half, depth):
+    """The picture is 0 after the rescaling but for one pixel, all filters are above 0: what sees it is above 0, too."""
+    network = unet_model((None, None, 3), 2, 3, depth=depth, half_resolution=half, normalization=None)
+    network.set_weights([np.abs(weight) for weight in network.get_weights()])
+    stride, reach = stride_and_reach(network)
+    assert stride == 2 ** (depth + half)
+    size = -(-3 * reach // stride) * stride
+    seen = 0
+    for row in range(size // 2, size // 2 + stride):
+        image = np.full((1, size, size, 3), 127.5, np.float32)
+        image[0, row, row] = 255
+        answer = tf.image.resize(network.predict_on_batch(image), (size, size))[0].numpy()
+        seen = max(seen, *np.abs(np.flatnonzero(answer.any(axis=(1, 2)))[[0, -1]] - row))
+    assert seen == reach
+
+
+def test_memory_of_tiles_is_bounded_by_the_tile():
+    for size, options, largest in (
+        ((70, 300), {"image_size": (16, 24), "margin": 4}, 16 * 24),
+        ((700, 300), {"image_size": (64, 64), "margin": 4}, 64 * 64),
+        ((3, 5), {"image_size": (16, 16), "margin": 4}, 16 * 16),
+    ):
+        model, seen = recorder((None, None, 3))
+        picture = noise(*size)
+        mask = predict_mask(model, picture, tiles=True, **options)
+        np.testing.assert_array_equal(mask, picture.argmax(axis=-1))  # each pixel once, in its place
+        assert max(batch[..., 0].size for batch in seen) == largest
+
+
+def test_beyond_the_border_tiles_show_the_picture_mirrored():
+    model, seen = recorder((None, None, 3))
+    picture = noise(8, 12)
+    predict_mask(model, picture, (16, 20), tiles=True, margin=4, mirror=False)
+    np.testing.assert_array_equal(seen[0][0], np.pad(picture, ((4, 4), (4, 4), (0, 0)), mode="symmetric"))
+
+
+def test_tiles_take_their_size_from_the_network(labels):
+    """As large as it was trained with, or large enough for its margins; a network of one size gets that."""
+    model, seen = recorder((None, None, 3))
+    predict_mask(Network(model, labels, (48, 64)), noise(100, 100), tiles=True)
+    assert {batch.shape for batch in seen} == {(1, 48, 64, 3)}
+    network = random_network()
+    stride, reach = stride_and_reach(network)
+    side = 4 * -(-reach // stride) * stride
+    assert plan_tiles(network, None, None, (16, 16)) == ((side, side), side // 4)
+    assert plan_tiles(network, (16, 32), None) == ((16, 32), 4)  # as much as there is room for
+    assert plan_tiles(network, (128, 128), 5) == ((128, 128), 8)
+    fixed = unet_model((32, 48, 3), 2, 3, depth=1)
+    assert predict_mask(fixed, noise(70, 50), tiles=True).shape == (70, 50)
+
+
+def test_tiles_that_do_not_fit_are_named():
+    network = random_network()
+    picture = noise(20, 20)
+    for options, message in (
+        ({"image_size": (16, 18)}, r"image_size: found \(16, 18\), expected tiles of multiples of 4"),
+        ({"image_size": (16, 16), "margin": 8}, "margin: found 8, expected at most 4"),
+        ({"margin": -1}, "margin: found -1"),
+        ({"margin": 4, "tiles": False, "image_size": (16, 16)}, "margin: found 4 without tiles"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predict_mask(network, picture, **{"tiles": True} | options)
+    unpadded = unet_model((44, 44, 3), 2, 3, depth=1, padding="valid")
+    with pytest.raises(ValueError, match=r"tiles: the network answers \(\d+, \d+\) for a tile of \(44, 44\)"):
+        predict_mask(unpadded, picture, tiles=True)
+
+
+# ---- confidence ----
+
+
+def test_confidence_is_the_answered_classes_share_of_the_softmax(bright):
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[..., 0] = [98, 99, 100, 101, 103, 200]
+    mask, confidence = predict_mask(bright, picture, confidence=True)
+    assert (mask.shape, mask.dtype, confidence.shape, confidence.dtype) == ((4, 6), np.uint8, (4, 6), np.float32)
+    logistic = 1 / (1 + np.exp(-np.abs(np.float64([98, 99, 100, 101, 103, 200]) - 100)))
+    np.testing.assert_allclose(confidence, np.tile(logistic, (4, 1)), atol=1e-6)
+    np.testing.assert_array_equal(mask, predict_mask(bright, picture))
+    assert mask[0].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+# ---- picture files ----
+
+
+def test_ordinary_files_have_the_pixels_that_training_decodes(tmp_path):
+    picture = Image.fromarray(noise(20, 30))
+    for name in ("a.png", "a.jpg", "a.bmp", "grey.png", "grey.jpg", "palette.png", "alpha.png", "bit.png"):
+        mode = {"grey": "L", "palette": "P", "alpha": "RGBA", "bit": "1"}.get(name.split(".")[0], "RGB")
+        picture.convert(mode).save(tmp_path / name)
+        np.testing.assert_array_equal(read_image(tmp_path / name), decode_image(str(tmp_path / name)), name)
+
+
+def test_files_that_tensorflow_cannot_read_are_8_bit_rgb_too(tmp_path):
+    pixels = noise(20, 30)
+    picture, grey = Image.fromarray(pixels), pixels[..., 0]
+    picture.save(tmp_path / "a.tiff")
+    picture.save(tmp_path / "a.webp", lossless=True)
+    picture.convert("CMYK").save(tmp_path / "cmyk.tiff")
+    Image.fromarray(grey).save(tmp_path / "a.gif", save_all=True, append_images=[Image.fromarray(255 - grey)])
+    Image.fromarray(grey.astype(np.uint16) << 8 | 77).save(tmp_path / "deep.png")
+    Image.fromarray(grey.astype(np.uint16) << 4 | 7).save(tmp_path / "deep.tiff")  # 12 of 16 bits
+    for name in ("a.tiff", "a.webp", "cmyk.tiff"):
+        np.testing.assert_array_equal(read_image(tmp_path / name), pixels, name)
+    for name in ("a.gif", "deep.png", "deep.tiff"):
+        np.testing.assert_array_equal(read_image(tmp_path / name), np.repeat(grey[..., None], 3, axis=2), name)
+    assert predict_mask(recorder((20, 30, 3))[0], tmp_path / "deep.png").shape == (20, 30)
+
+
+def test_pictures_are_turned_upright_as_a_viewer_shows_them(tmp_path):
+    from PIL import ImageOps
+
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(noise(20, 30)).save(tmp_path / "p.png", exif=exif)
+        with Image.open(tmp_path / "p.png") as image:
+            np.testing.assert_array_equal(read_image(tmp_path / "p.png"), ImageOps.exif_transpose(image))
+        assert predict_mask(recorder((16, 16, 3))[0], tmp_path / "p.png").shape == (
+            (30, 20) if orientation > 4 else (20, 30)
+        )

@@ -13,6 +13,7 @@ def parameters(folder, **changes) -> dict[str, object]:
         "DATASET": "demo", "DATA_DIR": str(folder / "data"), "MINUTES": 4, "IMAGE_SIZE": None, "SEED": 0,
         "ARCHIVE": None, "RUN_DIR": str(folder / "runs"), "EPOCHS": None, "N_FILTERS": None, "HALF_RESOLUTION": None,
         "BATCH_SIZE": None, "SIZE_STAGES": None, "LEARNING_RATE": 2e-2, "FRAMES_PER_DRIVE": 20, "TRAIN_ANEW": False,
+        "SPLIT_BY": None,
     } | changes  # fmt: skip
 
 
@@ -36,6 +37,14 @@ def test_what_is_given_is_taken(tmp_path):
     assert (recipe.image_size, recipe.n_filters, recipe.half_resolution, recipe.batch_size) == ((64, 96), 3, False, 2)
     assert (recipe.epochs, recipe.minutes, recipe.size_stages) == (7, 0.5, ((0.3, 0.5), (1, 1)))
     assert (recipe.learning_rate, recipe.frames_per_drive, recipe.seed) == (1, 1, 2**32 - 1)
+
+
+def test_the_pattern_for_drives_is_taken_as_it_is_and_may_be_left_out(tmp_path):
+    pattern = r"^(film\d+)_"
+    assert make_recipe("CPU", **parameters(tmp_path, DATASET="folder", SPLIT_BY=pattern)).split_by == pattern
+    without = parameters(tmp_path)
+    del without["SPLIT_BY"]
+    assert make_recipe("CPU", **without).split_by is None
 
 
 def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
@@ -97,6 +106,11 @@ WRONG = [  # parameter, what somebody typed, what the message says beside it
     ("FRAMES_PER_DRIVE", 0, "a whole number above 0; try FRAMES_PER_DRIVE = 20"),
     ("FRAMES_PER_DRIVE", 1.5, "a whole number above 0"),
     ("TRAIN_ANEW", 1, "True or False; try TRAIN_ANEW = False"),
+    ("SPLIT_BY", "(", "found '(', expected None or a regular expression whose group names the drive, patient or film"),
+    ("SPLIT_BY", "*.png", r"try SPLIT_BY = '(.*)-\\d+'"),
+    ("SPLIT_BY", "", "a regular expression"),
+    ("SPLIT_BY", 5, "a regular expression"),
+    ("SPLIT_BY", ("a", "b"), "a regular expression"),
     ("ARCHIVE", 5, "None or the path of a zip file; try ARCHIVE = None"),
     ("ARCHIVE", "my.zip", "'demo' is not downloaded, so it needs no zip"),
 ]

@@ -1,8 +1,10 @@
 import contextlib
 import csv
+import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from limits import small_disk, start
 from unet_helpers import saving
 from unet_helpers.augmentation import CopyPaste, RandomView
 from unet_helpers.model import unet_model
+from unet_helpers.networks import load_network
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
 from unet_helpers.saving import TrainingState, is_finished, load_best, read_json, write_json, write_whole
@@ -39,7 +42,7 @@ class Training:
         keras.utils.set_random_seed(0)
         self.model = unet_model((None, None, 3), 2, 3, depth=1)
         compile_unet(self.model, 3, WarmupStableDecay(epochs * 3, 1e-2))
-        self.state = TrainingState(run_dir, self.resizing, patience)
+        self.state = TrainingState(run_dir, self.resizing, patience, labels)
 
     def fit(self, *extra):
         return self.model.fit(
@@ -95,6 +98,15 @@ def test_a_training_leaves_its_network_its_log_and_one_state(whole):
     names = {path.name for path in whole.run_dir.iterdir()}
     assert names == {"best.keras", "best.json", "log.csv", "state.npz"}
     assert is_finished(whole.run_dir)
+
+
+def test_the_best_network_carries_its_labels_and_the_size_that_it_was_scored_at(tmp_path, whole, capsys):
+    network = load_network(whole.run_dir / "best.keras")
+    assert (network.labels, network.image_size) == (LABELS, (64, 96))
+    scored(tmp_path, {0: 0.9, 1: 0.8})  # ended with pictures of 32x32, and without labels
+    with zipfile.ZipFile(tmp_path / "best.keras") as archive:
+        record = json.loads(archive.read("unet_helpers.json"))
+    assert record == {"format": 1, "labels": None, "image_size": [32, 32]}
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 3])
@@ -313,7 +325,7 @@ def test_no_epoch_at_all_is_said(tmp_path):
 
 
 def test_the_best_network_answers_the_same_in_a_fresh_process_without_this_package(tmp_path, whole):
-    model, _ = load_best(whole.run_dir, (64, 96))
+    model, _ = load_best(whole.run_dir, (64, 96))  # the file holds labels, too
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3)).astype(np.float32)
     np.save(tmp_path / "image.npy", image)
     code = "import keras, numpy, sys; model = keras.models.load_model(sys.argv[1]);"

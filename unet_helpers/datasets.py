@@ -1,6 +1,5 @@
 """The data sets that the tutorial knows: where their pairs of files are, their labels and their splits."""
 
-import colorsys
 import os
 import re
 from collections.abc import Iterable
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import camvid, drawing
+from . import drawing, masks
 from .checking import check_pair, check_pairs, open_picture  # noqa: F401  the lesson takes the check from here
 from .download import download_dataset, find_layout
 from .labels import CAMVID, CARLA, LabelMap, Pair
@@ -44,14 +43,15 @@ class Dataset:
 
 def load_dataset(
     name: str, data_dir: str | Path = DATA_DIR, *, seed: int = 0, frames_per_drive: int = 20,
-    archive: str | Path | None = None,
+    archive: str | Path | None = None, split_by: str | None = None,
 ) -> Dataset:  # fmt: skip
     """Find a data set's pairs in data_dir/name, or in data_dir itself, and split them.
 
     name: "demo" (drawn on first use: frames_per_drive frames for each of the 32 drives, from seed), "lyft" (Kaggle's
-        Lyft/Udacity set), "camvid" (SegNet's layout or Kaggle's) or "folder" (your own images/, masks/, classes.txt).
+        Lyft/Udacity set), "camvid" (SegNet's layout or Kaggle's) or "folder" (your own; see data/README.md).
         "lyft" and "camvid" are downloaded from Kaggle to data_dir/name where they are not there.
     archive: the data set's zip that you downloaded with a browser: unpacked to data_dir/name in place of a download.
+    split_by: "folder" only: regular expression for the group (drive, patient, film) in a picture's name.
     Raises ValueError, naming the folder or file, if name is unknown, something is not there or has no partner, and
     DownloadError, saying what to do, if a download fails.
     """
@@ -67,7 +67,7 @@ def load_dataset(
     if not root.is_dir() and str(root) != DATA_DIR:
         raise ValueError(f"DATA_DIR: there is no folder {str(root)!r}; set it to the folder that holds {name!r}")
     if name == "folder":
-        return _load_folder(name, root / name if (root / name).is_dir() else root)
+        return _load_folder(name, root / name if (root / name).is_dir() else root, split_by)
     has_layout = {"lyft": _has_lyft, "camvid": _has_camvid}[name]
     found = find_layout(root / name, has_layout, depth=1) or find_layout(root, has_layout, depth=0)
     if not found:
@@ -75,7 +75,7 @@ def load_dataset(
         found = download_dataset(root / name, SLUGS[name], archive=archive, keep=keep, has_layout=has_layout)
     if name == "lyft":
         return _load_lyft(name, found)
-    return _load_camvid(name, found, root / "camvid_ids", Path(DATA_DIR) / "camvid_ids")  # data_dir may be read-only
+    return _load_camvid(name, found, root if found == root else root / name)
 
 
 def _has_lyft(folder: Path) -> bool:
@@ -162,41 +162,25 @@ def _load_lyft(name: str, root: Path) -> Dataset:
     )
 
 
-def _load_camvid(name: str, root: Path, *id_masks: Path) -> Dataset:
-    """SegNet's layout has ids in SPLITannot/; from Kaggle's colours in SPLIT_labels/, id_masks/SPLIT/ is written, in
-    the first of these folders that can be."""
-    in_colors = (root / "train_labels").is_dir()
-    masks = camvid.write_id_masks(root, *id_masks) if in_colors else root
-    splits = {
-        split: tuple(find_pairs(root / split, masks / (split if in_colors else f"{split}annot")))
-        for split in ("train", "val", "test")
-        if split != "test" or (root / split).is_dir()
-    }
-    return Dataset(name, CAMVID, splits["train"], splits["val"], splits.get("test", ()))
+def _load_camvid(name: str, root: Path, place: Path) -> Dataset:
+    """SegNet's layout has ids in SPLITannot/, Kaggle's has colours in SPLIT_labels/, for which ids are written beside
+    place: root, or where it would be in DATA_DIR, for nothing is written where Kaggle attaches data."""
+    folders = {"train": root / "train", "validation": root / "val", "test": root / "test"}
+    if not folders["test"].is_dir():
+        del folders["test"]
+    if (root / "train_labels").is_dir():
+        pairs = {split: (folder, root / f"{folder.name}_labels") for split, folder in folders.items()}
+        prepared = masks.prepare_pairs(root, pairs, masks.camvid_classes(root), *masks.places_for(place, DATA_DIR))
+        return Dataset(name, CAMVID, prepared.train, prepared.validation, prepared.test)
+    pairs = {split: tuple(find_pairs(folder, root / f"{folder.name}annot")) for split, folder in folders.items()}
+    return Dataset(name, CAMVID, pairs["train"], pairs["validation"], pairs.get("test", ()))
 
 
-def _read_names(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        raise ValueError(f"{path}: not found; write a class name a line, that of id 0 first")
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors write a mark in front of UTF-8
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: it is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    if "\0" in text:  # UTF-16 of plain letters is UTF-8, too, with a zero after each letter
-        raise ValueError(f"{path}: it holds zero bytes, as UTF-16 does; save it as UTF-8")
-    return tuple(text.split())
-
-
-def _load_folder(name: str, root: Path) -> Dataset:
-    """images/, masks/ with ids, classes.txt: 70 % train, 15 % validation, 15 % test in the order of the names."""
-    names = _read_names(root / "classes.txt")
-    hues = [colorsys.hsv_to_rgb(k / len(names), 0.9, 0.5 + 0.4 * (k % 2)) for k in range(len(names))]
-    colors = tuple(tuple(round(255 * channel) for channel in hue) for hue in hues)
-    pairs = find_pairs(root / "images", root / "masks")
-    # Blocks, not a random choice: neighbours in a film look alike and belong on one side.
-    first, second = round(0.7 * len(pairs)), round(0.85 * len(pairs))
-    train, validation, test = pairs[:first], pairs[first:second], pairs[second:]
-    return Dataset(name, LabelMap(names, colors), tuple(train), tuple(validation), tuple(test))
+def _load_folder(name: str, root: Path, split_by: str | None) -> Dataset:
+    prepared = masks.prepare_folder(root, *masks.places_for(root, DATA_DIR), split_by=split_by)
+    for warning in prepared.report.warnings:
+        print(f"note: {warning}")
+    return Dataset(name, prepared.labels, prepared.train, prepared.validation, prepared.test)
 
 
 def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:

@@ -6,7 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .pipeline import decode_image, resize_image
+from .masks.reading import examine_picture, read_picture
+from .masks.report import Unfit
+from .networks import Network, load_network
+from .pipeline import decode_image
+from .tiles import Piece, cut_tiles, fit_whole, plan_tiles
+
+STRIP = 1 << 22  # logits that are enlarged at once: those of all pixels of a large picture would take gigabytes
 
 
 def predict_logits(model: keras.Model, images, mirrored: bool = False) -> np.ndarray:
@@ -42,26 +48,76 @@ def predict_masks(model: keras.Model, images, size: tuple[int, int] | None = Non
     return to_masks(logits, size)
 
 
-def predict_mask(model: keras.Model, image, image_size: tuple[int, int] | None = None) -> np.ndarray:
+def predict_mask(
+    network: Network | keras.Model | str | Path, image, image_size: tuple[int, int] | None = None, *,
+    tiles: bool = False, margin: int | None = None, mirror: bool = True, confidence: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Mask of one picture at the picture's own size, (H, W) uint8 class ids.
 
-    image: path of a picture file, or an (H, W, 3) uint8 RGB array of any size.
-    image_size: (height, width) at which the network looks at it, that of its input if None: a network that takes any
-        size has to be told, because it knows things only as large as it saw them in training.
+    network: from `load_network`, or its `.keras` file, which is read anew each time; with a model alone, image_size is
+        needed, unless the model takes one size only.
+    image: path of a picture file, or an (H, W, 3) uint8 RGB array of any size. Of a file, `read_image` tells more.
+    image_size: (height, width) at which the network looks at it; None: at which it was trained, because it knows things
+        only as large as it saw them. The picture keeps its proportions, and grey surrounds it where it does not fit.
+        With tiles: the size of a tile, a multiple of the network's stride.
+    tiles: for a network that was trained with cuttings of pictures at their own scale: it looks at one part after
+        another, so that its memory does not grow with the picture. See `tiles.cut_tiles`.
+    margin: pixels at the border of a tile whose answer is not used; None: as many as an answer depends on.
+    mirror: take the mean of two answers, see `predict_masks`.
+    confidence: return (mask, confidence), (H, W) float32, 0..1: the softmax's value for the class that is answered.
     Raises ValueError, naming the file or what was found, if image is neither or the network can't look at that size.
     """
-    if isinstance(image, (str, Path)):
-        if not Path(image).is_file():
-            raise ValueError(f"image: there is no file {str(image)!r}")
-        try:
-            image = decode_image(str(image))
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(f"{image}: can't be read as PNG, JPEG or BMP; convert it to PNG") from error
-    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image: expected an (H, W, 3) uint8 RGB array, found {tuple(image.shape)} {image.dtype}")
-    size = _known_size(model, image_size)
+    if isinstance(network, (str, Path)):
+        network = load_network(network)
+    model, trained = (network.model, network.image_size) if isinstance(network, Network) else (network, None)
+    pixels = read_image(image) if isinstance(image, (str, Path)) else image
+    if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+        raise ValueError(f"image: expected an (H, W, 3) uint8 RGB array, found {tuple(pixels.shape)} {pixels.dtype}")
+    pixels = np.asarray(pixels)
+    if tiles:
+        size, margin = plan_tiles(model, _known_size(model, image_size), margin, trained or (1, 1))
+        pieces = cut_tiles(pixels, size, margin)
+    elif margin is not None:
+        raise ValueError(f"margin: found {margin} without tiles; give tiles=True, or leave it out")
+    else:
+        size = _known_size(model, image_size or trained)
+        if size is None:
+            raise ValueError(
+                "image_size: this network takes any size; expected the (height, width) that it was trained at"
+            )
+        pieces = [fit_whole(pixels, size)]
+    mask = np.empty(pixels.shape[:2], np.uint8)
+    certainty = np.empty(mask.shape, np.float32) if confidence else None
+    for piece in pieces:
+        _answer(piece, _logits(model, piece.pixels[None], mirror, size)[0], mask, certainty)
+    return (mask, certainty) if confidence else mask
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8 RGB: the pixels that training decodes, which reads PNG, JPEG and BMP.
+
+    Others are read by Pillow: TIFF, WebP, GIF (its first frame), CMYK, what EXIF data turn, and 16 bits, of which the
+    highest 8 that the picture uses are taken.
+    Raises ValueError, naming the file, if there is none or it can't be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"image: there is no file {str(path)!r}")
     try:
-        return predict_masks(model, resize_image(image, size)[None], tuple(image.shape[:2]))[0]
+        picture = examine_picture(path)
+        if not picture.changes:
+            return decode_image(str(path)).numpy()
+        return np.asarray(read_picture(path, max(8, picture.highest.bit_length())))
+    except Unfit as error:
+        raise ValueError(f"{path}: {error}" + (f" (found: {error.found})" if error.found else "")) from error
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"{path}: TensorFlow can't decode it; save it anew as PNG, or get it again") from error
+
+
+def _logits(model: keras.Model, images, mirror: bool, size: tuple[int, int]) -> np.ndarray:
+    try:
+        logits = predict_logits(model, images)
+        return (logits + predict_logits(model, images, mirrored=True)) / 2 if mirror else logits
     except (ValueError, tf.errors.InvalidArgumentError):
         raise ValueError(
             f"image_size: found {size}, at which the levels of this network do not fit together; try the size that it "
@@ -69,13 +125,33 @@ def predict_mask(model: keras.Model, image, image_size: tuple[int, int] | None =
         ) from None
 
 
-def _known_size(model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int]:
+def _answer(piece: Piece, logits: np.ndarray, mask: np.ndarray, confidence: np.ndarray | None) -> None:
+    """Write the answer to a piece, (h, w, K) logits, to its place in mask and confidence."""
+    top, left, bottom, right = (int(side) for side in piece.box)
+    scale = np.array(piece.scale) * piece.pixels.shape[:2] / logits.shape[:2]  # the answer may be coarser
+    n_rows = max(1, STRIP // ((right - left) * logits.shape[-1]))
+    for row in range(top, bottom, n_rows):
+        end = min(row + n_rows, bottom)
+        with tf.device("CPU:0"):  # the only one that has this op, which is tf.image.resize for a part of the result
+            strip = tf.raw_ops.ScaleAndTranslate(
+                images=logits[None], size=(end - row, right - left), scale=scale.astype(np.float32),
+                translation=np.float32([piece.offset[0] - row, piece.offset[1] - left]),
+                kernel_type="triangle", antialias=False,
+            )[0]  # fmt: skip
+            mask[row:end, left:right] = tf.argmax(strip, axis=-1, output_type=tf.int32).numpy()
+            if confidence is not None:
+                confidence[row:end, left:right] = tf.reduce_max(tf.nn.softmax(strip), axis=-1).numpy()
+
+
+def _known_size(model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """(height, width) that is asked for or that the network takes only; None: it takes any."""
     own = model.input_shape[1:3]
-    size = own if image_size is None else image_size
-    if None in np.ravel(size):
-        raise ValueError("image_size: this network takes any size; expected the (height, width) that it was trained at")
-    if np.shape(size) != (2,) or min(size) < 1:
-        raise ValueError(f"image_size: found {size}, expected (height, width); try multiples of 32")
-    if None not in own and tuple(size) != own:
-        raise ValueError(f"image_size: found {tuple(size)}, but this network takes pictures of {own}; leave it out")
-    return tuple(size)
+    if image_size is None:
+        return None if None in own else own
+    if np.shape(image_size) != (2,) or min(image_size) < 1:
+        raise ValueError(f"image_size: found {image_size}, expected (height, width); try multiples of 32")
+    if None not in own and tuple(image_size) != own:
+        raise ValueError(
+            f"image_size: found {tuple(image_size)}, but this network takes pictures of {own}; leave it out"
+        )
+    return tuple(image_size)

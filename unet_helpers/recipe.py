@@ -3,6 +3,7 @@
 import math
 import numbers
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Recipe:
     """All parameters, checked and complete. Sizes are (height, width) in pixels; the notebook says what each means.
 
     epochs: None: as many as fit into so many minutes of training. size_stages: see `training.ProgressiveResizing`.
+    split_by: regular expression for the group (drive, patient, film) in a picture's name; see `load_dataset`.
     """
 
     dataset: str
@@ -46,6 +48,7 @@ class Recipe:
     learning_rate: float
     frames_per_drive: int
     train_anew: bool = False
+    split_by: str | None = None
 
     @property
     def answer_size(self) -> tuple[int, int]:
@@ -76,14 +79,15 @@ class Recipe:
 def make_recipe(device_kind: str, **parameters) -> Recipe:
     """Check the notebook's parameters, given under their names, and replace None by what suits device and data set.
 
-    device_kind: "CPU" or "GPU". Nothing is drawn, downloaded or written.
+    device_kind: "CPU" or "GPU". SPLIT_BY may be left out. Nothing is drawn, downloaded or written.
     Raises ValueError that names the parameter, what was found, what was expected, and a value that works.
     """
     dataset = parameters["DATASET"]
     if dataset not in NAMES:
         raise _wrong("DATASET", dataset, f"one of {', '.join(map(repr, NAMES))}", "demo")
     defaults = DEFAULTS[device_kind] | DEFAULTS["demo" if dataset == "demo" else "other"]
-    values = {name: defaults.get(name) if value is None else value for name, value in parameters.items()}
+    given = {"SPLIT_BY": None} | parameters
+    values = {name: defaults.get(name) if value is None else value for name, value in given.items()}
     for name, (is_right, expected, example) in RULES.items():
         if not is_right(values[name]):
             raise _wrong(name, values[name], expected, example)
@@ -106,6 +110,7 @@ def make_recipe(device_kind: str, **parameters) -> Recipe:
         learning_rate=float(values["LEARNING_RATE"]),
         frames_per_drive=int(values["FRAMES_PER_DRIVE"]),
         train_anew=values["TRAIN_ANEW"],
+        split_by=values["SPLIT_BY"],
     )
 
 
@@ -120,6 +125,13 @@ def _is_number(value, high: float = math.inf) -> bool:
 
 def _is_path(value) -> bool:
     return isinstance(value, (str, Path)) and bool(str(value).strip())
+
+
+def _is_pattern(value) -> bool:
+    try:
+        return isinstance(value, str) and bool(value) and bool(re.compile(value))
+    except (re.error, RecursionError, OverflowError):
+        return False
 
 
 def _are_stages(stages) -> bool:
@@ -141,6 +153,10 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {  # parameter:
     "DATA_DIR": (_is_path, "the path of a folder", "data"),
     "RUN_DIR": (_is_path, "the path of a folder", "runs"),
     "ARCHIVE": (lambda value: value is None or _is_path(value), "None or the path of a zip file", None),
+    "SPLIT_BY": (
+        lambda value: value is None or _is_pattern(value),
+        "None or a regular expression whose group names the drive, patient or film in a file's name", r"(.*)-\d+",
+    ),
     "MINUTES": (_is_number, "a number above 0", 4),
     "IMAGE_SIZE": (_is_size, "None or (height, width), two whole numbers above 0", (192, 256)),
     "SEED": (lambda value: _is_whole(value, 0, 2**32 - 1), "a whole number from 0 to 4294967295", 0),

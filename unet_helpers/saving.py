@@ -14,7 +14,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from .labels import LabelMap
 from .locking import hold_lock
+from .networks import save_network
 from .normalization import with_keras_layers_only
 from .training import ProgressiveResizing
 
@@ -57,12 +59,15 @@ class TrainingState(keras.callbacks.Callback):
     it. From it follow best.keras and best.json, the network with the highest validation mIoU among those of the largest
     pictures so far, made of Keras's own layers without loss and optimizer, so that it loads without this package; and
     log.csv, loss and mIoU of each epoch. So all of them belong to the same moment, whenever the process is killed.
+    labels: the classes, for best.keras, from which `networks.load_network` gets all that prediction needs.
     patience: epochs of full size without a better validation mIoU after which the training ends early.
     """
 
-    def __init__(self, run_dir: str | Path, resizing: ProgressiveResizing, patience: int = 20):
+    def __init__(
+        self, run_dir: str | Path, resizing: ProgressiveResizing, patience: int = 20, labels: LabelMap | None = None
+    ):
         super().__init__()
-        self.run_dir, self.resizing, self.patience = Path(run_dir), resizing, patience
+        self.run_dir, self.resizing, self.patience, self.labels = Path(run_dir), resizing, patience, labels
         self.log: list[dict[str, float]] = []
         self.best: dict | None = None  # epoch, image_size and val_mIoU of the best network
         self.best_weights: list[np.ndarray] = []
@@ -191,9 +196,7 @@ class TrainingState(keras.callbacks.Callback):
         copy.set_weights(self.best_weights)
 
         def write():
-            partial = self.run_dir / "partial_best.keras"
-            copy.save(partial)
-            os.replace(partial, self.run_dir / "best.keras")
+            save_network(self.run_dir / "best.keras", copy, self.labels, tuple(self.best["image_size"]))
             write_json(self.run_dir / "best.json", self.best)
 
         if self._try(write):

@@ -1,0 +1,676 @@
+"""python -m unet_helpers: the notebook's steps from a terminal, and what a user's mistakes look like."""
+
+import ast
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import LABELS, write_pair_to
+from PIL import Image
+
+from unet_helpers import datasets, exporting, networks, runs
+from unet_helpers.__main__ import DATASETS, FORMATS, in_options, main
+from unet_helpers.commands import film
+from unet_helpers.evaluation import Scores, confusion_matrices
+from unet_helpers.labels import CARLA, Pair
+from unet_helpers.masks.classes import make_labels
+
+ROOT = Path(__file__).parents[1]
+N_PAIRS = 24  # 17 train, 3 validate, 4 test
+
+
+def make_folder(root, n_pairs=N_PAIRS, size=(64, 96)):
+    for n in range(n_pairs):
+        write_pair_to(root, f"p{n:02}", size, seed=n)
+    (root / "classes.txt").write_text("\n".join(LABELS.names))
+    return root
+
+
+def make_lyft(root, *stems, size=(32, 48)) -> list[Pair]:
+    """Pairs in the layout of Kaggle's Lyft set: no file is looked at before it is needed, unlike those of `folder`.
+
+    F4 is a drive for training, F2 for validation, F1 for the test.
+    """
+    pairs = []
+    for n, stem in enumerate(stems):
+        folders = [root / "lyft" / "dataA" / "dataA" / name for name in ("CameraRGB", "CameraSeg")]
+        for source, folder in zip(write_pair_to(root / "drawn", stem, size, seed=n), folders, strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            source.replace(folder / f"{stem}.png")
+        pairs.append(Pair(*(folder / f"{stem}.png" for folder in folders)))
+    return pairs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_folder(tmp_path / "data set")
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """Exit code, what was printed, and what was said where errors go."""
+    capsys.readouterr()
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as error:  # argparse's
+        code = error.code
+    return code, *capsys.readouterr()
+
+
+def messages(errors: str) -> list[str]:
+    assert "Traceback" not in errors
+    return [line for line in errors.splitlines() if line.startswith("unet_helpers: ")]
+
+
+# ---- arguments ----
+
+
+@pytest.mark.parametrize("command", [(), ("check",), ("train",), ("evaluate",), ("predict",), ("export",)])
+def test_help_and_wrong_usage_are_quick(command):
+    """No TensorFlow before the arguments are right: its import takes seconds."""
+    code = (
+        "import sys, unet_helpers.__main__ as m\n"
+        "codes = []\n"
+        f"for words in {[*command, '--help']!r}, {[*command, '--nonsense']!r}:\n"
+        "    try: m.main(words)\n"
+        "    except SystemExit as end: codes.append(end.code)\n"
+        "print(codes, {'tensorflow', 'keras', 'matplotlib', 'kaggle'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[0, 2] set()"
+    assert done.stdout.startswith(" ".join(["usage: python -m unet_helpers", *command]))
+
+
+@pytest.mark.parametrize("arguments", [
+    (), ("nonsense",), ("check",), ("check", "x", "--dataset", "imagenet"), ("train", "x", "--image-size", "64"),
+    ("train", "x", "--epochs", "many"), ("evaluate", "net"), ("predict", "net", "p.png"),
+    ("predict", "net", "--out", "x"), ("export", "net", "--out", "x"), ("export", "net", "--format", "tflite"),
+])  # fmt: skip
+def test_wrong_usage(capsys, arguments):
+    code, _, errors = run(capsys, *arguments)
+    assert code == 2
+    assert errors.startswith("usage: python -m unet_helpers")
+
+
+@pytest.mark.parametrize(("option", "value", "said"), [
+    ("--minutes", "0", "--minutes: found 0.0, expected a number above 0; try --minutes 4"),
+    ("--epochs", "0", "--epochs: found 0, expected None or a whole number above 0; try --epochs 20"),
+    ("--seed", "-1", "--seed: found -1, expected a whole number"),
+    ("--image-size", "100x64", "--image-size: height and width must be divisible by 32, found 100x64; try 128x64"),
+])  # fmt: skip
+def test_options_that_no_data_can_make_right_are_wrong_usage(capsys, folder, option, value, said):
+    code, _, errors = run(capsys, "train", folder, option, value)
+    assert code == 2
+    assert errors.startswith(f"unet_helpers: {said}")
+
+
+def test_the_data_sets_are_those_of_the_package():
+    assert sorted(DATASETS) == sorted(datasets.NAMES)
+
+
+def test_the_formats_are_those_of_the_package():
+    assert sorted(FORMATS) == sorted(exporting.SUFFIXES)
+
+
+def test_messages_name_options_and_leave_paths_alone():
+    assert in_options("DATA_DIR: set DATA_DIR to it") == "DIR: set DIR to it"
+    assert in_options("give another RUN_DIR or SEED") == "give another --runs or --seed"
+    for path in ("/data/SEED/p.png: bad", "C:\\DATASET\\p.png: bad", "SEED-1.png: bad", "MY_EPOCHS: bad"):
+        assert in_options(path) == path
+
+
+def test_ctrl_c_is_a_sentence(capsys, folder, monkeypatch):
+    from unet_helpers.commands import check
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "load_dataset", interrupt)
+    assert run(capsys, "check", folder) == (130, "", "unet_helpers: stopped\n")
+
+
+# ---- check ----
+
+
+def test_check_says_what_was_found(capsys, folder):
+    code, shown, errors = run(capsys, "check", folder)
+    assert (code, errors) == (0, "")
+    for split, n_pairs in {"train": 17, "validation": 3, "test": 4}.items():
+        assert re.search(rf"^ *{split}: {n_pairs} pairs$", shown, re.MULTILINE)
+    masks = [np.asarray(Image.open(path)) for path in sorted((folder / "masks").iterdir())]
+    for k, name in enumerate(LABELS.names):
+        shares = [100 * np.mean(np.stack(part) == k) for part in (masks[:17], masks[17:20], masks[20:])]
+        assert re.search(rf"^{name} +" + " +".join(f"{share:.3f}" for share in shares) + "$", shown, re.MULTILINE)
+
+
+def test_check_names_each_bad_file_once_and_does_the_others(capsys, tmp_path):
+    pairs = make_lyft(tmp_path, "F4-1", "F4-2", "F4-3", "F2-1", "F1-1")
+    pairs[0].image.write_bytes(b"no picture")
+    Image.fromarray(np.full((32, 48), 77, np.uint8)).save(pairs[1].mask)
+    Image.fromarray(np.zeros((32, 47), np.uint8)).save(pairs[4].mask)
+    code, shown, errors = run(capsys, "check", tmp_path, "--dataset", "lyft")
+    assert code == 1
+    said = messages(errors)
+    assert len(said) == 3
+    for message, path in zip(said, (pairs[0].image, pairs[1].mask, pairs[4].mask), strict=True):
+        assert str(path) in message
+    assert "train: 3 pairs, 2 of them bad" in shown
+    assert "test: 1 pairs, 1 of them bad" in shown
+    assert "3 bad pairs" in shown
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_all_bad_files_of_a_folder_are_in_one_message_and_nothing_is_trained(capsys, folder, tmp_path, command):
+    (folder / "images" / "p03.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((64, 95), np.uint8)).save(folder / "masks" / "p22.png")
+    runs_dir = tmp_path / "runs"
+    code, _, errors = run(capsys, command, folder, *(("--epochs", 1, "--runs", runs_dir) if command == "train" else ()))
+    assert code == 1
+    assert len(messages(errors)) == 1
+    assert errors.startswith(f"unet_helpers: {folder}: ")
+    assert [sum(name in line for line in errors.splitlines()) for name in ("p03.png", "p22.png")] == [1, 1]
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_terminal_shows_the_messages_and_nothing_else(folder, tmp_path):
+    """In a process of its own: TensorFlow's start-up messages are kept from the user."""
+    (folder / "masks" / "p05.png").write_bytes(b"no mask")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    command = [sys.executable, "-m", "unet_helpers", "check", folder]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"unet_helpers: {folder}: masks/p05.png (")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_folder_is_one_line(capsys, tmp_path):
+    code, _, errors = run(capsys, "check", tmp_path / "none")
+    assert code == 1
+    assert errors.startswith(f"unet_helpers: DIR: there is no folder '{tmp_path / 'none'}'; ")
+    assert len(errors.splitlines()) == 1
+
+
+def test_progress(capsys, folder, monkeypatch):
+    monkeypatch.setattr("unet_helpers.commands.PROGRESS_SECONDS", 0)
+    _, shown, _ = run(capsys, "check", folder)
+    assert re.findall(r"^train: (\d+) of 17$", shown, re.MULTILINE) == [str(n) for n in range(1, 17)]
+
+
+# ---- train: the same as the notebook ----
+
+PARAMETERS = {"DATASET": "folder", "EPOCHS": 3, "IMAGE_SIZE": (64, 64), "SEED": 5}
+WHOLE_CELLS = ("bootstrap", "versions", "parameters", "recipe", "data", "check")
+RECIPE_CELLS = ("recipe-batches", "recipe-network", "train")
+
+
+def run_notebook_cells(**parameters) -> dict:
+    """Part 3's cells with all that they need of those before: imports and `plain`, the switches of part 1's network."""
+    cells = json.loads((ROOT / "segmentation_unet.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = {cell["id"]: "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"}
+    names = {}
+    for name, source in sources.items():
+        if name in WHOLE_CELLS + RECIPE_CELLS + ("scores",):
+            exec(source, names)
+        else:
+            exec(_imports_and_plain(source), names)
+        if name == "parameters":
+            assert parameters.keys() <= names.keys()
+            names |= parameters
+        if name == "train":
+            names |= {"network": None, "score": lambda *_: SimpleNamespace(miou=0, accuracy=0)}  # part 1's
+        if name == "scores":
+            return names
+    raise AssertionError("the notebook has no cell 'scores'")
+
+
+def _imports_and_plain(source: str) -> str:
+    def is_needed(node) -> bool:
+        assigns = isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["plain"]
+        return isinstance(node, (ast.Import, ast.ImportFrom)) or assigns
+
+    return "\n".join(ast.unparse(node) for node in ast.parse(source).body if is_needed(node))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The data, the names that the notebook's cells leave behind, and the folder of its run."""
+    root = tmp_path_factory.mktemp("trained")
+    data = make_folder(root / "data set")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "measure_speed", lambda *_: runs.Speed(1.0, (0.1,) * 3, (1.0,) * 3))  # saves a minute
+        names = run_notebook_cells(**PARAMETERS, DATA_DIR=str(data), RUN_DIR=str(root / "notebook"))
+        yield SimpleNamespace(data=data, names=names, run_dir=names["run_dir"])
+
+
+def train(trained, runs_dir) -> int:
+    options = ["--epochs", "3", "--image-size", "64x64", "--seed", "5", "--runs", str(runs_dir)]
+    return main(["train", str(trained.data), *options])
+
+
+def assert_same_run(one: Path, other: Path):
+    assert one.name == other.name
+    assert json.loads((one / "settings.json").read_text()) == json.loads((other / "settings.json").read_text())
+    logs = [np.genfromtxt(path / "log.csv", delimiter=",", names=True) for path in (one, other)]
+    assert logs[0].dtype.names == logs[1].dtype.names
+    assert len(logs[0]) == 3
+    for name in logs[0].dtype.names:
+        np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-4)
+    weights = [keras.models.load_model(path / "best.keras").get_weights() for path in (one, other)]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_training_is_that_of_the_notebook_also_when_it_was_interrupted(capsys, trained, tmp_path, monkeypatch):
+    """The same data and parameters: the same folder, settings, log and weights."""
+    from unet_helpers.commands import train as command
+
+    class Interrupting(command.EpochLine):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "EpochLine", Interrupting)
+        assert train(trained, tmp_path / "runs") == 130
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    said = f"unet_helpers: stopped: 2 epochs are saved in {run_dir}; the same command goes on\n"
+    assert capsys.readouterr().err == said
+    assert train(trained, tmp_path / "runs") == 0
+    shown, errors = capsys.readouterr()
+    assert errors == ""
+    assert "going on after epoch 2" in shown
+    assert len(re.findall(r"^epoch 3/3 64x64: ", shown, re.MULTILINE)) == 1
+    assert str(run_dir / "best.keras") in shown.splitlines()[-1]
+    assert_same_run(run_dir, trained.run_dir)
+
+
+def test_what_the_notebook_trained_is_not_trained_again(capsys, trained):
+    assert train(trained, trained.run_dir.parent) == 0
+    assert "trained before" in capsys.readouterr().out
+    assert [path.name for path in trained.run_dir.parent.iterdir()] == [trained.run_dir.name]
+
+
+def test_nothing_is_trained_on_bad_files(capsys, tmp_path):
+    pairs = make_lyft(tmp_path, "F4-1", "F4-2", "F2-1", "F1-1")
+    pairs[1].image.write_bytes(b"no picture")
+    pairs[3].mask.write_bytes(b"no mask")
+    code, _, errors = run(
+        capsys, "train", tmp_path, "--dataset", "lyft", "--epochs", 1, "--runs", tmp_path / "runs"
+    )  # fmt: skip
+    assert code == 1
+    assert all(name in said for name, said in zip(("F4-2.png", "F1-1.png", "2 bad"), messages(errors), strict=True))
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_split_without_a_pair_is_said(capsys, tmp_path):
+    options = ("--runs", tmp_path / "runs")
+    code, _, errors = run(capsys, "train", make_folder(tmp_path / "one", n_pairs=1), *options)
+    assert code == 1
+    assert "no pair is for train" in errors
+    make_lyft(tmp_path, "F4-1")
+    code, _, errors = run(capsys, "train", tmp_path, "--dataset", "lyft", *options)
+    assert code == 1
+    assert "the validation split is empty" in errors
+
+
+# ---- evaluate ----
+
+
+def test_scores_are_those_of_the_notebook(capsys, trained):
+    code, shown, errors = run(capsys, "evaluate", trained.run_dir, trained.data)
+    assert (code, errors) == (0, "")
+    scores, baseline = trained.names["scores"], trained.names["baseline"]
+    assert shown.endswith(f"\n{scores.table()}\n")
+    for title, row in {"the network": scores, r"baseline \(always .*\)": baseline}.items():
+        assert re.search(rf"^{title} +mIoU {row.miou:.3f}   accuracy {row.accuracy:.3f}$", shown, re.MULTILINE)
+    assert "folder, test: 4 pictures" in shown
+    assert "folder, validation: 3" in run(capsys, "evaluate", trained.run_dir, trained.data, "--split", "validation")[1]
+
+
+def save_network(folder, labels=LABELS, size=(16, 24), unusual=False):
+    """A network that finds conftest's three classes by their colours, saved as a training does."""
+    n_classes = labels.n_classes
+    inputs = keras.Input((None, None, 3))
+    logits = keras.layers.Conv2D(n_classes, 1)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs) if unusual else logits(inputs))
+    if not unusual:
+        weights = np.zeros((1, 1, 3, n_classes), np.float32)
+        weights[0, 0, :, 0], weights[0, 0, :, 2] = (-1, 0, 1), (1, 0, -1)
+        logits.set_weights([weights, np.float32([0, 60, 0] + [-99] * n_classes)[:n_classes]])
+    folder.mkdir(parents=True)
+    networks.save_network(folder / "best.keras", model, labels, size)
+    return folder / "best.keras"
+
+
+@pytest.fixture
+def network(tmp_path):
+    return save_network(tmp_path / "run")
+
+
+def test_evaluate_and_predict_agree_at_each_masks_own_size(capsys, tmp_path, network):
+    folder = make_folder(tmp_path / "data")
+    write_pair_to(folder, "p21", (40, 60), seed=99)  # in test, with three of 64x96
+    (code, shown, _), out = run(capsys, "evaluate", network, folder), tmp_path / "out"
+    assert code == 0
+    stems = [f"p{n}" for n in (20, 21, 22, 23)]
+    assert run(capsys, "predict", network, *(folder / "images" / f"{stem}.png" for stem in stems), "--out", out)[0] == 0
+    true, answers = ([np.asarray(Image.open(path)) for path in paths] for paths in (
+        [folder / "masks" / f"{stem}.png" for stem in stems], [out / f"{stem}_ids.png" for stem in stems],
+    ))  # fmt: skip
+    parts = [confusion_matrices(t[None], a[None], 3) for t, a in zip(true, answers, strict=True)]
+    scores = Scores(LABELS, np.concatenate(parts))
+    assert 0.7 < scores.miou < 1
+    assert f"mIoU {scores.miou:.3f}   accuracy {scores.accuracy:.3f}" in shown
+
+
+def test_the_cameras_own_car_is_left_out_in_a_score_of_its_own(capsys, tmp_path):
+    """Its pixels are sky to this network, so that without them nothing is wrong; masks of several sizes have none."""
+    cameras = {folder: tmp_path / "lyft" / "dataA" / "dataA" / folder for folder in ("CameraRGB", "CameraSeg")}
+    values = np.zeros((32, 48), np.uint8)
+    values[24:] = 10
+
+    def write(name, size):
+        pair = write_pair_to(tmp_path / "drawn", name, values=values[:, : size[1]])
+        draw(SKY, SKY, size).save(pair.image)
+        for source, folder in zip(pair, cameras.values(), strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            source.replace(folder / f"{name}.png")
+
+    for name in ("F4-1", "F4-2", "F2-1", "F1-1"):  # two train, one validates, one tests
+        write(name, (32, 48))
+    network = save_network(tmp_path / "carla", CARLA)
+    _, shown, _ = run(capsys, "evaluate", network, tmp_path, "--dataset", "lyft")
+    assert re.search(r"^the network +mIoU 0\.375   accuracy 0\.750$", shown, re.MULTILINE)
+    assert re.search(r"^without the bonnet +mIoU 1\.000   accuracy 1\.000$", shown, re.MULTILINE)
+    write("F1-2", (32, 40))
+    code, shown, _ = run(capsys, "evaluate", network, tmp_path, "--dataset", "lyft")
+    assert code == 0
+    assert "bonnet" not in shown
+
+    (cameras["CameraSeg"] / "F4-1.png").write_bytes(b"no mask")
+    code, shown, errors = run(capsys, "evaluate", network, tmp_path, "--dataset", "lyft")
+    assert code == 1
+    assert "F4-1.png" in messages(errors)[0]
+    assert re.search(r"^the network +mIoU 0\.375", shown, re.MULTILINE)
+
+
+def test_evaluate_names_bad_files_and_scores_the_others(capsys, tmp_path):
+    pairs = make_lyft(tmp_path, "F4-1", "F2-1", "F1-1", "F1-2", "F1-3")
+    pairs[3].mask.write_bytes(b"no mask")
+    code, shown, errors = run(capsys, "evaluate", save_network(tmp_path / "run", CARLA), tmp_path, "--dataset", "lyft")
+    assert code == 1
+    assert [str(pairs[3].mask) in message for message in messages(errors)] == [True]
+    assert "test: 2 pictures" in shown
+
+
+def test_networks_that_can_not_be_scored_are_said(capsys, folder, tmp_path, network):
+    cases = {
+        tmp_path / "none": "there is no such file",
+        folder / "classes.txt": "found no zip",
+        save_network(tmp_path / "four", make_labels(("a", "b", "c", "d"))): "it knows 4 classes, but the data set",
+        save_network(tmp_path / "turned", replace(LABELS, names=LABELS.names[::-1])): (
+            f"its class 0 is {LABELS.names[2]!r}, but in the data set 'folder' in {folder} it is {LABELS.names[0]!r}"
+        ),
+        save_network(tmp_path / "unusual", unusual=True): "expected one for masks",
+    }
+    (tmp_path / "damaged.keras").write_bytes(network.read_bytes()[:-200])
+    cases[tmp_path / "damaged.keras"] = "found a damaged zip"
+    cases[save_alone(network, tmp_path / "alone.keras")] = "give what is missing: --classes FILE, --image-size HxW"
+    for path, said in cases.items():
+        code, _, errors = run(capsys, "evaluate", path, folder)
+        assert code == 1
+        assert len(messages(errors)) == 1
+        assert str(path) in errors
+        assert said in errors
+    given = ("--image-size", "16x24", "--classes", folder / "classes.txt")
+    assert run(capsys, "evaluate", tmp_path / "alone.keras", folder, *given)[0] == 0
+
+
+def save_alone(network: Path, path: Path) -> Path:
+    """The network as another program saves it, without labels and size."""
+    keras.models.load_model(network).save(path)
+    return path
+
+
+# ---- predict ----
+
+SKY, ROAD, CAR = (90, 130, 220), (90, 90, 90), (200, 40, 40)
+
+
+def draw(top, bottom, size=(32, 48)) -> Image.Image:
+    picture = np.empty((*size, 3), np.uint8)
+    picture[: size[0] // 2], picture[size[0] // 2 :] = top, bottom
+    return Image.fromarray(picture)
+
+
+def ids(path: Path) -> np.ndarray:
+    image = Image.open(path)
+    assert image.mode == "L"
+    return np.asarray(image)
+
+
+def test_three_files_for_each_picture(capsys, tmp_path, network):
+    picture, out = tmp_path / "my street.png", tmp_path / "new" / "out"
+    draw(SKY, CAR, (50, 70)).save(picture)
+    (tmp_path / "names.txt").write_text("sky\nthe road\nred car\n")
+    code, shown, errors = run(capsys, "predict", network, picture, "--out", out, "--classes", tmp_path / "names.txt")
+    assert (code, errors) == (0, "")
+    assert sorted(p.name for p in out.iterdir()) == [f"my street_{end}.png" for end in ("colors", "ids", "overlay")]
+    mask = ids(out / "my street_ids.png")
+    assert mask.shape == (50, 70)
+    assert np.unique(mask[:22]).tolist() == [0]
+    assert np.unique(mask[28:]).tolist() == [2]
+    colors = np.asarray(Image.open(out / "my street_colors.png"))
+    assert len({tuple(colors[y, 0]) for y in (5, 45)}) == 2
+    overlay = np.asarray(Image.open(out / "my street_overlay.png")).astype(int)
+    np.testing.assert_allclose(overlay, (np.asarray(Image.open(picture)).astype(int) + colors) / 2, atol=1)
+    assert "my street: " in shown
+    assert "red car" in shown
+
+
+def test_a_picture_is_answered_upright_as_it_is_shown(capsys, tmp_path, network):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees: what is stored at the bottom is shown at the left
+    draw(SKY, CAR).save(tmp_path / "phone.jpg", exif=exif, quality=95)
+    assert run(capsys, "predict", network, tmp_path / "phone.jpg", "--out", tmp_path)[0] == 0
+    mask = ids(tmp_path / "phone_ids.png")
+    assert mask.shape == (48, 32)
+    assert np.unique(mask[:, :12]).tolist() == [2]
+    assert np.unique(mask[:, -12:]).tolist() == [0]
+
+
+def test_a_bad_picture_is_one_message_and_the_others_are_done(capsys, tmp_path, network):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for n in (1, 2, 10):
+        draw(SKY, ROAD, (32 + n, 48)).save(pictures / f"p{n}.png")
+    (pictures / "p3.jpg").write_bytes(b"no picture")
+    (pictures / "notes.txt").write_text("no picture, and nobody takes it for one")
+    draw(CAR, ROAD).save(tmp_path / "one.bmp")
+    out, none = tmp_path / "out", tmp_path / "none.png"
+    code, shown, errors = run(capsys, "predict", network, pictures, none, tmp_path / "one.bmp", "--out", out)
+    assert code == 1
+    assert all(str(path) in said for path, said in zip((pictures / "p3.jpg", none), messages(errors), strict=True))
+    assert {path.name.split("_")[0] for path in out.iterdir()} == {"p1", "p2", "p10", "one"}
+    assert "no film, because the pictures differ in size" in shown
+    assert re.findall(r"^\[\d/4\] (p\d+):", shown, re.MULTILINE) == ["p1", "p2", "p10"]
+
+
+def test_a_folder_of_frames_is_a_film_in_the_order_of_their_numbers(capsys, tmp_path, network):
+    frames = tmp_path / "drive 7"
+    frames.mkdir()
+    order = {1: (SKY, ROAD), 2: (ROAD, CAR), 10: (CAR, SKY)}
+    for n, (top, bottom) in order.items():
+        draw(top, bottom).save(frames / f"f{n}.png")
+    code, shown, _ = run(capsys, "predict", network, frames, "--out", tmp_path / "out")
+    assert code == 0
+    assert "drive 7_film.gif: 3 of 3 frames" in shown
+    made = Image.open(tmp_path / "out" / "drive 7_film.gif")
+    assert (made.n_frames, made.height) == (3, 32)
+    for number, n in enumerate(order):
+        made.seek(number)
+        shown_frame = np.asarray(made.convert("RGB")).astype(int)
+        answer = np.asarray(Image.open(tmp_path / "out" / f"f{n}_colors.png")).astype(int)
+        assert np.abs(shown_frame[:, :48] - np.asarray(Image.open(frames / f"f{n}.png"))).mean() < 8
+        assert np.abs(shown_frame[:, -48:] - answer).mean() < 8
+
+
+def test_an_animation_is_answered_frame_by_frame(capsys, tmp_path, network):
+    first, *others = draw(SKY, CAR), draw(CAR, SKY), draw(ROAD, CAR)
+    first.save(tmp_path / "drive.gif", save_all=True, append_images=others, duration=70)
+    assert run(capsys, "predict", network, tmp_path / "drive.gif", "--out", tmp_path / "out")[0] == 0
+    tops = [ids(tmp_path / "out" / f"drive_{n}_ids.png")[3, 3] for n in (1, 2, 3)]
+    assert tops == [0, 2, 1]
+    made = Image.open(tmp_path / "out" / "drive_film.gif")
+    assert (made.n_frames, made.info["duration"]) == (3, 70)
+
+
+@pytest.mark.parametrize(("n_frames", "size", "limit"), [(5, 300, 500_000), (5, 300, 100_000), (9, 60, 30_000)])
+def test_a_film_stays_small(monkeypatch, n_frames, size, limit):
+    """Noise, which no format compresses: smaller frames first, then fewer, and it is said."""
+    assert film.MAX_BYTES <= 3_000_000
+    monkeypatch.setattr(film, "MAX_BYTES", limit)
+    rng, made = np.random.default_rng(0), film.Film(n_frames)
+    for _ in range(n_frames):
+        made.add(*rng.integers(0, 256, (2, size, size, 3), np.uint8))
+    content, said = made.make()
+    assert 0.3 * limit < len(content) <= limit
+    image = Image.open(io.BytesIO(content))
+    assert f"{image.n_frames} of {n_frames} frames at {image.height}x{image.width}" in said
+    assert image.n_frames == n_frames or image.height <= film.MIN_SIDE
+
+
+def test_a_long_film_keeps_few_frames_in_memory():
+    made = film.Film(1000)
+    for n in range(1000):
+        made.add(*np.full((2, 4, 6, 3), n % 256, np.uint8))
+    assert len(made.frames) == film.MAX_FRAMES
+    assert made.make()[1].startswith(f"{film.MAX_FRAMES} of 1000 frames")
+
+
+def test_nothing_is_overwritten_unless_asked_for(capsys, tmp_path, network):
+    out = tmp_path / "out"
+    for folder, colors in {"a": (SKY, ROAD), "b": (CAR, ROAD)}.items():
+        (tmp_path / folder).mkdir()
+        draw(*colors).save(tmp_path / folder / "p.png")
+    out.mkdir()
+    (out / "p_colors.png").write_bytes(b"somebody's")
+    code, _, errors = run(capsys, "predict", network, tmp_path / "a" / "p.png", "--out", out)
+    assert code == 1
+    assert "p_colors.png: it is there already; give another --out, or --overwrite" in errors
+    assert [(path.name, path.read_bytes()) for path in out.iterdir()] == [("p_colors.png", b"somebody's")]
+
+    both = [tmp_path / folder / "p.png" for folder in "ab"]
+    assert run(capsys, "predict", network, *both, "--out", out, "--overwrite")[0] == 0
+    assert [ids(out / f"p{number}_ids.png")[3, 3] for number in ("", "_2")] == [0, 2]  # neither is lost
+    assert (out / "p_colors.png").read_bytes() != b"somebody's"
+
+
+def test_the_pictures_themselves_are_never_replaced(capsys, tmp_path, network):
+    for name in ("p.png", "p_ids.png"):
+        draw(SKY, ROAD).save(tmp_path / name)
+    before = (tmp_path / "p_ids.png").read_bytes()
+    both = [tmp_path / "p.png", tmp_path / "p_ids.png"]
+    code, _, errors = run(capsys, "predict", network, *both, "--out", tmp_path, "--overwrite")
+    assert code == 1
+    assert "p_ids.png: it is one of the pictures themselves" in errors
+    assert (tmp_path / "p_ids.png").read_bytes() == before
+    assert (tmp_path / "p_ids_ids.png").exists()
+    code, _, errors = run(capsys, "predict", network, tmp_path, "--out", tmp_path, "--overwrite")
+    assert code == 1
+    assert "it is the folder of the pictures" in errors
+
+
+def test_a_size_that_does_not_fit_the_network_is_said_once(capsys, tmp_path, trained):
+    draw(SKY, ROAD).save(tmp_path / "p.png")
+    pictures = [tmp_path / "p.png"] * 3
+    out = tmp_path / "out"
+    code, _, errors = run(capsys, "predict", trained.run_dir, *pictures, "--out", out, "--image-size", "64x65")
+    assert code == 1
+    assert len(messages(errors)) == 1
+    assert "image_size: found (64, 65)" in errors
+    assert not out.exists()
+
+
+def test_the_classes_of_a_training_keep_their_names(capsys, tmp_path, trained):
+    train(trained, trained.run_dir.parent)
+    draw(SKY, ROAD).save(tmp_path / "p.png")
+    _, shown, _ = run(capsys, "predict", trained.run_dir, tmp_path / "p.png", "--out", tmp_path / "out")
+    assert re.search(r"^p: (sky|road|car) \d+%", shown, re.MULTILINE)
+
+
+# ---- export ----
+
+
+def test_an_exported_network_answers_the_same_and_needs_no_labels(capsys, tmp_path, network):
+    files = {"folder": network.parent, "alone": save_alone(network, tmp_path / "alone.keras")}
+    pictures = np.random.default_rng(0).uniform(0, 255, (1, 16, 24, 3)).astype(np.float32)
+    expected = keras.models.load_model(network).predict_on_batch(pictures)
+    for name, path in files.items():
+        out = tmp_path / "new" / name
+        code, shown, errors = run(capsys, "export", path, "--format", "tf_saved_model", "--out", out)
+        assert (code, errors) == (0, "")
+        assert f"{out}: " in shown
+        loaded = tf.saved_model.load(out)  # kept: it holds the weights
+        np.testing.assert_allclose(loaded.serve(pictures), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_what_can_not_be_exported_is_said(capsys, tmp_path, network, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if "onnx" in name else find(name, *_))
+    for path, kind, out, said in (
+        (network, "onnx", "n.onnx", "--format: 'onnx' needs onnx and tf2onnx: pip install onnx tf2onnx"),
+        (network, "litert", "n.bin", "--out: found"),
+        (network, "tf_saved_model", "run", "--out: "),
+        (tmp_path / "none", "tf_saved_model", "n", f"{tmp_path / 'none'}: there is no such file"),
+    ):
+        code, _, errors = run(capsys, "export", path, "--format", kind, "--out", tmp_path / out)
+        assert code == 1
+        assert errors.startswith(f"unet_helpers: {said}")
+        assert len(errors.splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+# ---- installed ----
+
+
+def test_the_installed_package_is_whole_and_runs_anywhere(tmp_path):
+    """Without the network: the wheel is made by this environment's setuptools, from a copy."""
+    source = tmp_path / "source"
+    source.mkdir()
+    folders = ("unet_helpers", "benchmarks", "tests", "docs")
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE", *folders):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", tmp_path, source], check=True, timeout=300, capture_output=True)
+    (wheel,) = tmp_path.glob("unet_helpers-*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        found = {name for name in file.namelist() if ".dist-info/" not in name}
+        (metadata,) = (file.read(name).decode() for name in file.namelist() if name.endswith("/METADATA"))
+        file.extractall(tmp_path / "installed")
+    files = {path for path in (ROOT / "unet_helpers").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert found == {path.relative_to(ROOT).as_posix() for path in files}
+    assert {"plots", "drawing", "download", "masks", "commands"} <= {name.split("/")[1] for name in found}
+    needed = re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)
+    assert sorted(needed) == sorted((ROOT / "requirements.txt").read_text().split())
+    assert "\nName: unet-helpers\n" in metadata
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    program = [sys.executable, "-m", "unet_helpers", "check", "--help"]
+    environment = {"PYTHONPATH": str(tmp_path / "installed"), "PATH": ""}
+    done = subprocess.run(program, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: python -m unet_helpers check")

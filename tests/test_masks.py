@@ -1,0 +1,1241 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuzzing import write_png
+from PIL import Image, ImageOps
+
+from unet_helpers import masks
+from unet_helpers.checking import check_pairs
+from unet_helpers.labels import CAMVID, VOID
+from unet_helpers.masks import camvid_classes, examine_folder, find_classes, prepare_folder, prepare_pairs
+from unet_helpers.masks.splits import cut_blocks, natural
+from unet_helpers.pipeline import decode_image, decode_mask
+
+SIZE = (24, 36)  # height, width
+STEMS = [f"p{n}" for n in range(1, 7)]
+COLORS = np.uint8([[128, 64, 128], [0, 0, 142], [70, 130, 180]])  # of the ids 0, 1, 2
+NAMED = "road 128,64,128\nparked car 0,0,142\nsky 70,130,180\nvoid 0,0,0\n"
+PALETTE = [*COLORS.ravel().tolist(), *[9] * (3 * 253)]
+
+
+def make_ids(number: int, values=(0, 1, 2, VOID)) -> np.ndarray:
+    """(24, 36) ids in areas that no turning or mirroring leaves as they are; some masks lack some ids."""
+    ids = np.full(SIZE, values[0], np.uint8)
+    ids[3 + number : 15, 4:20] = values[-1] if number % 2 else values[1]
+    ids[18:, 9:] = values[min(2, len(values) - 1)]
+    ids[:2, :5] = values[-1]
+    return ids
+
+
+def make_picture(number: int) -> np.ndarray:
+    """(24, 36, 3) of a few dozen colours, dark to bright."""
+    steps = np.random.default_rng(number).integers(0, 6, (*SIZE, 3))
+    steps[0, 0], steps[0, 1] = 0, 5
+    return (steps * 51).astype(np.uint8)
+
+
+def save(array, path, mode=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(array))
+    (image.convert(mode) if mode else image).save(path, **options)
+
+
+def save_bytes(content: bytes, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def write_folder(root, save_mask=None, save_picture=None, classes="road\nparked car\nsky\n", values=(0, 1, 2, VOID)):
+    """Six pairs: save_mask(ids, path without suffix), save_picture(picture, path without suffix)."""
+    for number, stem in enumerate(STEMS):
+        (save_picture or (lambda a, p: save(a, p.with_suffix(".png"))))(make_picture(number), root / "images" / stem)
+        ids = make_ids(number, values)
+        (save_mask or (lambda a, p: save(a, p.with_suffix(".png"))))(ids, root / "masks" / stem)
+    if classes:
+        (root / "classes.txt").write_text(classes)
+    return root
+
+
+def look_at(root):
+    """All that could be changed in a folder."""
+    return {
+        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in [root, *root.rglob("*")]
+    }
+
+
+def prepare(root, **options):
+    """prepare_folder, whatever happens without a trace in the folder or of a half-written one beside it."""
+    before = look_at(root)
+    try:
+        return prepare_folder(root, **options)
+    finally:
+        assert look_at(root) == before
+        assert not list(root.parent.glob("*.partial*"))
+
+
+def pairs_of(prepared):
+    pairs = prepared.train + prepared.validation + prepared.test
+    return {pair.image.stem: pair for pair in pairs}
+
+
+def read_as_training_does(prepared):
+    """{stem: (picture, ids)}; all files must pass the check, too."""
+    pairs = pairs_of(prepared)
+    check_pairs(pairs.values(), prepared.labels)
+    return {
+        stem: (decode_image(str(pair.image)).numpy(), decode_mask(str(pair.mask), prepared.labels).numpy()[..., 0])
+        for stem, pair in pairs.items()
+    }
+
+
+# ---- the same masks in every encoding ----
+
+
+def in_channels(*channels):
+    """Masks of several channels: each is the ids' array times a number, or a constant."""
+    return lambda ids: np.stack([ids * 0 + c if c > 1 else ids * np.uint8(c) for c in channels], axis=-1)
+
+
+def in_colors(ids):
+    return np.concatenate([COLORS, np.zeros((253, 3), np.uint8)])[ids]
+
+
+def array(suffix, change=lambda ids: ids, mode=None, **options):
+    return lambda ids, path: save(change(ids), path.with_name(path.name + suffix), mode, **options)
+
+
+def palette(suffix):
+    def write(ids, path):
+        image = Image.fromarray(ids)
+        image.putpalette(PALETTE)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path.with_name(path.name + suffix), optimize=False)
+
+    return write
+
+
+def quantized(suffix):
+    """Colours in a palette that each file has in an order of its own, as programs that make files small do."""
+
+    def write(ids, path):
+        colors, index = np.unique(in_colors(ids).reshape(-1, 3), axis=0, return_inverse=True)
+        order = np.random.default_rng(ids.sum()).permutation(len(colors))
+        image = Image.fromarray(np.argsort(order)[index].reshape(SIZE).astype(np.uint8))
+        image.putpalette(colors[order].ravel().tolist())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path.with_name(path.name + suffix))
+
+    return write
+
+
+def low_bits(ids, path):
+    save_bytes(write_png(np.where(ids == VOID, 15, ids)[..., None], depth=4, color_type=0), path.with_suffix(".png"))
+
+
+def deep_rgb(ids, path):
+    samples = np.stack([ids, 0 * ids, 0 * ids], -1).astype(np.uint16)
+    save_bytes(write_png(samples, depth=16, color_type=2), path.with_suffix(".png"))
+
+
+def as_csv(root):
+    (root / "class_dict.csv").write_text(
+        "name, r, g, b\n road ,128,64, 128\nparked car,0, 0,142\nsky, 70,130,180 \nVoid,0,0,0\n\n"
+    )
+
+
+def as_labelmap(root):
+    (root / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\nroad:128,64,128::\nparked car:0,0,142::\nsky:70,130,180::\nvoid:0,0,0::\n"
+    )
+
+
+ENCODINGS = {  # how a mask is written; classes.txt, or what writes another list
+    "ids in one channel": (array(".png"), None),
+    "ids in red, RGB": (array(".png", in_channels(1, 0, 0)), None),
+    "ids in red, RGBA": (array(".png", in_channels(1, 0, 0, 255)), None),
+    "ids in grey RGB": (array(".png", in_channels(1, 1, 1)), None),
+    "ids in grey with alpha": (array(".png", lambda ids: ids, "LA"), None),
+    "16 bits": (array(".png", lambda ids: np.where(ids == VOID, 0xFFFF, ids).astype(np.uint16)), None),
+    "16 bits, void 255": (array(".png", lambda ids: ids.astype(np.uint16)), None),
+    "16 bits, 8 spread over them": (array(".png", lambda ids: ids.astype(np.uint16) * 257), None),
+    "16 bits, TIFF": (array(".tif", lambda ids: ids.astype(np.uint16)), None),
+    "16 bits, RGB": (deep_rgb, None),
+    "4 bits": (low_bits, "\n".join(["road", "parked car", "sky", *map(str, range(3, 15)), "void"])),
+    "palette PNG": (palette(".png"), None),
+    "palette GIF": (palette(".gif"), None),
+    "palette BMP": (palette(".bmp"), None),
+    "palette TIFF": (palette(".tif"), None),
+    "GIF of ids": (array(".gif"), None),
+    "BMP of ids": (array(".bmp"), None),
+    "TIFF of ids": (array(".tif"), None),
+    "TIFF of ids, compressed": (array(".tiff", compression="tiff_lzw"), None),
+    "BMP, ids in red": (array(".bmp", in_channels(1, 0, 0)), None),
+    "from 1": (array(".png", lambda ids: np.where(ids == VOID, VOID, ids + 1).astype(np.uint8)), None),
+    "from 1, in red": (array(".png", lambda i: in_channels(1, 0, 0)(np.where(i == VOID, i, i + 1).astype("u1"))), None),
+    "from 1, GIF": (array(".gif", lambda ids: np.where(ids == VOID, VOID, ids + 1).astype(np.uint8)), None),
+    "colours, classes.txt": (array(".png", in_colors), NAMED),
+    "colours, classes.txt with #RRGGBB": (array(".png", in_colors), NAMED.replace("70,130,180", "#4682b4")),
+    "colours, class_dict.csv": (array(".png", in_colors), as_csv),
+    "colours, labelmap.txt": (array(".png", in_colors), as_labelmap),
+    "colours, RGBA": (array(".png", in_colors, "RGBA"), NAMED),
+    "colours, BMP": (array(".bmp", in_colors), NAMED),
+    "colours, TIFF": (array(".tif", in_colors), NAMED),
+    "colours in a palette of each file": (quantized(".png"), NAMED),
+    "colours, GIF": (quantized(".gif"), NAMED),
+    "grey levels, listed": (
+        array(".png", lambda ids: np.uint8([10, 120, 240])[np.minimum(ids, 2)] * (ids != VOID)),
+        "road 10,10,10\nparked car 120,120,120\nsky 240,240,240\nvoid 0,0,0\n",
+    ),
+    "suffix _mask": (array("_mask.gif"), None),
+    "suffix _L": (array("_L.png"), None),
+    "the picture's name and .png": (array(".png.png"), None),
+    "suffix in capitals": (array(".PNG"), None),
+}  # fmt: skip
+KEPT = ("ids in one channel", "ids in red, RGB", "ids in red, RGBA", "suffix _L", "the picture's name and .png",
+        "suffix in capitals")  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_same_masks_in_every_encoding_have_the_same_ids(tmp_path, encoding):
+    save_mask, classes = ENCODINGS[encoding]
+    root = write_folder(
+        tmp_path / "data", save_mask, classes=None if callable(classes) else classes or "road\nparked car\nsky"
+    )
+    if callable(classes):
+        classes(root)
+    prepared = prepare(root)
+    assert prepared.labels.names[:3] == ("road", "parked car", "sky")
+    read = read_as_training_does(prepared)
+    assert read.keys() == set(STEMS)
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read[stem][1], make_ids(number), encoding)
+    kept = {pair.mask.parent == root / "masks" for pair in pairs_of(prepared).values()}
+    assert kept == {encoding in KEPT}
+    assert {pair.image.parent for pair in pairs_of(prepared).values()} == {root / "images"}
+
+
+BACK_AND_FRONT = {  # masks of two classes: how they are written; the ids are 0 and 1
+    "0 and 255": array(".png", lambda ids: ids * np.uint8(255)),
+    "0 and 255, RGB": array(".png", lambda ids: ids * np.uint8(255), "RGB"),
+    "0 and 255, GIF": array(".gif", lambda ids: ids * np.uint8(255)),
+    "0 and 255, 16 bits": array(".png", lambda ids: ids * np.uint16(65535)),
+    "1 bit": array(".png", lambda ids: ids.astype(bool)),
+    "1 bit, BMP": array(".bmp", lambda ids: ids.astype(bool)),
+    "1 bit, TIFF": array(".tif", lambda ids: ids.astype(bool)),
+    "0 and 1": array(".png"),
+    "black and red": array(".png", lambda ids: in_channels(1, 0, 0)(ids * np.uint8(255))),
+}
+
+
+@pytest.mark.parametrize("encoding", BACK_AND_FRONT)
+@pytest.mark.parametrize("classes", [None, "nothing\ncell\n"])
+def test_two_classes_in_every_encoding(tmp_path, encoding, classes):
+    prepared = prepare(write_folder(tmp_path / "data", BACK_AND_FRONT[encoding], classes=classes, values=(0, 1, 1, 1)))
+    unnamed = ("class 0", "class 1") if encoding == "0 and 1" else ("background", "foreground")
+    assert prepared.labels.names == (("nothing", "cell") if classes else unnamed)
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], make_ids(number, (0, 1, 1, 1)))
+    if encoding.startswith("0 and 255"):
+        assert ["0 and 255 in all masks", " 0 is 'nothing', the other 'cell'"][0] in prepared.report.table()
+
+
+def test_255_is_void_as_soon_as_one_mask_holds_more_than_0_and_255(tmp_path):
+    root = write_folder(tmp_path / "data", classes="road\ncar\n", values=(0, VOID))
+    save(make_ids(0, (0, 1, VOID)), root / "masks" / "p3.png")
+    ids = read_as_training_does(prepare(root))
+    assert {stem: sorted(set(ids[stem][1].ravel().tolist())) for stem in ("p1", "p3")} == {
+        "p1": [0, VOID], "p3": [0, 1, VOID],
+    }  # fmt: skip
+
+
+def test_ids_without_0_are_from_1_only_if_the_number_of_classes_occurs(tmp_path):
+    root = write_folder(tmp_path / "data", values=(1, 2, VOID))
+    np.testing.assert_array_equal(read_as_training_does(prepare(root))["p1"][1], make_ids(0, (1, 2, VOID)))
+
+
+def test_without_a_list_the_values_found_are_the_classes(tmp_path):
+    prepared = prepare(write_folder(tmp_path / "data", classes=None, values=(3, 7, 41, VOID)))
+    assert prepared.labels.names == ("class 3", "class 7", "class 41")
+    table = np.full(256, VOID, np.uint8)
+    table[[3, 7, 41]] = 0, 1, 2
+    for number, stem in enumerate(STEMS):
+        expected = table[make_ids(number, (3, 7, 41, VOID))]
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], expected)
+
+
+# ---- the same pictures in every kind of file ----
+
+
+def grey(picture):
+    return picture[..., 0]
+
+
+def deep_png(bits, color_type):
+    def write(picture, path):
+        values = picture.astype(np.uint16)
+        samples = values * 257 if bits == 16 else values << (bits - 8)
+        save_bytes(
+            write_png(samples[..., :1] if color_type == 0 else samples, 16, color_type), path.with_suffix(".png")
+        )
+
+    return write
+
+
+def in_picture_palette(suffix, **options):
+    def write(picture, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colors, index = np.unique(picture.reshape(-1, 3), axis=0, return_inverse=True)
+        image = Image.fromarray(index.reshape(SIZE).astype(np.uint8))
+        image.putpalette(colors.ravel().tolist())
+        others = [image.transpose(Image.Transpose.ROTATE_180)] * ("save_all" in options)
+        image.save(path.with_name(path.name + suffix), append_images=others, **options)
+
+    return write
+
+
+PICTURES = {  # how a picture is written; whether it is grey; whether training reads the file as it is
+    "PNG": (array(".png"), False, True),
+    "PNG, RGBA": (array(".png", lambda p: np.dstack([p, p[..., 0]])), False, True),
+    "PNG, grey": (array(".png", grey), True, True),
+    "PNG, grey with alpha": (array(".png", lambda p: p[..., 0], "LA"), True, True),
+    "PNG, palette": (in_picture_palette(".png"), False, True),
+    "PNG, palette with a transparent colour": (in_picture_palette(".png", transparency=3), False, False),
+    "PNG, animated": (in_picture_palette(".png", save_all=True), False, False),
+    "PNG, 16 bits grey": (deep_png(16, 0), True, False),
+    "PNG, 16 bits RGB": (deep_png(16, 2), False, False),
+    "PNG, 12 of 16 bits, grey": (deep_png(12, 0), True, False),
+    "PNG, 12 of 16 bits, RGB": (deep_png(12, 2), False, False),
+    "TIFF": (array(".tif"), False, False),
+    "TIFF, compressed": (array(".tif", compression="tiff_lzw"), False, False),
+    "TIFF, CMYK": (array(".tif", lambda p: p, "CMYK"), False, False),
+    "TIFF, 16 bits": (array(".tif", lambda p: p[..., 0].astype(np.uint16) * 257), True, False),
+    "TIFF, 12 of 16 bits": (array(".tif", lambda p: p[..., 0].astype(np.uint16) * 16), True, False),
+    "TIFF, pages": (in_picture_palette(".tif", save_all=True), False, False),
+    "BMP": (array(".bmp"), False, True),
+    "BMP, palette": (in_picture_palette(".bmp"), False, False),
+    "GIF, animated": (in_picture_palette(".gif", save_all=True), False, False),
+    "WEBP": (array(".webp", lossless=True), False, False),
+    "PPM": (array(".ppm"), False, False),
+    "JPEG suffix, PNG inside": (array(".jpg", format="PNG"), False, True),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_the_same_pictures_in_every_kind_of_file_have_the_same_pixels(tmp_path, kind):
+    write, is_grey, as_it_is = PICTURES[kind]
+
+    def save_picture(picture, path):
+        # Two hundred colours: a palette holds them, and GIF
+        write(np.repeat(picture[..., :1], 3, 2) if is_grey else picture, path)
+
+    root = write_folder(tmp_path / "data", save_picture=save_picture)
+    prepared = prepare(root)
+    read = read_as_training_does(prepared)
+    for number, stem in enumerate(STEMS):
+        expected = np.repeat(make_picture(number)[..., :1], 3, 2) if is_grey else make_picture(number)
+        np.testing.assert_array_equal(read[stem][0], expected, kind)
+    assert {pair.image.parent == root / "images" for pair in pairs_of(prepared).values()} == {as_it_is}
+    assert {pair.mask.parent for pair in pairs_of(prepared).values()} == {root / "masks"}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_pictures_are_read_as_pillow_reads_them(tmp_path, mode):
+    root = write_folder(tmp_path / "data", save_picture=array(".jpg", lambda p: p, mode, quality=95))
+    prepared = prepare(root)
+    read = read_as_training_does(prepared)
+    for stem, pair in pairs_of(prepared).items():
+        with Image.open(root / "images" / f"{stem}.jpg") as image:
+            expected = np.asarray(image.convert("RGB")).astype(int)
+        limit = 0 if mode == "CMYK" else 16  # TensorFlow's decoder of JPEG is coarser
+        assert np.abs(read[stem][0] - expected).mean() <= limit
+        assert (pair.image.parent == root / "images") == (mode != "CMYK")
+
+
+# EXIF's orientation: how an upright picture is stored, after which showing it that way makes it upright again.
+STORED = {
+    1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: np.swapaxes(a, 0, 1),
+    6: lambda a: np.rot90(a, 1), 7: lambda a: np.rot90(np.swapaxes(a, 0, 1), 2), 8: lambda a: np.rot90(a, 3),
+}  # fmt: skip
+
+
+def turned(orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return lambda picture, path: save(STORED[orientation](picture), path.with_name(path.name + suffix), exif=exif)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("mask_is", ["upright", "stored", "turned by EXIF of its own"])
+def test_a_picture_and_its_mask_are_upright(tmp_path, orientation, suffix, mask_is):
+    """However the picture is stored and whatever has drawn the mask, where sizes tell; else the mask is upright."""
+    options = {"lossless": True} if suffix == ".webp" else {}
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    store = STORED[orientation]
+
+    def save_picture(picture, path):
+        save(store(picture), path.with_name(path.name + suffix), exif=exif, **options)
+
+    def save_mask(ids, path):
+        if mask_is == "turned by EXIF of its own":
+            save(store(ids), path.with_suffix(".png"), exif=exif)
+        else:
+            save(store(ids) if mask_is == "stored" and orientation >= 5 else ids, path.with_suffix(".png"))
+
+    root = write_folder(tmp_path / "data", save_mask, save_picture)
+    with Image.open(root / "images" / f"p1{suffix}") as image:
+        np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(image)), make_picture(0))
+    prepared = prepare(root)
+    read = read_as_training_does(prepared)
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read[stem][0], make_picture(number))
+        np.testing.assert_array_equal(read[stem][1], make_ids(number))
+    said = any("does not tell whether its mask is turned" in line for line in prepared.report.warnings)
+    assert said == (orientation in (2, 3, 4))
+
+
+def test_masks_of_stored_pixels_tell_how_to_take_those_upside_down(tmp_path):
+    orientations = iter([6, 8, 3, 1, 6, 3])
+    current = []
+
+    def save_picture(picture, path):
+        current[:] = [next(orientations)]
+        turned(current[0], ".png")(picture, path)
+
+    root = write_folder(
+        tmp_path / "data", lambda ids, p: save(STORED[current[0]](ids), p.with_suffix(".png")), save_picture
+    )
+    prepared = prepare(root)
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], make_ids(number))
+    assert any("images/p3.png, images/p6.png: " in w and "taken as stored" in w for w in prepared.report.warnings)
+
+
+# ---- outlines ----
+
+
+def boxes(number):
+    """Outlines that Pillow fills without a question: corners of boxes, both ends included."""
+    return [("parked car", (4, 3 + number, 19, 14)), ("sky", (9, 18, 35, 23)), ("parked car", (20, 20, 22, 21))]
+
+
+def drawn(number, names):
+    ids = np.full(SIZE, names.index("background") if "background" in names else VOID, np.uint8)
+    for label, (left, top, right, bottom) in boxes(number):
+        ids[top : bottom + 1, left : right + 1] = names.index(label)
+    return ids
+
+
+def labelme(number, **more):
+    shapes = [
+        {"label": label, "shape_type": "rectangle", "points": [[x0, y0], [x1, y1]]}
+        for label, (x0, y0, x1, y1) in boxes(number)
+    ]
+    shapes[0] |= {"shape_type": "polygon", "points": corners(boxes(number)[0][1])}
+    return {"shapes": shapes, "imagePath": "else.png", "imageHeight": SIZE[0], "imageWidth": SIZE[1]} | more
+
+
+def corners(box):
+    x0, y0, x1, y1 = box
+    return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+
+
+def coco(stems, **more):
+    categories = [{"id": 7, "name": "sky"}, {"id": 3, "name": "parked car"}]
+    ids = {"sky": 7, "parked car": 3}
+    return {
+        "images": [{"id": n, "file_name": f"some/{s}.png", "height": 24, "width": 36} for n, s in enumerate(stems)],
+        "categories": categories,
+        "annotations": [
+            {"id": 1, "image_id": n, "category_id": ids[label], "segmentation": [sum(corners(box), [])]}
+            for n in range(len(stems)) for label, box in boxes(n)
+        ],
+    } | more  # fmt: skip
+
+
+def write_outlines(root, where, content_of):
+    """where: file of a COCO data set, or folder of LabelMe's files."""
+    write_folder(root, save_mask=lambda ids, path: None, classes=None)
+    for number, stem in enumerate(STEMS if not where.endswith(".json") else ["all"]):
+        path = root / where if where.endswith(".json") else root / where / f"{stem}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content_of(number)))
+    return root
+
+
+@pytest.mark.parametrize(
+    "where", ["images", "masks", "annotations.json", "annotations/instances.json", "images/_annotations.coco.json"]
+)
+@pytest.mark.parametrize("classes", [None, "sky\nbackground\nparked car\n", "parked car\nsky\n"])
+def test_outlines_are_drawn(tmp_path, where, classes):
+    root = write_outlines(tmp_path / "data", where, lambda n: coco(STEMS) if ".json" in where else labelme(n))
+    if classes:
+        (root / "classes.txt").write_text(classes)
+    prepared = prepare(root)
+    names = tuple(classes.splitlines()) if classes else ("background", "parked car", "sky")
+    assert prepared.labels.names == names
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], drawn(number, names))
+
+
+def test_a_circle_and_void_of_labelme(tmp_path):
+    shapes = [{"label": "sky", "shape_type": "circle", "points": [[10, 10], [10, 15]]},
+              {"label": "__ignore__", "shape_type": "rectangle", "points": [[35, 23], [30, 20]]}]  # fmt: skip
+    root = write_outlines(tmp_path / "data", "images", lambda n: labelme(n, shapes=shapes))
+    ids = read_as_training_does(prepare(root))["p1"][1]
+    y, x = np.indices(SIZE)
+    distance = np.hypot(x - 10, y - 10)
+    assert (ids[distance < 4.5] == 1).all()
+    assert (ids[distance > 6][:5] == 0).all()
+    assert (ids[20:, 30:] == VOID).all()
+    assert (ids == VOID).sum() == 4 * 6
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_outlines_are_upright_as_labelling_tools_show_the_picture(tmp_path, orientation):
+    root = write_outlines(tmp_path / "data", "images", labelme)
+    for number, stem in enumerate(STEMS):
+        turned(orientation, ".png")(make_picture(number), root / "images" / stem)
+    read = read_as_training_does(prepare(root))
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read[stem][0], make_picture(number))
+        np.testing.assert_array_equal(read[stem][1], drawn(number, ("background", "parked car", "sky")))
+
+
+# ---- what is refused ----
+
+
+def replace(name, write):
+    """Another file in the place of one: write(path without suffix)."""
+
+    def change(root):
+        (root / name).unlink()
+        write((root / name).with_suffix(""))
+
+    return change
+
+
+def all_masks(save_mask):
+    def change(root):
+        for number, stem in enumerate(STEMS):
+            (root / "masks" / f"{stem}.png").unlink()
+            save_mask(make_ids(number), root / "masks" / stem)
+
+    return change
+
+
+def smoothed(ids):
+    return np.asarray(
+        Image.fromarray(ids * np.uint8(100)).resize((360, 240), Image.Resampling.BILINEAR).resize(SIZE[::-1])
+    )
+
+
+def half_a_file(name):
+    def change(root):
+        (root / name).write_bytes((root / name).read_bytes()[:60])
+
+    return change
+
+
+def pixels_of_another_file(root):
+    content = (root / "images" / "p2.png").read_bytes()
+    start = content.index(b"IDAT") + 300
+    (root / "images" / "p2.png").write_bytes(content[:start] + b"\xff" * 50 + content[start + 50 :])
+
+
+def many_channels(path):
+    """A TIFF of five channels, which Pillow can't read."""
+    save(np.zeros((*SIZE, 4), np.uint8), path.with_suffix(".tif"))
+    content = path.with_suffix(".tif").read_bytes()
+    entry = content.index(b"\x15\x01\x03\x00\x01\x00\x00\x00\x04")  # SamplesPerPixel = 4
+    path.with_suffix(".tif").write_bytes(content[: entry + 8] + b"\x05" + content[entry + 9 :])
+
+
+def outlines(change):
+    """LabelMe's files in place of the masks; change(content of the first)."""
+
+    def write(root):
+        for number, stem in enumerate(STEMS):
+            (root / "masks" / f"{stem}.png").unlink()
+            content = labelme(number)
+            if number == 0:
+                content = change(content)
+            (root / "masks" / f"{stem}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        (root / "classes.txt").write_text("background\nsky\nparked car\n")
+
+    return write
+
+
+def annotations(**more):
+    def write(root):
+        outlines(lambda content: content)(root)
+        for path in (root / "masks").iterdir():
+            path.unlink()
+        (root / "annotations.json").write_text(json.dumps(coco(STEMS) | more))
+
+    return write
+
+
+def one_shape(**shape):
+    return outlines(lambda content: content | {"shapes": [content["shapes"][0] | shape]})
+
+
+def listed(text, encoding="utf-8"):
+    return lambda root: (root / "classes.txt").write_text(text, encoding=encoding)
+
+
+def split_lists(**lists):
+    def write(root):
+        for name, text in lists.items():
+            (root / f"{name}.txt").write_text(text)
+
+    return write
+
+
+RLE = [{"id": 5, "image_id": 0, "category_id": 7, "iscrowd": 1, "segmentation": {"counts": "a0", "size": [24, 36]}}]
+REFUSED = {  # what is done to six good pairs, and the sentence that names the file, what was found, expected, to do
+    "mask is a JPEG": (
+        replace("masks/p2.png", lambda p: save(make_ids(1), p.with_suffix(".jpg"), quality=100)),
+        r"masks/p2\.jpg: it is a JPEG inside, which changes class ids; make the mask again, as a PNG",
+    ),
+    "mask is a JPEG inside a TIFF": (
+        replace("masks/p2.png", lambda p: save(make_ids(1), p.with_suffix(".tif"), compression="jpeg")),
+        r"masks/p2\.tif: it is a JPEG inside, which changes class ids; make the mask again, as a PNG",
+    ),
+    "mask is a WEBP": (
+        replace("masks/p2.png", lambda p: save(make_ids(1), p.with_suffix(".webp"))),
+        r"masks/p2\.webp \(WEBP of mode RGB\): expected a mask as PNG, GIF, BMP or TIFF; save it as a PNG",
+    ),
+    "mask is animated": (
+        replace("masks/p2.png", lambda p: in_picture_palette(".gif", save_all=True)(make_picture(1), p)),
+        r"masks/p2\.gif \(GIF of mode P\): it holds more than one picture, expected one mask; save each as a PNG",
+    ),
+    "mask is of floats": (
+        replace("masks/p2.png", lambda p: save(make_ids(1).astype(np.float32), p.with_suffix(".tif"))),
+        r"masks/p2\.tif \(TIFF of mode F, 32 bits\): expected a mask of ids of 8 or 16 bits, or of colours of 8; save",
+    ),
+    "mask has another size": (
+        replace("masks/p2.png", lambda p: save(make_ids(1)[:, :-1], p.with_suffix(".png"))),
+        r"masks/p2\.png \(24x35, its picture 24x36\): a mask and its picture need the same height x width; make the ma",
+    ),
+    "mask is half a file": (half_a_file("masks/p2.png"), r"masks/p2\.png \(.+\): it can't be read as a picture; save"),
+    "mask is a photograph": (
+        replace("masks/p2.png", lambda p: save(
+            np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8), p.with_suffix(".png"))),
+        r"masks/p2\.png: it has more than 4096 colours, expected one for each class; is it the mask\? .*make it again",
+    ),
+    "mask with an unknown id": (
+        replace("masks/p2.png", lambda p: save(make_ids(1, (0, 1, 9, 4)), p.with_suffix(".png"))),
+        r"masks/p2\.png \(holds \[4, 9\]\): expected class ids 0\.\.2 or 255 = void; correct the list of classes, or",
+    ),
+    "masks smoothed": (
+        all_masks(array(".png", smoothed)),
+        r"masks/p1\.png \(holds \[\d+, .*\] and \d+ more values\).*: expected class ids 0\.\.2 .*; smoothing makes suc",
+    ),
+    "masks of grey levels": (
+        all_masks(array(".png", lambda ids: np.uint8([0, 100, 200])[ids % 3])),
+        r"masks/p1\.png \(holds \[100, 200\]\), masks/p2.*: expected class ids 0\.\.2 .* grey levels that stand for",
+    ),
+    "masks of colours without a list": (
+        all_masks(array(".png", in_colors)),
+        r"masks/p1\.png, masks/p2\.png, .*: it holds colours, and no list says which class is which: found 128,64,128 "
+        r"\(\d+\.\d+%\), .* in all masks; write each with a name to classes\.txt, a line 'NAME R,G,B' each",
+    ),
+    "masks of colours in palettes of their own": (
+        all_masks(quantized(".png")),
+        r"masks/p1\.png, .*: it holds colours, and no list says which class is which: found 128,64,128 \(62\.50%\), ",
+    ),
+    "mask with a colour that is not listed": (
+        lambda root: (all_masks(array(".png", in_colors))(root), listed(NAMED.replace("0,0,142", "0,0,143"))(root)),
+        r"masks/p1\.png \(\d+% of it, such as 0,0,142\), .*: it has colours that classes\.txt does not list; is it the",
+    ),
+    "0 and 255, but three names": (
+        all_masks(array(".png", lambda ids: np.where(ids > 0, 255, 0).astype(np.uint8))),
+        r"data: all masks hold only 0 and 255, which are two classes, but classes\.txt has 3 names; write two names",
+    ),
+    "nothing labelled": (
+        all_masks(array(".png", lambda ids: ids * 0)),
+        r"data: all masks hold only 'road' \(class ids in one channel\), expected two classes at least; label the othe",
+    ),
+    "picture of floats": (
+        replace("images/p2.png", lambda p: save(np.zeros(SIZE, np.float32), p.with_suffix(".tif"))),
+        r"images/p2\.tif \(TIFF of mode F, 32 bits\): expected a picture in grey, RGB or CMYK of 8 or 16 bits; save it",
+    ),
+    "picture of more channels": (
+        replace("images/p2.png", many_channels),
+        r"images/p2\.tif \(a TIFF with 5 channels of 8 bits, expected 1, 3 or 4 .*\): it can't be read as a picture; s",
+    ),
+    "picture is half a file": (half_a_file("images/p2.png"), r"images/p2\.png \(.+\): it can't be read as a picture;"),
+    "picture without its last lines": (
+        lambda root: (root / "images" / "p2.png").write_bytes((root / "images" / "p2.png").read_bytes()[:-400]),
+        r"images/p2\.png \(.+\): it can't be read as a picture; save it an",
+    ),
+    "picture damaged in the middle": (pixels_of_another_file, r"images/p2\.png \(.+\): it can't be read as a picture"),
+    "picture without a mask": (
+        lambda root: (root / "masks" / "p2.png").unlink(),
+        r"images/p2\.png: it has no mask; a mask has its picture's stem, or .*; add the mask or move the picture away",
+    ),
+    "mask without a picture": (
+        lambda root: (root / "images" / "p2.png").unlink(),
+        r"masks/p2\.png: it has no picture of the same stem; add the picture or move the mask away",
+    ),
+    "two pictures of a stem": (
+        lambda root: save(make_picture(1), root / "images" / "p2.jpg"),
+        r"images/p2\.png \(and p2\.jpg\): two files have this stem; keep one of them in the folder",
+    ),
+    "no masks": (
+        lambda root: [path.unlink() for path in (root / "masks").iterdir()],
+        r"masks: found no masks, as picture files or as LabelMe or COCO JSON, in it; put them there",
+    ),
+    "three pairs": (
+        lambda root: [(root / f / f"p{n}.png").unlink() for f in ("images", "masks") for n in (1, 3, 4)],
+        r"data: found 3 pairs, expected 4 at least, one of them to validate; add some",
+    ),
+    "no folders": (
+        lambda root: (root / "images").rename(root / "photos"),
+        r"data: found classes\.txt, masks, photos; expected images/ and masks/, or train/ and val/ .*; make them, or",
+    ),
+    "outline is a line": (
+        one_shape(shape_type="linestrip"),
+        r"masks/p1\.json \(shape 1, 'parked car': 'linestrip' of 4 points\): a shape is not supported, expected one of",
+    ),
+    "outline is a bitmap": (one_shape(shape_type="mask"), r"masks/p1\.json \(shape 1, .*: 'mask' of 4.*expected one o"),
+    "outline of two points": (one_shape(points=[[1, 2], [3, 4]]), r"masks/p1\.json \(shape 1, .* 'polygon' of 2 point"),
+    "outline that is not finite": (
+        one_shape(points=[[1, 2], [3, float("inf")], [5, 6]]),
+        r"masks/p1\.json \(1: a point is not finite\): a shape lacks label or points; save it again with LabelMe",
+    ),
+    "outline of an unknown class": (
+        one_shape(label="tram"),
+        r"masks/p1\.json \('tram'\): expected the labels background, sky, parked car; add others to the list of classe",
+    ),
+    "outlines of another picture": (
+        outlines(lambda content: content | {"imageWidth": 10**9}),
+        r"masks/p1\.json \(24x1000000000, its picture 24x36\): a mask and its picture need the same height x width; ma",
+    ),
+    "outlines without a size": (
+        outlines(lambda content: content | {"imageWidth": None}),
+        r"masks/p1\.json \(24 x None\): it lacks the picture's size, expected two whole numbers; save it again",
+    ),
+    "outlines cut off": (
+        outlines(lambda content: json.dumps(content)[:99]),
+        r"masks/p1\.json \(.*char.*\): it is no JSON; export it again from the labelling tool",
+    ),
+    "COCO with run lengths": (
+        annotations(annotations=RLE),
+        r"annotations\.json \(annotation 5, 'sky'\): run lengths \(RLE, iscrowd\) are not supported, expected polygons",
+    ),
+    "COCO that is not whole": (
+        annotations(categories=[]),
+        r"annotations\.json \(KeyError: .*\): it is no whole COCO file; export it again",
+    ),
+    "an empty line": (listed("road\n\nsky\n"), r"classes\.txt, line 2: it is empty; write the name of value 1, or del"),
+    "a name twice": (listed("road\nsky\nroad\n"), r"classes\.txt, line 3: 'road' has the same name as line 1; give ea"),
+    "a colour twice": (listed("road 1,2,3\nsky 1,2,3"), r"classes\.txt, line 2: 'sky' has the same colour as line 1;"),
+    "a colour too few": (listed("road 1,2,3\nsky\n"), r"classes\.txt, line 2: 'sky' has no colour, but other lines ha"),
+    "a colour too large": (listed("road 1,2,3\nsky 1,2,256"), r"line 2: found the colour '1,2,256', expected R,G,B, t"),
+    "one name": (listed("road\n"), r"classes\.txt: found 1 names, expected 2 to 255, one for each class; what surroun"),
+    "no name": (listed(""), r"classes\.txt: found 0 names, expected 2 to 255"),
+    "names in UTF-16": (listed("road\nsky\n", "utf-16"), r"classes\.txt: it is not UTF-8 text \(.*\); save it as UTF-"),
+    "a list of an unknown name": (
+        split_lists(train="p1\np2\np3\np4\n", val="p5\np7\n"),
+        r"val\.txt \(line 2: 'p7'\): there is no pair of this name; correct the list",
+    ),
+    "a name in two lists": (
+        split_lists(train="p1\np2\np3\np4\n", val="p5\np4\n"),
+        r"val\.txt \(line 2: 'p4' is also for train\): this pair is in two lists; keep one of them",
+    ),
+    "an empty list": (
+        split_lists(train="p1\np2\n", val="\n"),
+        r"data: no pair is for validation, expected one at least; put some there",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_each_fault_is_named_with_its_file_and_what_to_do(tmp_path, fault):
+    change, sentence = REFUSED[fault]
+    root = write_folder(tmp_path / "data")
+    change(root)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        prepare(root)
+    assert type(caught.value) is ValueError
+    assert str(caught.value).startswith(str(root))
+    assert len(str(caught.value).splitlines()) == 1, caught.value
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]  # nothing is left beside it
+
+
+def test_all_faults_are_named_at_once_ten_names_each(tmp_path):
+    root = write_folder(tmp_path / "data")
+    for number in range(20):
+        save(make_picture(number), root / "images" / f"q{number:02}.png")
+        save(make_ids(number), root / "masks" / f"q{number:02}.png")
+        (root / "masks" / f"q{number:02}.png").write_bytes(b"damaged")
+    (root / "masks" / "p1.png").unlink()
+    save(make_ids(1) + 90, root / "masks" / "p2.png")
+    with pytest.raises(ValueError, match="3 kinds of faults in its files") as caught:
+        prepare(root)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    assert "and 10 more: it can't be read" in str(caught.value)
+    assert "q10.png" not in str(caught.value)
+    report = examine_folder(root)
+    assert report.errors == lines[1:]
+    assert report.table().count("ERROR") == 3
+
+
+# ---- names and colours of classes ----
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_names_may_hold_spaces(tmp_path, encoding, end):
+    text = end.join(["traffic light", "chaussée", "class 3", "", ""])
+    (tmp_path / "classes.txt").write_bytes(text.encode(encoding))
+    assert find_classes(tmp_path).names == ("traffic light", "chaussée", "class 3")
+    (tmp_path / "classes.txt").write_bytes(end.join(["traffic light 1,2,3", "Straße:\t4, 5 ,6"]).encode(encoding))
+    classes = find_classes(tmp_path)
+    assert classes.names == ("traffic light", "Straße")
+    assert classes.color_ids == {0x010203: 0, 0x040506: 1}
+    assert find_classes(tmp_path / "elsewhere") is None
+
+
+def test_what_is_named_void_is_no_class(tmp_path):
+    root = write_folder(tmp_path / "data", classes="road\nvoid\nsky\n", values=(0, 1, 2))
+    prepared = prepare(root)
+    assert prepared.labels.names == ("road", "sky")
+    expected = np.uint8([0, VOID, 1])[make_ids(0, (0, 1, 2))]
+    np.testing.assert_array_equal(read_as_training_does(prepared)["p1"][1], expected)
+
+
+def test_no_class_has_the_colour_of_void_and_all_differ(tmp_path):
+    listed("road 255,255,255\nparked car 0,0,142\nsky 70,130,180\nvoid 0,0,0\n")(tmp_path)
+    white = np.vstack([COLORS, [[0, 0, 0]] * 253]).astype(np.uint8)
+    white[0] = 255
+    root = write_folder(tmp_path / "data", array(".png", lambda ids: white[ids]), classes=None)
+    (tmp_path / "classes.txt").rename(root / "classes.txt")
+    labels = prepare(root).labels
+    assert labels.colors[1:] == ((0, 0, 142), (70, 130, 180))
+    assert (255, 255, 255) not in labels.colors
+    for n in (2, 8, 9, 30):
+        colors = masks.classes.make_labels(tuple(map(str, range(n)))).colors
+        assert len({*colors, (255, 255, 255)}) == n + 1
+
+
+def test_a_few_pixels_of_other_colours_are_void_and_said(tmp_path):
+    root = write_folder(tmp_path / "data", array(".png", in_colors), classes=NAMED)
+    values = in_colors(make_ids(0))
+    values[20, :8] = 1, 2, 3
+    save(values, root / "masks" / "p1.png")
+    prepared = prepare(root)
+    assert (read_as_training_does(prepared)["p1"][1][20, :8] == VOID).all()
+    assert prepared.report.warnings == [
+        "masks/p1.png: a few pixels have colours that classes.txt does not list; they become void"
+    ]
+
+
+def test_a_class_without_a_pixel_is_a_warning(tmp_path):
+    prepared = prepare(write_folder(tmp_path / "data", classes="road\nparked car\nsky\ntram\n"))
+    assert prepared.report.warnings == ["class 'tram' has no pixel in any mask"]
+    assert prepared.labels.names[3] == "tram"
+
+
+CAMVID_CSV = "name, r, g, b\n" + "".join(
+    f"{name}, {8 * n},{n} , {n * n % 256}\n"
+    for n, name in enumerate(["Void", *[name for names in masks.classes.CAMVID_GROUPS.values() for name in names]])
+)
+
+
+def test_camvids_colours_become_eleven_classes(tmp_path):
+    root = tmp_path / "CamVid"
+    colors = np.uint8([line.split(",")[1:] for line in CAMVID_CSV.splitlines()[1:]])
+    for split, count in (("train", 3), ("val", 1), ("test", 1)):
+        for n in range(count):
+            save(make_picture(n), root / split / f"0001TP_{n}.png")
+            save(
+                np.repeat(colors[None], 24, 0).repeat(2, 1)[:, : SIZE[1] * 2],
+                root / f"{split}_labels" / f"0001TP_{n}_L.png",
+            )
+            save(np.zeros((24, 2 * len(colors), 3), np.uint8) + n, root / split / f"0001TP_{n}.png")
+    (root / "class_dict.csv").write_text(CAMVID_CSV)
+    folders = {
+        name: (root / s, root / f"{s}_labels")
+        for name, s in (("train", "train"), ("validation", "val"), ("test", "test"))
+    }
+    prepared = prepare_pairs(root, folders, camvid_classes(root), tmp_path / "camvid.prepared")
+    assert [len(split) for split in (prepared.train, prepared.validation, prepared.test)] == [3, 1, 1]
+    assert prepared.labels.names == CAMVID.names
+    assert prepared.labels.colors == CAMVID.colors
+    groups = [*masks.classes.CAMVID_GROUPS.values()]
+    expected = [VOID] + [k for k, names in enumerate(groups) for _ in names]
+    for pair in prepared.train + prepared.test:
+        values = np.asarray(Image.open(pair.mask))[0]
+        assert values.tolist() == np.repeat(expected, 2).tolist()
+    (root / "class_dict.csv").write_text(CAMVID_CSV.replace("Sky,", "Heaven,"))
+    with pytest.raises(
+        ValueError, match=r"class_dict\.csv: the class 'sky' is not listed \(1 are missing\); get it again"
+    ):
+        camvid_classes(root)
+
+
+# ---- names of files ----
+
+
+@pytest.mark.parametrize(
+    ("picture", "mask"),
+    [
+        ("{}", "{}_mask"),
+        ("{}", "{}-gt"),
+        ("{}_sat", "{}_mask"),
+        ("{}_leftImg8bit", "{}_gtFine_labelIds"),
+        ("im{}", "im{}_L"),
+    ],
+)
+def test_masks_are_found_by_an_ending_that_all_have(tmp_path, picture, mask):
+    root = tmp_path / "data"
+    names = [f"{n}" for n in range(1, 13)]  # "1" is the beginning of "10"
+    for n, name in enumerate(names):
+        save(make_picture(n), root / "images" / f"{picture.format(name)}.png")
+        save(make_ids(n % 5, (0, 1, n % 3)), root / "masks" / f"{mask.format(name)}.png")
+    pairs = pairs_of(prepare(root))
+    assert {stem: pair.mask.stem for stem, pair in pairs.items()} == {
+        picture.format(name): mask.format(name) for name in names
+    }
+
+
+def test_files_that_are_no_pictures_are_said_or_not_looked_at(tmp_path):
+    root = write_folder(tmp_path / "data")
+    for name in ("p1.heic", "notes.txt", "Thumbs.db", ".hidden.png"):
+        (root / "images" / name).write_bytes(b"?")
+    prepared = prepare(root)
+    assert [line.split(":")[0] for line in prepared.report.warnings] == ["images/p1.heic"]
+
+
+# ---- splits ----
+
+
+def splits_of(prepared):
+    return {
+        name: [pair.image.stem for pair in getattr(prepared, name)] for name in ("train", "validation", "test")
+    }  # fmt: skip
+
+
+def write_stems(root, stems, values=(0, 1, 2)):
+    for n, stem in enumerate(stems):
+        save(make_picture(n), root / "images" / f"{stem}.png")
+        save(make_ids(n % 4, values), root / "masks" / f"{stem}.png")
+    return root
+
+
+def test_blocks_of_names_in_their_natural_order(tmp_path):
+    stems = [f"frame{n}" for n in range(1, 21)]
+    splits = splits_of(prepare(write_stems(tmp_path / "data", stems)))
+    assert sorted(sum(splits.values(), []), key=natural) == stems
+    assert [len(names) for names in splits.values()] == [14, 3, 3]
+    assert set(splits["validation"]) == {"frame15", "frame16", "frame17"}
+
+
+def test_each_number_of_pairs_trains_and_validates():
+    for n in range(4, 1000):
+        first, second = cut_blocks(n)
+        assert 0 < first < second <= n
+        assert abs(first / n - 0.7) < 0.11
+        assert n < 6 or second < n
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(4, [3, 1, 0]), (5, [4, 1, 0]), (6, [4, 1, 1])])
+def test_a_few_pairs_are_enough(tmp_path, n, sizes):
+    prepared = prepare(write_stems(tmp_path / "data", STEMS[:n]))
+    assert [len(names) for names in splits_of(prepared).values()] == sizes
+
+
+@pytest.mark.parametrize(("val", "suffix"), [("val", ""), ("valid", ""), ("validation", ""), ("val", "_mask")])
+def test_folders_of_splits(tmp_path, val, suffix):
+    root = tmp_path / "data"
+    for split, n in (("train", 4), (val, 2), ("test", 1)):
+        write_stems(root / split, STEMS[:n])  # the same names in each
+        for mask in (root / split / "masks").iterdir():
+            mask.rename(mask.with_name(f"{mask.stem}{suffix}.png"))
+        save(make_ids(0, (1, 2, 3)), root / split / "masks" / f"p1{suffix}.png")
+    (root / "classes.txt").write_text("road\nparked car\nsky\n")  # the ids of p1 are from 1 to 3
+    with pytest.raises(ValueError, match="train/masks/p1"):
+        prepare(root)
+    (root / "classes.txt").unlink()
+    splits = splits_of(prepare(root))
+    assert splits == {"train": STEMS[:4], "validation": STEMS[:2], "test": STEMS[:1]}
+    save((make_ids(3, (1, 2, 3)) * 0 + 9).astype(np.uint16), root / val / "masks" / f"p2{suffix}.png")
+    prepared = prepare(root)
+    assert "class 'class 9' occurs in no training mask, so it can't be learned" in prepared.report.warnings
+    ids = read_as_training_does(prepared)  # the last of equal names: test's p1, validation's p2
+    assert (ids["p2"][1] == prepared.labels.names.index("class 9")).all()
+
+
+def test_folders_without_validation_and_a_test_folder_without_masks(tmp_path):
+    root = tmp_path / "data"
+    write_stems(root / "train", STEMS)
+    save(make_picture(0), root / "test" / "images" / "q.png")
+    prepared = prepare(root)
+    assert splits_of(prepared) == {"train": STEMS[:5], "validation": STEMS[5:], "test": []}
+    assert [line.split(";")[0] for line in prepared.report.warnings] == [
+        "test/images: there are no masks for its pictures", "there are no pairs for validation",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", [".", "ImageSets/Segmentation"])
+def test_lists_of_splits(tmp_path, folder):
+    root = write_stems(tmp_path / "data", [*STEMS, "a b.c"])
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / folder / "train.txt").write_text("p6\nimages/p1.png\n/far/away/p3.jpg /far/away/p3_mask.png\n\n")
+    (root / folder / "valid.txt").write_text("a b.c\n")
+    (root / folder / "test.txt").write_text("p2.png\np4\n")
+    prepared = prepare(root, split_by="p")
+    assert splits_of(prepared) == {"train": ["p1", "p3", "p6"], "validation": ["a b.c"], "test": ["p2", "p4"]}
+    assert prepared.report.warnings == [
+        "images/p5.png: it is in none of the lists; it is left out",
+        "SPLIT_BY is not used, because folders or lists tell the splits",
+    ]
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (3, 1), (1, 1, 1), (2, 5, 1, 7, 1, 1), (1, 1, 18), (18, 1, 1), (5,) * 20])
+def test_groups_are_not_cut(tmp_path, counts):
+    stems = [f"film{g}_{n}" for g, count in enumerate(counts) for n in range(count * 2)]
+    splits = splits_of(prepare(write_stems(tmp_path / "data", stems), split_by=r"(film\d+)_"))
+    groups = [{stem.split("_")[0] for stem in names} for names in splits.values()]
+    assert sum(map(len, groups)) == len(counts) == len(set().union(*groups))
+    assert all(groups) or (len(counts) == 2 and groups[0] and groups[1])
+    if counts == (5,) * 20:
+        assert [len(g) for g in groups] == [14, 3, 3]
+
+
+def test_patterns_that_find_no_groups(tmp_path):
+    root = write_stems(tmp_path / "data", ["a1", "a2", "b1", "b2"])
+    for pattern, sentence in (
+        ("x", r"images/a1\.png, .*b2\.png: SPLIT_BY 'x' finds no group in its name; correct the pattern"),
+        ("[ab](?=2)", r"images/a1\.png, images/b1\.png: SPLIT_BY '\[ab\]\(\?=2\)' finds no group"),
+        ("[ab]*", None),
+        ("^", r"SPLIT_BY '\^' finds the one group '' in all names, expected 2 at least; correct the pattern"),
+        ("(", r"SPLIT_BY: '\(' is no regular expression \(.*\); correct it, as in r'\^\(film\\d\+\)_'"),
+    ):
+        if sentence is None:
+            assert splits_of(prepare(root, split_by=pattern))["validation"] == ["b1", "b2"]
+        else:
+            with pytest.raises(ValueError, match=sentence):
+                prepare(root, split_by=pattern)
+
+
+def test_a_class_that_training_does_not_see_is_named(tmp_path):
+    root = write_folder(tmp_path / "data")
+    save(make_ids(5, (3, 3, 3)), root / "masks" / "p6.png")
+    (root / "classes.txt").write_text("road\nparked car\nsky\ntram\n")
+    assert prepare(root).report.warnings == ["class 'tram' occurs in no training mask, so it can't be learned"]
+
+
+# ---- once, whole or not at all, and again when a file has changed ----
+
+
+def test_what_needs_nothing_is_read_where_it_is(tmp_path):
+    prepared = prepare(write_folder(tmp_path / "data"))
+    assert {path.parents[1] for pair in pairs_of(prepared).values() for path in pair} == {tmp_path / "data"}
+    assert [path.name for path in (tmp_path / "data.prepared").iterdir()] == ["prepared.json"]
+    assert prepared.report.converted == {}
+
+
+def test_it_is_written_once_and_again_for_what_has_changed(tmp_path, monkeypatch, capsys):
+    root = write_folder(tmp_path / "data", array(".gif"), array(".tif"))
+    first = prepare(root)
+    assert "writing 12 pictures and masks" in capsys.readouterr().out
+    times = {path: path.stat().st_mtime_ns for pair in pairs_of(first).values() for path in pair}
+
+    def forbidden(*_):
+        raise AssertionError("decoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(masks.preparing, "examine_items", forbidden)
+        assert prepare(root) == first
+        root.rename(tmp_path / "moved")
+        (tmp_path / "data.prepared").rename(tmp_path / "moved.prepared")
+        moved = prepare(tmp_path / "moved")
+        assert moved.labels == first.labels
+    (tmp_path / "moved").rename(root)
+    (tmp_path / "moved.prepared").rename(tmp_path / "data.prepared")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert capsys.readouterr().out == ""
+    for change in (
+        lambda: save(make_ids(3), root / "masks" / "p1.gif"),
+        lambda: save(make_picture(3), root / "images" / "p1.tif"),
+        lambda: os.utime(root / "masks" / "p2.gif", ns=(1, 1)),
+        lambda: (root / "classes.txt").write_text("sky\nroad\nparked car\n"),
+        lambda: (save(make_ids(0), root / "masks" / "q.gif"), save(make_picture(0), root / "images" / "q.tif")),
+        lambda: ((root / "masks" / "q.gif").unlink(), (root / "images" / "q.tif").unlink()),
+        lambda: (tmp_path / "data.prepared" / "masks" / "p4.png").unlink(),
+    ):
+        change()
+        prepared = prepare(root)
+        assert "pictures and masks that training can't read as they are, once" in capsys.readouterr().out
+        read = read_as_training_does(prepared)
+        with Image.open(root / "masks" / "p1.gif") as mask, Image.open(root / "images" / "p1.tif") as picture:
+            np.testing.assert_array_equal(read["p1"][0], np.asarray(picture))
+            np.testing.assert_array_equal(read["p1"][1], np.asarray(mask.convert("L")))
+    assert prepared.labels.names == ("sky", "road", "parked car")
+    assert read.keys() == set(STEMS)
+
+
+KILLED = """
+import itertools, os, signal, sys
+sys.path.insert(0, {repository!r})
+from PIL import Image
+from unet_helpers import masks
+from unet_helpers.masks import writing
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+calls = itertools.count(1)
+def counting(function, at, half=False):
+    def call(*arguments, **options):
+        number = next(calls)
+        if number == at and not half:
+            kill()
+        result = function(*arguments, **options)
+        if number == at:
+            kill()
+        return result
+    return call
+{patch}
+masks.prepare_folder({root!r})
+print("not killed")
+"""
+MOMENTS = {
+    "before the first file": "Image.Image.save = counting(Image.Image.save, 1)",
+    "after the third file": "Image.Image.save = counting(Image.Image.save, 3, half=True)",
+    "at the last file": "Image.Image.save = counting(Image.Image.save, 12)",
+    "before the record": "writing.json.dumps = counting(writing.json.dumps, 1)",
+    "before the first rename": "writing.os.replace = counting(writing.os.replace, 1)",
+    "after the first rename": "writing.os.replace = counting(writing.os.replace, 1, half=True)",
+}
+AGAIN = MOMENTS | {"while the old ones are deleted": "os.unlink = counting(os.unlink, 3)"}
+
+
+@pytest.mark.parametrize(("moment", "again"), [(m, False) for m in MOMENTS] + [(m, True) for m in AGAIN])
+def test_a_killed_preparation_leaves_nothing_half(tmp_path, moment, again):
+    root = write_folder(tmp_path / "data", array(".gif"), array(".tif"))
+    if again:
+        prepare(root)
+        os.utime(root / "masks" / "p1.gif")
+    before = look_at(root)
+    code = KILLED.format(repository=str(Path(__file__).parents[1]), root=str(root), patch=AGAIN[moment])
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    assert look_at(root) == before
+    if (tmp_path / "data.prepared").exists():  # the one before, or all of the new one
+        assert len(list((tmp_path / "data.prepared").rglob("*.png"))) == 12
+    read = read_as_training_does(prepare(root))  # which finds that no partial folder is left
+    assert hashlib.sha256(read["p3"][0].tobytes()).digest() == hashlib.sha256(make_picture(2).tobytes()).digest()
+    np.testing.assert_array_equal(read["p3"][1], make_ids(2))
+
+
+def test_two_at_once_write_once(tmp_path):
+    root = write_folder(tmp_path / "data", array(".gif"))
+    code = KILLED.format(
+        repository=str(Path(__file__).parents[1]), root=str(root),
+        patch="import time\nreal = writing._write_whole\n"
+        "writing._write_whole = lambda *a: (time.sleep(0.5), real(*a))",
+    )  # fmt: skip
+    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [run.communicate(timeout=60)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert sorted("writing 6" in output for output in outputs) == [False, True]
+    assert "".join(outputs).count("waiting for it") <= 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.prepared"]
+
+
+def test_nothing_is_written_into_the_folder_or_over_the_work_of_others(tmp_path):
+    root = write_folder(tmp_path / "data", array(".gif"))
+    with pytest.raises(
+        ValueError, match=r"data/cache: it is in .*data, where nothing is written; give a folder outside"
+    ):
+        prepare_folder(root, root / "cache")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "work.txt").write_text("of a week")
+    with pytest.raises(
+        ValueError, match=r"mine: its files are not those that are written here; move it away or delete"
+    ):
+        prepare_folder(root, mine)
+    assert [path.name for path in mine.iterdir()] == ["work.txt"]
+
+
+def test_two_places_for_what_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    beside, elsewhere = masks.places_for("a/data", "cache")
+    assert (beside, elsewhere.parent) == (Path("a/data.prepared"), Path("cache"))
+    assert masks.places_for("b/data", "cache")[1] != elsewhere  # or one would replace the other's files
+    root = write_folder(tmp_path / "data", array(".gif"))
+    monkeypatch.chdir(root)
+    assert prepare_folder(".").train[0].mask.is_relative_to(tmp_path / "data.prepared")
+
+
+def test_the_first_place_where_one_may_write_is_taken(tmp_path):
+    root = write_folder(tmp_path / "data", array(".gif"))
+    (tmp_path / "file").write_text("no folder")
+    prepared = prepare_folder(root, tmp_path / "file" / "ids", tmp_path / "other" / "ids")
+    assert prepared.train[0].mask.is_relative_to(tmp_path / "other" / "ids")
+    with pytest.raises(
+        ValueError, match=r"can't be written anew to .*ids \(Not a directory\); make one of these writable"
+    ):
+        prepare_folder(root, tmp_path / "file" / "ids")
+    kept = write_folder(tmp_path / "kept")
+    assert len(prepare_folder(kept, tmp_path / "file" / "ids").train) == 4  # nothing has to be written
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    root = write_folder(tmp_path / "data", array(".gif"))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(
+        ValueError, match=r"its 6 pictures and masks can't be written \(No space left on device\); make ro"
+    ):
+        prepare(root)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+# ---- the report ----
+
+
+def test_the_report_says_what_was_found_in_one_table(tmp_path):
+    root = write_folder(tmp_path / "data", array(".gif"), array(".tif"), classes="road\nparked car\nsky\ntram\n")
+    save(make_picture(0)[:12], root / "images" / "p1.tif")
+    save(make_ids(0)[:12], root / "masks" / "p1.gif")
+    report = prepare(root).report
+    assert report.pairs == {"train": 4, "validation": 1, "test": 1}
+    assert report.sizes == {"24x36": 5, "12x36": 1}
+    assert report.pictures == {"TIFF of mode RGB": 6}
+    shares = np.bincount(np.concatenate([make_ids(n)[: 24 - 12 * (n == 0)].ravel() for n in range(6)]), minlength=256)
+    expected = shares / shares.sum()
+    assert [name for _, name, _ in report.classes] == ["road", "parked car", "sky", "tram"]
+    np.testing.assert_allclose([share for _, _, share in report.classes], expected[:4])
+    assert report.void == pytest.approx(expected[VOID])
+    table = report.table()
+    for text in ("5 24x36, 1 12x36", "6 TIFF of mode RGB", f"{100 * expected[0]:.3f} %  road", "6 masks (GIF of mode",
+                 "warning    class 'tram' has no pixel", "4 train, 1 validation, 1 test"):  # fmt: skip
+        assert text in table
+    assert "ERROR" not in table
+    assert prepare(root).report == report  # from the record, too
+    assert examine_folder(root).table() == table
+
+
+def test_only_looking_writes_nothing(tmp_path):
+    root = write_folder(tmp_path / "data", array(".gif"), array(".tif"))
+    before = look_at(root)
+    assert examine_folder(root).errors == []
+    assert look_at(root) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -1,0 +1,234 @@
+import importlib.util
+import json
+import os
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from unet_helpers import exporting
+from unet_helpers.exporting import export_network
+from unet_helpers.labels import CAMVID, CARLA, LabelMap
+from unet_helpers.model import unet_model
+from unet_helpers.networks import RECORD, Network, load_network, save_network
+from unet_helpers.normalization import with_keras_layers_only
+from unet_helpers.prediction import predict_mask
+
+THREE = LabelMap(("sky", "road", "traffic light"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)), (3, 255), ego_class=2)
+
+
+def small(n_classes=3, **options):
+    return with_keras_layers_only(unet_model((None, None, 3), 2, n_classes, depth=1, **options))
+
+
+@pytest.fixture
+def file(tmp_path):
+    save_network(tmp_path / "best.keras", small(), THREE, (32, 48))
+    return tmp_path / "best.keras"
+
+
+# ---- one file ----
+
+
+@pytest.mark.parametrize("labels", [THREE, CARLA, CAMVID])
+def test_a_file_gives_back_network_labels_and_size(tmp_path, labels):
+    model = small(labels.n_classes)
+    save_network(tmp_path / "n.keras", model, labels, (32, 48))
+    network = load_network(str(tmp_path / "n.keras"))
+    assert network.labels == labels
+    assert network.image_size == (32, 48)
+    image = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3), np.uint8)
+    np.testing.assert_array_equal(network.model.predict_on_batch(image), model.predict_on_batch(image))
+    assert [path.name for path in tmp_path.iterdir()] == ["n.keras"]
+
+
+def test_the_file_is_all_that_a_picture_needs(tmp_path, file):
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    network = load_network(file)
+    expected = predict_mask(network.model, picture, (32, 48))
+    assert len(np.unique(expected)) > 1
+    for given in (file, str(file), network):
+        np.testing.assert_array_equal(predict_mask(given, tmp_path / "p.png"), expected)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, file, monkeypatch):
+    before = file.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for owner, name in ((zipfile.ZipFile, "writestr"), (os, "replace")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, full)
+            with pytest.raises(OSError, match="No space"):
+                save_network(file, small(), CARLA, (64, 64))
+        assert file.read_bytes() == before
+        assert [path.name for path in tmp_path.iterdir()] == ["best.keras"]
+
+
+# ---- what is no such file ----
+
+
+def test_a_file_without_labels_takes_them_as_arguments(tmp_path):
+    plain = tmp_path / "plain.keras"
+    small().save(plain)
+    with pytest.raises(ValueError, match=r"plain\.keras: .* not its labels: it was made by another .*image_size="):
+        load_network(plain)
+    with pytest.raises(ValueError, match=r"not its image size: .* load_network\(path, image_size=\(height, width\)\)"):
+        load_network(plain, labels=THREE)
+    network = load_network(plain, labels=THREE, image_size=(16, 24))
+    assert (network.labels, network.image_size) == (THREE, (16, 24))
+    save_network(plain, small(), None, (32, 48))  # as a training without labels does
+    assert load_network(plain, labels=THREE).image_size == (32, 48)
+    with_keras_layers_only(unet_model((32, 64, 3), 2, 3, depth=1)).save(plain)
+    assert load_network(plain, labels=THREE).image_size == (32, 64)
+
+
+def test_labels_that_are_not_the_networks_are_refused(file):
+    with pytest.raises(ValueError, match=r"best\.keras: the network tells 3 classes apart, found 13 labels"):
+        load_network(file, labels=CARLA)
+
+
+def test_what_is_no_network_is_named(tmp_path, file):
+    (tmp_path / "text.keras").write_text("no network")
+    (tmp_path / "empty.keras").write_bytes(b"")
+    (tmp_path / "half.keras").write_bytes(file.read_bytes()[:2000])
+    (tmp_path / "old.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    (tmp_path / "renamed.zip").write_bytes(file.read_bytes())
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("a.txt", "a")
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "saved_model.pb").write_bytes(b"")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "dense.keras")
+    for name, found in {
+        "none.keras": "there is no such file; expected the .keras file",
+        "text.keras": "found no zip",
+        "empty.keras": "found an empty file",
+        "half.keras": "found a damaged zip",
+        "old.h5": "found an HDF5 file, Keras's older format",
+        "renamed.zip": "found another suffix than .keras",
+        "other.keras": "found a zip that holds no network of Keras",
+        "exported": "found a SavedModel, which can't be turned back",
+        ".": "found a folder; .* give .*best.keras",
+        "dense.keras": "found a network from .* expected one for masks, which takes pictures",
+    }.items():
+        with pytest.raises(ValueError, match=f"(?s){'' if name == '.' else name}: {found}"):
+            load_network(tmp_path / name)
+
+
+def write_record(path, text):
+    save_network(path, small())
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if name != RECORD}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**members, RECORD: text}.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "3", "[]", "{}", '{"format": 1, "labels": 3}', '{"format": 1, "labels": {"names": ["a", "b"]}}']
+)
+def test_a_damaged_record_is_named(tmp_path, text):
+    write_record(tmp_path / "n.keras", text)
+    with pytest.raises(ValueError, match=rf"n\.keras: its {RECORD} can't be read"):
+        load_network(tmp_path / "n.keras")
+
+
+def test_a_record_of_another_format_is_refused(tmp_path):
+    write_record(tmp_path / "n.keras", json.dumps({"format": 2, "classes": ["a", "b"]}))
+    with pytest.raises(ValueError, match=r"n\.keras: .* has format 2, expected 1; get the version"):
+        load_network(tmp_path / "n.keras", labels=THREE, image_size=(32, 48))
+
+
+# ---- export ----
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network whose normalization has seen something, with a coarser answer, and what Keras answers to two sizes."""
+    keras.utils.set_random_seed(0)
+    model = unet_model((None, None, 3), 2, 3, depth=1, half_resolution=True)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        model(rng.integers(0, 256, (2, 16, 16, 3)).astype(np.float32), training=True)
+    images = [rng.uniform(0, 255, shape).astype(np.float32) for shape in ((1, 16, 24, 3), (2, 32, 20, 3))]
+    network = Network(with_keras_layers_only(model), THREE, (16, 24))
+    return network, images, [network.model.predict_on_batch(image) for image in images]
+
+
+def run_saved_model(path):
+    loaded = tf.saved_model.load(str(path))  # its variables live as long as it does
+    return lambda image: loaded.serve(image)
+
+
+def run_litert(path):
+    interpreter = tf.lite.Interpreter(str(path))
+
+    def run(image):
+        index = interpreter.get_input_details()[0]["index"]
+        interpreter.resize_tensor_input(index, image.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(index, image)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    return run
+
+
+def run_onnx(path):
+    session = pytest.importorskip("onnxruntime").InferenceSession(str(path))
+    return lambda image: session.run(None, {session.get_inputs()[0].name: image})[0]
+
+
+RUNTIMES = {"tf_saved_model": ("n", run_saved_model), "litert": ("n.tflite", run_litert), "onnx": ("n.onnx", run_onnx)}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:keras", "ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize("format", RUNTIMES)
+def test_an_exported_network_answers_as_keras_does(tmp_path, trained, format):
+    if format == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+    network, images, expected = trained
+    name, runtime = RUNTIMES[format]
+    export_network(network, tmp_path / "new" / name, format)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
+    run = runtime(tmp_path / "new" / name)
+    for image, logits in zip(images, expected, strict=True):
+        assert np.ptp(logits) > 0.1
+        np.testing.assert_allclose(run(image), logits, atol=1e-4)
+
+
+def test_a_network_in_half_precision_is_exported_in_single(tmp_path, trained):
+    """Its answer is that of the same weights in float32, which is not that of half precision."""
+    network, (image, _), (expected, _) = trained
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = small(half_resolution=True)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.set_weights(network.model.get_weights())
+    assert np.abs(half.predict_on_batch(image) - expected).max() > 1e-3
+    export_network(half, tmp_path / "n", "tf_saved_model")
+    np.testing.assert_allclose(run_saved_model(tmp_path / "n")(image), expected, atol=1e-4)
+
+
+def test_what_cannot_be_exported_is_said_before_anything_is_written(tmp_path, trained, monkeypatch):
+    with pytest.raises(ValueError, match="format: found 'tflite', expected one of 'tf_saved_model', 'litert', 'onnx'"):
+        export_network(trained[0], tmp_path / "n.tflite", "tflite")
+    with pytest.raises(ValueError, match=r"path: found .*n\.bin.* ends in \.tflite"):
+        export_network(trained[0], tmp_path / "n.bin", "litert")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ValueError, match="path: .*there' is there already"):
+        export_network(trained[0], tmp_path / "there", "tf_saved_model")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        exporting.importlib.util, "find_spec", lambda name: None if name in ("onnx", "tf2onnx") else find(name)
+    )
+    with pytest.raises(ImportError, match="format: 'onnx' needs onnx and tf2onnx: pip install onnx tf2onnx"):
+        export_network(trained[0], tmp_path / "n.onnx", "onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

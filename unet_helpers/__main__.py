@@ -1,0 +1,160 @@
+"""The tutorial's steps from a terminal: `python -m unet_helpers check | train | evaluate | predict | export`.
+
+Here are only the arguments, the exit code and how errors are said; `commands` has a module for each command.
+Exit code: 0 all is well, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from .commands import WrongOption, say_error
+from .download import DownloadError
+
+DATASETS = ("folder", "camvid", "lyft", "demo")  # those of `datasets`, which imports more than --help needs
+FORMATS = ("tf_saved_model", "litert", "onnx")  # those of `exporting`
+NETWORK = "best.keras of a training, or its folder"
+OPTIONS = {  # a parameter of the notebook, as messages name it: what stands for it here
+    "DATASET": "--dataset", "DATA_DIR": "DIR", "MINUTES": "--minutes", "EPOCHS": "--epochs", "SEED": "--seed",
+    "IMAGE_SIZE": "--image-size", "RUN_DIR": "--runs", "TRAIN_ANEW": "--train-anew",
+}  # fmt: skip
+# Not within a path: /home/DATASET stays.
+NAMES = re.compile(rf"(?<![\w/\\.-])({'|'.join(OPTIONS)})\b(?![/\\.-])(?: =)?")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The arguments of all commands. Nothing that takes time is imported for them, so that --help is quick."""
+    parser = argparse.ArgumentParser(
+        "python -m unet_helpers", description="Check pictures and masks, train a U-Net on them, score it, use it.",
+        epilog="Exit code: 0 all is well, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.",
+    )  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    check = _add(commands, "check", "decode every file of a data set as training will, and say what is in them")
+    _add_dataset(check)
+
+    train = _add(commands, "train", "train a network with the recipe of the notebook's part 3")
+    _add_dataset(train)
+    train.add_argument(
+        "--minutes", type=float, default=4.0, metavar="M",
+        help="the notebook's MINUTES (default: %(default)g): this training takes two thirds of them, as there",
+    )  # fmt: skip
+    train.add_argument("--epochs", type=int, metavar="N", help="exactly so many epochs, instead of --minutes")
+    _add_size(train, "of the pictures in training; both divisible by 32 (default: what suits the data set)")
+    train.add_argument("--runs", default="runs", metavar="FOLDER", help="networks go to folders in it (default: runs)")
+    train.add_argument("--train-anew", action="store_true", help="train once more what was trained to its end")
+
+    evaluate = _add(commands, "evaluate", "score a network on a data set")
+    _add_network(evaluate)
+    _add_dataset(evaluate)
+    evaluate.add_argument(
+        "--split", choices=("train", "validation", "test"),
+        help="default: test, or validation where there is no test split",
+    )  # fmt: skip
+
+    predict = _add(commands, "predict", "write the network's masks of pictures, of all in a folder, of a GIF's frames")
+    _add_network(predict)
+    predict.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE|FOLDER|GIF", help="a folder: all in it")
+    predict.add_argument(
+        "--out", required=True, type=Path, metavar="DIR",
+        help="where NAME_ids.png (class ids), NAME_colors.png and NAME_overlay.png go, and NAME_film.gif of several",
+    )  # fmt: skip
+    predict.add_argument("--overwrite", action="store_true", help="replace such files of earlier calls")
+
+    export = _add(commands, "export", "write a network for other programs, which need neither Keras nor this package")
+    export.add_argument("network", type=Path, metavar="NETWORK", help=NETWORK)
+    export.add_argument("--format", required=True, choices=FORMATS, help="SavedModel, LiteRT (phones), or ONNX")
+    export.add_argument(
+        "--out", required=True, type=Path, metavar="PATH",
+        help="NAME.tflite for litert, NAME.onnx for onnx, a new folder for tf_saved_model",
+    )  # fmt: skip
+    return parser
+
+
+def _add(commands, name: str, text: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data_dir", metavar="DIR", help="folder of the data set (data/README.md says what lies where)")
+    parser.add_argument("--dataset", choices=DATASETS, default="folder", help="which it is (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is random: drawing, training")
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", type=Path, metavar="NETWORK", help=NETWORK)
+    _add_size(parser, "at which the network looks at pictures (default: that of its training)")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names of the network's classes, one a line (default: as trained)"
+    )
+
+
+def _add_size(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--image-size", type=_size, metavar="HxW", help=f"height and width {text}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if not match:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected HEIGHTxWIDTH in pixels, such as 192x256")
+    return int(match[1]), int(match[2])
+
+
+def in_options(message: str) -> str:
+    """A message that names parameters of the notebook, with the options of this command in their place."""
+    message = NAMES.sub(lambda match: OPTIONS[match[1]], message)
+    message = re.sub(r"load_network\(path, (.*)\)$", r"\1", message)  # what `networks` asks for
+    message = message.replace("labels=LabelMap(names, colors)", "--classes FILE")
+    message = message.replace("image_size=(height, width)", "--image-size HxW")
+    return re.sub(r"\((\d+), (\d+)\)", r"\1x\2", message) if message.startswith("--image-size") else message
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Drop what C++ writes to stderr: what TensorFlow says when it is imported can't be switched off."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments (those of the process if None) name, and return the exit code."""
+    parser = make_parser()
+    options = vars(parser.parse_args(arguments))
+    command = options.pop("command")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the notebook
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with _without_stderr():
+            import_module("tensorflow")  # here, not when the first picture is decoded
+            run = getattr(import_module(f".commands.{command}", __package__), command)
+        failures = run(**options)
+        sys.stdout.flush()
+        return 1 if failures else 0
+    except KeyboardInterrupt as interrupt:
+        say_error(str(interrupt) or "stopped")
+        return 130
+    except WrongOption as error:
+        say_error(f"{in_options(str(error))}\npython -m unet_helpers {command} --help tells all options")
+        return 2
+    except BrokenPipeError:  # what read our lines has ended, as `head` does; Python would complain when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, RuntimeError, DownloadError) as error:
+        say_error(in_options(str(error)))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Annex: what `python -m unet_helpers COMMAND` does, a module for each command. Nobody needs it to follow the lesson.
+
+Each command prints what it does and returns how many files failed. What stops it is raised: ValueError, OSError,
+RuntimeError, or WrongOption.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PROGRESS_SECONDS = 5  # between two lines of progress
+
+
+class WrongOption(ValueError):
+    """An option has a value that no data can make right."""
+
+
+def find_network(path: Path) -> Path:
+    """The file of a network: of a training's folder its best.keras, else path itself."""
+    best = path / "best.keras"
+    return best if best.is_file() else path
+
+
+def say_error(message: str) -> None:
+    """Print a message where errors go."""
+    print(f"unet_helpers: {message}", file=sys.stderr, flush=True)
+
+
+def with_progress(items: Iterable, n_items: int, what: str) -> Iterator:
+    """The same items; every few seconds a line says how many there were: "what: 12 of 340"."""
+    said = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - said >= PROGRESS_SECONDS and number < n_items:
+            said = time.monotonic()
+            print(f"{what}: {number} of {n_items}", flush=True)

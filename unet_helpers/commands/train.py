@@ -1,0 +1,104 @@
+"""train: the recipe of the notebook's part 3, from its cells `recipe-batches`, `recipe-network` and `train`."""
+
+import time
+from pathlib import Path
+
+import keras
+
+from ..augmentation import RandomView
+from ..datasets import Dataset, load_dataset
+from ..model import unet_model
+from ..optimizers import WarmupStableDecay
+from ..pipeline import make_batches
+from ..recipe import Recipe, make_recipe
+from ..runs import make_plan, run_folder
+from ..saving import TrainingState, read_json
+from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
+from . import WrongOption
+from .check import check_splits
+
+# What the notebook's parameters cell says, and no option here changes.
+FIXED = {
+    "ARCHIVE": None, "N_FILTERS": None, "HALF_RESOLUTION": None, "BATCH_SIZE": None, "SIZE_STAGES": None,
+    "LEARNING_RATE": 2e-2, "FRAMES_PER_DRIVE": 20,
+}  # fmt: skip
+
+
+def train(
+    data_dir: str, dataset: str, minutes: float, epochs: int | None, image_size: tuple[int, int] | None, seed: int,
+    runs: str, train_anew: bool,
+) -> int:  # fmt: skip
+    """Train a network, or go on with it, and print where it is. The options are the notebook's parameters.
+
+    The folder of the run is that of the notebook for the same parameters and data: one goes on with what the other
+    began. Returns 0. Raises ValueError if a file is bad: then nothing is trained.
+    """
+    device = device_report()
+    keras.config.set_dtype_policy(device["precision"])
+    recipe = _make_recipe(
+        device["kind"], DATASET=dataset, DATA_DIR=data_dir, MINUTES=minutes, EPOCHS=epochs, IMAGE_SIZE=image_size,
+        SEED=seed, RUN_DIR=runs, TRAIN_ANEW=train_anew,
+    )  # fmt: skip
+    height, width = recipe.image_size
+    print(f"device: {device['name']}, precision: {device['precision']}; pictures of {height}x{width}", flush=True)
+    data = load_dataset(recipe.dataset, recipe.data_dir, seed=recipe.seed, frames_per_drive=recipe.frames_per_drive)
+    _check(data, recipe.data_dir)
+    run_dir = _fit(recipe, data)
+    best = read_json(run_dir / "best.json")
+    if best is None:
+        raise ValueError(f"{run_dir}: no network could be saved; make room on the disk and run the command again")
+    print(f"validation mIoU {best['val_mIoU']:.3f} in epoch {best['epoch']}; the network: {run_dir / 'best.keras'}")
+    return 0
+
+
+def _make_recipe(device_kind: str, **parameters) -> Recipe:
+    try:
+        return make_recipe(device_kind, **FIXED | parameters)
+    except ValueError as error:
+        if str(error).startswith(("DATA_DIR", "RUN_DIR")):  # the disk decides, not the option
+            raise
+        raise WrongOption(str(error)) from None
+
+
+def _check(data: Dataset, data_dir: Path) -> None:
+    _, n_bad = check_splits(data)
+    if n_bad:
+        raise ValueError(f"{data_dir}: {n_bad} bad pairs, so nothing was trained; mend or remove them")
+    for split in ("train", "validation"):
+        if not getattr(data, split):
+            raise ValueError(f"{data_dir}: the {split} split is empty, expected at least one pair; add pairs")
+
+
+def _fit(recipe: Recipe, data: Dataset) -> Path:
+    """The training itself; returns the run's folder. A test compares it with the notebook's cells."""
+    augment = [RandomView()]
+    resizing = ProgressiveResizing(recipe.image_size, recipe.size_stages)
+    options = {"mask_size": recipe.answer_size, "resizing": resizing, "seed": recipe.seed}
+    batches = make_batches(
+        data.train, data.labels, recipe.image_size, recipe.batch_size, shuffle=True, augment=augment, **options
+    )
+    validation = make_batches(data.validation, data.labels, recipe.image_size, recipe.batch_size, **options)
+
+    keras.utils.set_random_seed(recipe.seed)
+    model = unet_model(
+        (None, None, 3), recipe.n_filters, data.labels.n_classes, half_resolution=recipe.half_resolution,
+        normalization="batch", up_kernel_size=2, last_conv=False, dropout_prob=0,
+    )  # fmt: skip
+    compile_unet(model, data.labels.n_classes, recipe.learning_rate)
+    run_dir = run_folder(recipe, model, data, augment=augment)
+    plan = make_plan(run_dir, recipe, model, batches, validation, resizing)
+    resizing.epochs = plan.epochs
+    compile_unet(model, data.labels.n_classes, WarmupStableDecay(len(batches) * plan.epochs, recipe.learning_rate))
+    state = TrainingState(run_dir, resizing, labels=data.labels)
+    callbacks = [resizing, state, EpochLine(resizing, plan.speed), keras.callbacks.TensorBoard(run_dir / "tensorboard")]
+    started = time.perf_counter()
+    try:
+        model.fit(
+            batches, validation_data=validation, initial_epoch=state.go_on(model), epochs=plan.epochs,
+            callbacks=callbacks, shuffle=False, verbose=0,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        saved = f"{len(state.log)} epochs are saved in {run_dir}"
+        raise KeyboardInterrupt(f"stopped: {saved}; the same command goes on") from None
+    print(f"trained in {time.perf_counter() - started:.0f} s")
+    return run_dir

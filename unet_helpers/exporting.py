@@ -1,0 +1,55 @@
+"""A trained network for other programs: TensorFlow's SavedModel, LiteRT for phones and small devices, ONNX."""
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+
+from .networks import Network, load_model
+from .normalization import with_keras_layers_only
+
+SUFFIXES = {"tf_saved_model": "", "litert": ".tflite", "onnx": ".onnx"}  # a SavedModel is a folder
+PACKAGES = {"onnx": ("onnx", "tf2onnx")}  # beyond those of requirements.txt
+
+
+def export_network(network: Network | keras.Model | str | Path, path: str | Path, format: str) -> None:
+    """Write a network so that it runs without Keras and this package; by Keras's own `Model.export`.
+
+    network: a Network, its `.keras` file, one without labels, too, or a model alone.
+    path: ends in .tflite for "litert", in .onnx for "onnx"; a folder that does not exist yet for "tf_saved_model".
+    What is written takes pictures (B, H, W, 3) float32 RGB, 0..255, H and W of the same sizes as the network does, and
+    answers (B, H', W', K) float32 logits. It is float32 throughout, also where the network was trained in half
+    precision: runtimes differ in what they make of that. With LiteRT, call `resize_tensor_input` before each new size.
+    Raises ValueError for an unknown format or a path that doesn't fit, ImportError where the format needs a package
+    that is not there.
+    """
+    path = Path(path)
+    if format not in SUFFIXES:
+        raise ValueError(f"format: found {format!r}, expected one of {', '.join(map(repr, SUFFIXES))}")
+    if SUFFIXES[format] and path.suffix != SUFFIXES[format]:
+        raise ValueError(f"path: found {str(path)!r}, expected a name that ends in {SUFFIXES[format]} for {format!r}")
+    if path.is_dir() or (path.exists() and not SUFFIXES[format]):
+        raise ValueError(f"path: {str(path)!r} is there already; delete it, or give another name")
+    missing = [name for name in PACKAGES.get(format, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"format: {format!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    if isinstance(network, (str, Path)):
+        network = load_model(network)
+    model = _in_float32(network.model if isinstance(network, Network) else network)
+    images = [keras.InputSpec(shape=model.input_shape, dtype="float32", name="images")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial_", dir=path.parent) as folder:  # whole or not at all
+        model.export(Path(folder) / path.name, format=format, verbose=False, input_signature=images)
+        os.replace(Path(folder) / path.name, path)
+
+
+def _in_float32(model: keras.Model) -> keras.Model:
+    """A copy of a network that computes in float32."""
+    model = with_keras_layers_only(model)
+    copy = keras.models.clone_model(
+        model, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+    )
+    copy.set_weights(model.get_weights())
+    return copy

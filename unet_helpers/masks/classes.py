@@ -1,0 +1,186 @@
+"""The classes of a data set and what stands for them: classes.txt, class_dict.csv, labelmap.txt."""
+
+import colorsys
+import csv
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..labels import CAMVID, VOID, LabelMap
+
+VOID_NAME = "void"  # in a list of classes: what is so called is no class, and is neither learned nor scored
+COLOR = re.compile(r"(.*[^\s:])[\s:]+(#[0-9a-fA-F]{6}|\d+\s*,\s*\d+\s*,\s*\d+)")  # NAME R,G,B or NAME #RRGGBB
+# M. Okabe and K. Ito, Color Universal Design, 2008: told apart by the colour-blind, too.
+OKABE_ITO = (
+    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (204, 121, 167),
+)  # fmt: skip
+# Which of CamVid's 32 classes make one of the 11, as SegNet's authors grouped them; what is not here is void.
+CAMVID_GROUPS = {
+    "sky": ("Sky",),
+    "building": ("Archway", "Bridge", "Building", "Tunnel", "Wall"),
+    "pole": ("Column_Pole", "TrafficCone"),
+    "road": ("Road", "LaneMkgsDriv", "LaneMkgsNonDriv"),
+    "pavement": ("Sidewalk", "ParkingBlock", "RoadShoulder"),
+    "tree": ("Tree", "VegetationMisc"),
+    "sign": ("SignSymbol", "Misc_Text", "TrafficLight"),
+    "fence": ("Fence",),
+    "car": ("Car", "SUVPickupTruck", "Truck_Bus", "Train", "OtherMoving"),
+    "pedestrian": ("Pedestrian", "Child", "CartLuggagePram", "Animal"),
+    "bicyclist": ("Bicyclist", "MotorcycleScooter"),
+}
+
+
+class Line(NamedTuple):
+    """A class in a list: number of its line in the file, its name, its colour 65536 r + 256 g + b if it has one."""
+
+    number: int
+    name: str
+    color: int | None
+
+
+class ClassList(NamedTuple):
+    """names: of the K classes. value_ids: id, or VOID, of the value 0, 1, ... in a mask; color_ids: the same for
+    colours 65536 r + 256 g + b, empty where the list has none. colors: K (r, g, b) or () if not known. path: the file.
+    """
+
+    names: tuple[str, ...]
+    value_ids: tuple[int, ...]
+    color_ids: dict[int, int]
+    colors: tuple[tuple[int, int, int], ...]
+    path: Path
+
+
+def find_classes(root: Path) -> ClassList | None:
+    """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None where there is none of them.
+
+    classes.txt has a name a line, that of value 0 first, spaces allowed; with colours, each line ends in "R,G,B" or
+    "#RRGGBB" after a space. The name "void" stands for pixels that are neither learned nor scored.
+    Raises ValueError, naming file and line, if it can't be understood.
+    """
+    for name, read in (("classes.txt", _read_names), ("class_dict.csv", _read_csv), ("labelmap.txt", _read_labelmap)):
+        if os.path.isfile(root / name):  # Path.is_file raises PermissionError
+            return _make_list(root / name, read(root / name))
+    return None
+
+
+def camvid_classes(root: Path) -> ClassList:
+    """CamVid's 32 colours, from class_dict.csv in root or above it, as the 11 classes of `labels.CAMVID`.
+
+    Raises ValueError, naming the file, if there is none, it lacks a column or one of the grouped classes.
+    """
+    path = next((p for p in (root / "class_dict.csv", root.parent / "class_dict.csv") if os.path.isfile(p)), None)
+    if path is None:
+        raise ValueError(f"{root / 'class_dict.csv'}: not found; it tells the masks' colours, get it again")
+    colors = {line.name.lower(): line.color for line in _read_csv(path)}
+    id_of = {name.lower(): CAMVID.names.index(group) for group, names in CAMVID_GROUPS.items() for name in names}
+    missing = sorted(id_of.keys() - colors.keys())
+    if missing:
+        raise ValueError(f"{path}: the class {missing[0]!r} is not listed ({len(missing)} are missing); get it again")
+    color_ids = {color: id_of.get(name, VOID) for name, color in colors.items()}
+    return ClassList(CAMVID.names, (), color_ids, CAMVID.colors, path)
+
+
+def make_labels(names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...] = ()) -> LabelMap:
+    """Label map with the given colours; with colours of its own where there are none, or white, which is void's."""
+    own = list(OKABE_ITO[: len(names)])
+    for k in range(len(own), len(names)):
+        hue = colorsys.hsv_to_rgb(k / len(names), 0.9, 0.5 + 0.4 * (k % 2))
+        own.append(tuple(round(255 * channel) for channel in hue))
+    given = colors or own
+    return LabelMap(names, tuple(own[k] if color == (255, 255, 255) else color for k, color in enumerate(given)))
+
+
+def _make_list(path: Path, lines: list[Line]) -> ClassList:
+    """The list of these lines. Raises ValueError for names and colours that are not unique, too few and too many."""
+    colored = [line for line in lines if line.color is not None]
+    if colored and len(colored) < len(lines):
+        line = next(line for line in lines if line.color is None)
+        raise ValueError(
+            f"{path}, line {line.number}: {line.name!r} has no colour, but other lines have; write one as R,G,B, three "
+            "numbers from 0 to 255, or take all colours away"
+        )
+    for what in ("name", "color"):
+        seen = {}
+        for line in colored if what == "color" else lines:
+            twin = seen.setdefault(getattr(line, what), line)
+            if twin is not line and line.name.lower() != VOID_NAME:
+                raise ValueError(
+                    f"{path}, line {line.number}: {line.name!r} has the same {what.replace('color', 'colour')} as line "
+                    f"{twin.number}; give each class its own"
+                )
+    classes = [line for line in lines if line.name.lower() != VOID_NAME]
+    if not 2 <= len(classes) <= VOID:
+        raise ValueError(
+            f"{path}: found {len(classes)} names, expected 2 to {VOID}, one for each class; what surrounds the things "
+            "that you look for is a class, too, such as 'background'"
+        )
+    names = tuple(line.name for line in classes)
+    ids = [VOID if line.name.lower() == VOID_NAME else names.index(line.name) for line in lines]
+    rgb = tuple((line.color >> 16, line.color >> 8 & 255, line.color & 255) for line in classes) if colored else ()
+    color_ids = dict(zip((line.color for line in lines), ids, strict=True)) if colored else {}
+    return ClassList(names, tuple(ids), color_ids, rgb, path)
+
+
+def read_text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a mark in front of UTF-8
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: it is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read ({error.strerror}); make it readable or get it again") from None
+    if "\0" in text:  # UTF-16 of plain letters is UTF-8, too, with a zero after each letter
+        raise ValueError(f"{path}: it holds zero bytes, as UTF-16 does; save it as UTF-8")
+    return text
+
+
+def _read_names(path: Path) -> list[Line]:
+    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    if "" in lines:
+        number = lines.index("") + 1
+        raise ValueError(f"{path}, line {number}: it is empty; write the name of value {number - 1}, or delete it")
+    found = [(number, line, COLOR.fullmatch(line)) for number, line in enumerate(lines, 1)]
+    return [Line(n, m[1], _color(path, n, m[2])) if m else Line(n, line, None) for n, line, m in found]
+
+
+def _read_csv(path: Path) -> list[Line]:
+    rows = [[cell.strip() for cell in row] for row in csv.reader(read_text(path).splitlines())]
+    numbered = [(number, row) for number, row in enumerate(rows, 1) if any(row)]
+    header = [cell.lower() for cell in numbered[0][1]] if numbered else []
+    if not {"name", "r", "g", "b"} <= set(header):
+        raise ValueError(f"{path}, line 1: found {header}, expected the columns name, r, g, b; write this line")
+    name, *rgb = (header.index(column) for column in ("name", "r", "g", "b"))
+    return [_line(path, n, row, lambda row: (row[name], ",".join(row[k] for k in rgb))) for n, row in numbered[1:]]
+
+
+def _read_labelmap(path: Path) -> list[Line]:
+    """CVAT's lines "name:r,g,b:parts:actions"."""
+    numbered = [(n, line.strip()) for n, line in enumerate(read_text(path).splitlines(), 1)]
+    return [
+        _line(path, n, line.split(":"), lambda cells: (cells[0].strip(), cells[1]))
+        for n, line in numbered if line and not line.startswith("#")
+    ]  # fmt: skip
+
+
+def _line(path: Path, number: int, cells: list[str], split: Callable) -> Line:
+    try:
+        name, color = split(cells)
+        if not name:
+            raise IndexError
+    except IndexError:
+        raise ValueError(f"{path}, line {number}: found {cells}, expected a name and r, g, b; complete it") from None
+    return Line(number, name, _color(path, number, color))
+
+
+def _color(path: Path, number: int, text: str) -> int:
+    try:
+        r, g, b = bytes.fromhex(text[1:]) if text.startswith("#") else map(int, text.split(","))
+        if not all(0 <= channel <= 255 for channel in (r, g, b)):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"{path}, line {number}: found the colour {text!r}, expected R,G,B, three numbers from 0 to 255; correct it"
+        ) from None
+    return r << 16 | g << 8 | b

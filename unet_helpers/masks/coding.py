@@ -1,0 +1,156 @@
+"""Which value or colour of a data set's masks is which class: one rule for all of them, found by looking at all."""
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from ..labels import VOID
+from .classes import ClassList
+from .reading import Mask
+from .report import Faults
+from .values import (
+    MAX_UNNAMED,
+    are_red_and_white,
+    colors_of,
+    count_unknown,
+    find_levels,
+    find_scale,
+    show_color,
+    values_of,
+)
+
+MAX_UNLISTED = 0.01  # share of a mask's pixels; a few are noise and become void, more are another kind of file
+SHOWN = 20  # colours that are shown to be named
+WHERE = {
+    "grey": "in one channel", "deep": "of 16 bits", "palette": "by the index of the palette", "bit": "of 1 bit",
+    "color": "in the red channel",
+}  # fmt: skip
+
+
+class Coding(NamedTuple):
+    """by: "value" or "color", what stands for a class. ids: value, or colour 65536 r + 256 g + b, -> class id or VOID.
+    names, colors: of the classes; no colors if not known. says: the rule, for people. levels: whether a palette's grey
+    is the value, not its index. scale: 16-bit values are multiples of it.
+    """
+
+    by: str
+    ids: dict[int, int]
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    says: str
+    levels: bool = False
+    scale: int = 1
+
+    def ids_of(self, mask: Mask) -> dict[int, int]:
+        """{value in the file: class id or VOID} for all values that a mask holds."""
+        meaning = colors_of(mask) if self.by == "color" else values_of(mask, self.levels, self.scale)
+        return {value: self.ids.get(meant, VOID) for value, meant in meaning.items()}
+
+    def keeps(self, mask: Mask) -> bool:
+        """Whether training reads the same ids from the file as it is: ids in one channel or red, 255 for void."""
+        is_red = mask.values == "grey" or (mask.values == "color" and not any(c & 0xFFFF for c in mask.counts))
+        meaning = values_of(mask, self.levels, self.scale)
+        return self.by == "value" and mask.plain and is_red and all(
+            meaning[value] == k for value, k in self.ids_of(mask).items()
+        )  # fmt: skip
+
+
+def decide(masks: dict[Path, Mask], classes: ClassList | None, errors: Faults, warnings: Faults) -> Coding | None:
+    """The rule for these masks. What does not follow it is added to the errors, a little noise to the warnings; None
+    where there is no rule at all."""
+    listed = classes.color_ids if classes else {}
+    unlisted = {path: count_unknown(mask, colors_of(mask), listed) for path, mask in masks.items()}
+    by_color = classes and Coding("color", listed, classes.names, classes.colors, f"colours of {classes.path.name}")
+    if listed and not any(unlisted.values()):
+        return by_color
+    by_value = None
+    if not classes or classes.value_ids:
+        by_value = _decide_values(masks, classes)
+    if by_value:
+        meanings = {path: values_of(mask, by_value.levels, by_value.scale) for path, mask in masks.items()}
+        values = set().union(*(meaning.values() for meaning in meanings.values()))
+        if classes and values == {0, VOID} and len(classes.names) != 2:
+            errors.add(
+                f"all masks hold only 0 and 255, which are two classes, but {classes.path.name} has "
+                f"{len(classes.names)} names; write two names, or make masks with all classes", errors.root,
+            )  # fmt: skip
+        unknown = {path: count_unknown(mask, meanings[path], by_value.ids) for path, mask in masks.items()}
+        if not any(unknown.values()):
+            return by_value
+        if sum(unknown.values()) <= sum(unlisted.values()):
+            _add_unknown_values(meanings, by_value, errors)
+            return by_value
+    if listed:
+        _add_unlisted(masks, unlisted, classes, errors, warnings)
+        return by_color
+    _add_colors(masks, errors)
+    return None
+
+
+def _decide_values(masks: dict[Path, Mask], classes: ClassList | None) -> Coding | None:
+    """The rule if all masks hold values, not colours; its ids may lack some of them."""
+    n = len(classes.value_ids) if classes else None
+    levels, scale = find_levels(masks.values(), n), find_scale(masks.values())
+    meanings = {path: values_of(mask, levels, scale) for path, mask in masks.items()}
+    if None in meanings.values() or (levels is None) or are_red_and_white(masks.values()):
+        return None
+    present = {value for path, m in meanings.items() if masks[path].values != "bit" for value in m.values()}
+    bits = any(mask.values == "bit" for mask in masks.values())
+    kinds = sorted({mask.values for mask in masks.values()}, key=list(WHERE).index)
+    says = f"class ids {', '.join(WHERE[kind] for kind in kinds)}"
+    says = says.replace("index", "grey") if levels else says
+    names, colors = (classes.names, classes.colors) if classes else (("background", "foreground"), ())
+    if present <= {0, VOID} and (VOID in present or bits) and len(names) == 2:
+        says = f"0 and {'255' if VOID in present else '1'} in all masks: 0 is {names[0]!r}, the other {names[1]!r}"
+        return Coding("value", {0: 0, 1: 1, VOID: 1}, names, colors, says, levels, scale)
+    present |= {0, 1} if bits else set()
+    found = sorted(present - {VOID})
+    if classes is None:
+        names = tuple(f"class {value}" for value in found)
+        ids = {value: k for k, value in enumerate(found[:MAX_UNNAMED])} if len(found) <= MAX_UNNAMED else {}
+        return Coding("value", ids | {VOID: VOID}, names, (), says, levels, scale)
+    starts_at_1 = bool(found) and found[0] >= 1 and found[-1] == n
+    says += f", from 1: 1 is {names[0]!r}" if starts_at_1 else ""
+    ids = {value + starts_at_1: k for value, k in enumerate(classes.value_ids)}
+    return Coding("value", ids | {VOID: VOID}, names, colors, says, levels, scale)
+
+
+def _add_unknown_values(meanings: dict, coding: Coding, errors: Faults) -> None:
+    unknown = {path: sorted(set(meaning.values()) - coding.ids.keys()) for path, meaning in meanings.items()}
+    kinds = len(set().union(*unknown.values()))
+    known = sorted(coding.ids.keys() - {VOID})
+    expected = f"class ids {known[0]}..{known[-1]} or 255 = void" if known else f"at most {MAX_UNNAMED} class ids"
+    remedy = "correct the list of classes, or the masks; grey levels that stand for classes are listed as colours are"
+    if kinds > 5:
+        remedy = "smoothing makes such values: make the masks smaller by nearest neighbour only, and never as JPEG"
+    for path, values in unknown.items():
+        if values:
+            found = f"holds {values[:5]}" + (f" and {len(values) - 5} more values" if len(values) > 5 else "")
+            errors.add(f"expected {expected}; {remedy}", path, found)
+
+
+def _add_unlisted(masks: dict, unlisted: dict, classes: ClassList, errors: Faults, warnings: Faults) -> None:
+    for path, number in unlisted.items():
+        share = number / sum(masks[path].counts.values())
+        if 0 < share <= MAX_UNLISTED:
+            warnings.add(f"a few pixels have colours that {classes.path.name} does not list; they become void", path)
+        elif share:
+            color = max(set(colors_of(masks[path]).values()) - classes.color_ids.keys())
+            errors.add(
+                f"it has colours that {classes.path.name} does not list; is it the mask? List them, or make the mask "
+                "again without smoothing, as a PNG", path, f"{share:.0%} of it, such as {show_color(color)}",
+            )  # fmt: skip
+
+
+def _add_colors(masks: dict[Path, Mask], errors: Faults) -> None:
+    counts = Counter()
+    for mask in masks.values():
+        for value, color in colors_of(mask).items():
+            counts[color] += mask.counts[value]
+    shown = [f"{show_color(c)} ({n / counts.total():.2%})" for c, n in counts.most_common(SHOWN)]
+    more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+    for path in masks:
+        errors.add(
+            f"it holds colours, and no list says which class is which: found {', '.join(shown)}{more} in all masks; "
+            "write each with a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first", path,
+        )  # fmt: skip

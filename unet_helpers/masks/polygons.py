@@ -1,0 +1,157 @@
+"""Masks given as outlines, drawn by Pillow: LabelMe's JSON, one for each picture, and COCO's, one for many.
+
+What has no area (points, lines) is refused by its name, as is what is no outline: LabelMe's bitmaps ("mask"), COCO's
+run lengths (RLE, "iscrowd"). Neither format has holes: the hole is drawn by an outline of the class inside, which comes
+later in the file, for what comes later covers what came before.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw
+
+from ..labels import VOID
+from .classes import VOID_NAME
+from .reading import Mask
+from .report import Unfit
+
+BACKGROUND = "background"  # the class of all that no outline covers
+LABELME_NAMES = {"_background_": BACKGROUND, "__ignore__": None}  # its own names; None: void
+SHAPES: dict[str, tuple[Callable, int]] = {  # how it is drawn, and of how many points at least
+    "polygon": (lambda draw, points, k: draw.polygon(points, fill=k, outline=k), 3),
+    "rectangle": (lambda draw, points, k: draw.rectangle(_box(points), fill=k), 2),
+    "circle": (lambda draw, points, k: draw.ellipse(_circle(points), fill=k), 2),
+}
+
+
+class Drawing(NamedTuple):
+    """The outlines of one picture: size (height, width); shapes (label, or None for void; key of SHAPES; points)."""
+
+    path: Path
+    size: tuple[int, int]
+    shapes: tuple[tuple[str | None, str, list[tuple[float, float]]], ...]
+
+
+def read_json(path: Path):
+    """Content of a JSON file. Raises Unfit if it can't be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise Unfit("it can't be read; make it readable or get it again", error.strerror) from None
+    except (ValueError, RecursionError) as error:
+        raise Unfit("it is no JSON; export it again from the labelling tool", str(error)) from None
+
+
+def is_labelme(content) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
+
+
+def is_coco(content) -> bool:
+    return isinstance(content, dict) and all(isinstance(content.get(k), list) for k in ("images", "annotations"))
+
+
+def read_labelme(path: Path, content: dict) -> Drawing:
+    """The outlines of a LabelMe file. Raises Unfit if it holds anything else, or lacks the picture's size."""
+    shapes = []
+    for number, shape in enumerate(content["shapes"], 1):
+        try:
+            label, kind = str(shape["label"]), shape.get("shape_type") or "polygon"
+            points = _points(*zip(*shape["points"], strict=True))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Unfit("a shape lacks label or points; save it again with LabelMe", f"{number}: {error}") from None
+        if kind not in SHAPES or len(points) < SHAPES[kind][1]:
+            raise Unfit(
+                f"a shape is not supported, expected one of {', '.join(SHAPES)} with an area; draw it as a polygon",
+                f"shape {number}, {label!r}: {kind!r} of {len(points)} points",
+            )
+        shapes.append((LABELME_NAMES.get(label, label), kind, points))
+    return Drawing(path, _size(content.get("imageHeight"), content.get("imageWidth")), tuple(shapes))
+
+
+def read_coco(path: Path, content: dict) -> dict[str, Drawing]:
+    """{stem of a picture: its outlines} of a COCO file. Raises Unfit if it holds anything else, or is not whole."""
+    try:
+        names = {category["id"]: str(category["name"]) for category in content.get("categories", [])}
+        shapes: dict = {image["id"]: [] for image in content["images"]}
+        for annotation in content["annotations"]:
+            of_picture = shapes[annotation["image_id"]]
+            outlines, label = annotation["segmentation"], names[annotation["category_id"]]
+            if not isinstance(outlines, list) or annotation.get("iscrowd"):
+                raise Unfit(
+                    "run lengths (RLE, iscrowd) are not supported, expected polygons; export it again as polygons, or "
+                    "as PNG masks", f"annotation {annotation.get('id')}, {label!r}",
+                )  # fmt: skip
+            for outline in outlines:
+                points = _points(outline[::2], outline[1::2])
+                if len(points) < 3:
+                    raise Unfit("an outline has no area; draw it as a polygon", f"annotation {annotation.get('id')}")
+                of_picture.append((label, "polygon", points))
+        return {
+            PurePosixPath(str(image["file_name"]).replace("\\", "/")).stem: Drawing(
+                path, _size(image["height"], image["width"]), tuple(shapes[image["id"]])
+            )
+            for image in content["images"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, Unfit):
+            raise
+        raise Unfit("it is no whole COCO file; export it again", f"{type(error).__name__}: {error}") from None
+
+
+def coco_names(content: dict) -> list[str]:
+    """Names of all categories, in the order of their ids."""
+    categories = [c for c in content.get("categories", []) if isinstance(c, dict) and {"id", "name"} <= c.keys()]
+    return [str(category["name"]) for category in sorted(categories, key=lambda category: category["id"])]
+
+
+def draw(drawing: Drawing, names: tuple[str, ...]) -> Image.Image:
+    """(H, W) mask of a drawing, 8 bits: class ids in the order of the names, VOID = 255.
+
+    What no outline covers is the class "background", or void where no class has this name.
+    Raises Unfit for a label that is none of the names.
+    """
+    background = next((k for k, name in enumerate(names) if name.lower() == BACKGROUND), VOID)
+    ids = {None: VOID, VOID_NAME: VOID, BACKGROUND: background} | {name: k for k, name in enumerate(names)}
+    unknown = [label for label, _, _ in drawing.shapes if label not in ids]
+    if unknown:
+        raise Unfit(f"expected the labels {', '.join(names)}; add others to the list of classes", repr(unknown[0]))
+    mask = Image.new("L", drawing.size[::-1], background)
+    pen = ImageDraw.Draw(mask)
+    for label, kind, points in drawing.shapes:
+        SHAPES[kind][0](pen, points, ids[label])
+    return mask
+
+
+def examine_drawing(drawing: Drawing, names: tuple[str, ...]) -> Mask:
+    """What the drawn mask holds. Raises Unfit as `draw` does."""
+    counts = {k: n for k, n in enumerate(draw(drawing, names).histogram()) if n}
+    return Mask("outlines in JSON", drawing.size, "grey", counts, {}, False)
+
+
+def _size(height, width) -> tuple[int, int]:
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        sentence = "it lacks the picture's size, expected two whole numbers; save it again"
+        raise Unfit(sentence, f"{height} x {width}") from None
+    return height, width
+
+
+def _points(xs, ys) -> list[tuple[float, float]]:
+    points = [(float(x), float(y)) for x, y in zip(xs, ys, strict=True)]
+    if not all(math.isfinite(side) for point in points for side in point):
+        raise ValueError("a point is not finite")
+    return points
+
+
+def _box(points: list[tuple[float, float]]) -> list[float]:
+    (x0, y0), (x1, y1) = points[:2]
+    return [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
+
+
+def _circle(points: list[tuple[float, float]]) -> list[float]:
+    """LabelMe's circle: its centre and a point on it."""
+    (x, y), (x1, y1) = points[:2]
+    radius = ((x1 - x) ** 2 + (y1 - y) ** 2) ** 0.5
+    return [x - radius, y - radius, x + radius, y + radius]

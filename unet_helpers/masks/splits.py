@@ -1,0 +1,144 @@
+"""Which pairs train, validate and test: as folders, lists, groups or blocks say, the same on every machine."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import numpy as np
+
+from .classes import read_text
+from .layout import SPLIT_FOLDERS, Item
+from .report import Faults
+
+NAMES = ("train", "validation", "test")
+MIN_PAIRS = 4  # a network learns nothing from fewer, and one of them has to validate
+LIST_FOLDERS = (".", "ImageSets/Segmentation")  # the second: as the PASCAL challenge has it, and CVAT exports it
+
+
+def natural(name: str) -> list:
+    """Key that sorts p2 before p10: frames of a film in their order."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def cut_blocks(n: int) -> tuple[int, int]:
+    """Where the validation and the test part of n things in a row begin: 70 %, 15 %, 15 %, one at least validates.
+
+    Blocks, not a random choice: neighbours in a film look alike and belong on one side. The test part of fewer than 6
+    is empty.
+    """
+    first, second = round(0.7 * n), round(0.85 * n)
+    first = min(first, n - 1)
+    return first, max(second, first + 1)
+
+
+def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors: Faults, warnings: Faults) -> list:
+    """For each item "train", "validation", "test", or None where it is in no list.
+
+    The folders tell it if they do; else root's train.txt, val.txt and, if there is one, test.txt, a name a line; else
+    split_by, a regular expression that finds the group (drive, patient, film) in a picture's stem: groups are not cut;
+    else blocks of the names in their natural order.
+    Raises ValueError if split_by is no regular expression, or a list is no text.
+    """
+    lists = _find_lists(root)
+    try:
+        re.compile(split_by or "")
+    except re.error as error:
+        raise ValueError(
+            f"SPLIT_BY: {split_by!r} is no regular expression ({error}); correct it, as in r'^(film\\d+)_'"
+        ) from None
+    if any(item.split for item in items):
+        splits = [item.split for item in items]
+        if "validation" not in splits:
+            numbers = [k for k, split in enumerate(splits) if split == "train"]
+            numbers.sort(key=lambda k: natural(items[k].stem))
+            for k in numbers[-max(1, round(0.15 * len(numbers))) :]:
+                splits[k] = "validation"
+            warnings.add("there are no pairs for validation; the last of the training pairs are taken", root)
+    elif lists:
+        splits = _split_by_lists(items, lists, errors, warnings)
+    elif split_by is not None:
+        splits = _split_by_groups(items, split_by, errors)
+    else:
+        splits = _split_by_blocks([item.stem for item in items])
+    if split_by is not None and (lists or any(item.split for item in items)):
+        warnings.add("SPLIT_BY is not used, because folders or lists tell the splits", root)
+    for name in ("train", "validation"):
+        if items and name not in splits and not errors.files_of:
+            errors.add(f"no pair is for {name}, expected one at least; put some there", root)
+    if len(items) < MIN_PAIRS and not errors.files_of:
+        errors.add(f"found {len(items)} pairs, expected {MIN_PAIRS} at least, one of them to validate; add some", root)
+    return splits
+
+
+def _split_by_blocks(stems: Sequence[str]) -> list[str]:
+    first, second = cut_blocks(len(stems))
+    order = sorted(range(len(stems)), key=lambda k: (natural(stems[k]), stems[k]))
+    splits = [""] * len(stems)
+    for place, k in enumerate(order):
+        splits[k] = NAMES[(place >= first) + (place >= second)]
+    return splits
+
+
+def _split_by_groups(items: Sequence[Item], split_by: str, errors: Faults) -> list[str | None]:
+    """Cuts between groups, nearest to 70 % and 85 % of the pairs; each part has a group, if there are three."""
+    groups: dict[str, list[int]] = {}
+    for k, item in enumerate(items):
+        match = re.search(split_by, item.stem)
+        if match:
+            groups.setdefault(next((part for part in match.groups() if part), match[0]), []).append(k)
+        else:
+            errors.add(f"SPLIT_BY {split_by!r} finds no group in its name; correct the pattern", item.image)
+    splits: list[str | None] = [None] * len(items)
+    if len(groups) < 2:
+        if groups and not errors.files_of:
+            what = f"the one group {next(iter(groups))!r} in all names, expected 2 at least; correct the pattern"
+            errors.add(f"SPLIT_BY {split_by!r} finds {what}", items[0].image)
+        return splits
+    names = sorted(groups, key=natural)
+    ends = np.cumsum([0] + [len(groups[name]) for name in names])
+    first = min(range(1, len(names) - (len(names) > 2)), key=lambda cut: abs(ends[cut] - 0.7 * len(items)))
+    second = min(range(first + 1, len(names)), key=lambda cut: abs(ends[cut] - 0.85 * len(items)), default=len(names))
+    for place, name in enumerate(names):
+        for k in groups[name]:
+            splits[k] = NAMES[(place >= first) + (place >= second)]
+    return splits
+
+
+def _find_lists(root: Path) -> dict[str, Path]:
+    """{split: file} of the lists that there are, if that for training and that for validation are."""
+    for folder in LIST_FOLDERS:
+        files = {
+            split: next((p for p in (root / folder / f"{name}.txt" for name in names) if os.path.isfile(p)), None)
+            for split, names in SPLIT_FOLDERS.items()
+        }
+        if files["train"] and files["validation"]:
+            return {split: path for split, path in files.items() if path}
+    return {}
+
+
+def _split_by_lists(items: Sequence[Item], lists: dict, errors: Faults, warnings: Faults) -> list[str | None]:
+    numbers = {item.stem: k for k, item in enumerate(items)}
+    splits: list[str | None] = [None] * len(items)
+    for split, path in lists.items():
+        for line_number, line in enumerate(read_text(path).splitlines(), 1):
+            if not line.strip():
+                continue
+            where = f"line {line_number}: {line.strip()!r}"
+            found = next((numbers[name] for name in _names(line.strip()) if name in numbers), None)
+            if found is None:
+                errors.add("there is no pair of this name; correct the list", path, where)
+            elif splits[found] not in (None, split):
+                errors.add("this pair is in two lists; keep one of them", path, f"{where} is also for {splits[found]}")
+            else:
+                splits[found] = split
+    for item, split in zip(items, splits, strict=True):
+        if split is None:
+            warnings.add("it is in none of the lists; it is left out", item.image)
+    return splits
+
+
+def _names(line: str) -> list[str]:
+    """What a line of a list may mean: a stem, a file's name or path, or this and then that of its mask."""
+    first = line.split()[0]
+    return [line, PurePath(line).name, PurePath(line).stem, PurePath(first).name, PurePath(first).stem]

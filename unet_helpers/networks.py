@@ -1,0 +1,156 @@
+"""One `.keras` file that carries all that prediction needs: network, labels and the size it was trained at."""
+
+import contextlib
+import json
+import os
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+
+from .labels import LabelMap
+
+RECORD = "unet_helpers.json"  # a member of the zip; Keras, which loads the file as any other, leaves it alone
+FORMAT = 1  # of the record
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network. model: takes (B, H, W, 3), 0..255, answers (B, H', W', K) logits. labels: the K classes.
+
+    image_size: (height, width) of the pictures that it was trained with: it knows things as large as it saw them.
+    """
+
+    model: keras.Model
+    labels: LabelMap
+    image_size: tuple[int, int]
+
+
+def save_network(
+    path: str | Path, model: keras.Model, labels: LabelMap | None = None, image_size: tuple[int, int] | None = None
+) -> None:
+    """Write a network to one `.keras` file, whole or not at all; what is None is missing there.
+
+    Keras alone loads the file too, if the model has no other layers than Keras's own: see
+    `normalization.with_keras_layers_only`. Raises OSError if it can't be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f"partial_{path.name}")  # Keras wants the suffix at the end
+    record = {"format": FORMAT, "labels": labels and asdict(labels), "image_size": image_size and list(image_size)}
+    try:
+        model.save(partial)
+        with zipfile.ZipFile(partial, "a") as archive:
+            archive.writestr(RECORD, json.dumps(record, indent=1))
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def load_network(
+    path: str | Path, labels: LabelMap | None = None, image_size: tuple[int, int] | None = None
+) -> Network:
+    """The network of a `.keras` file with its labels and image size.
+
+    labels, image_size: for a file that does not hold them; what is given counts, whatever the file holds.
+    Raises ValueError, naming the file, if it is none, can't be loaded, is no network for masks, or lacks one of them.
+    """
+    path = Path(path)
+    _check_file(path)
+    known_labels, known_size = _read_record(path)
+    model = _load_model(path)
+    labels, image_size = labels or known_labels, image_size or known_size
+    own_size = model.input_shape[1:3]
+    if image_size is None and None not in own_size:
+        image_size = own_size
+    missing = {"labels=LabelMap(names, colors)": labels, "image_size=(height, width)": image_size}
+    missing = ", ".join(text for text, value in missing.items() if value is None)
+    if missing:
+        raise ValueError(
+            f"{path}: it holds a network, but not its {'image size' if labels else 'labels'}: it was made by another "
+            f"program, or before this one wrote them; give what is missing: load_network(path, {missing})"
+        )
+    if model.output_shape[-1] != labels.n_classes:
+        raise ValueError(
+            f"{path}: the network tells {model.output_shape[-1]} classes apart, found {labels.n_classes} labels; give "
+            "one name and one colour for each class: load_network(path, labels=LabelMap(names, colors))"
+        )
+    return Network(model, labels, tuple(image_size))
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """The network of a `.keras` file alone, for what needs neither labels nor size. Raises as `load_network` does."""
+    path = Path(path)
+    _check_file(path)
+    return _load_model(path)
+
+
+def _check_file(path: Path) -> None:
+    """Raises ValueError, saying what was found, unless it is a `.keras` file as far as its outside tells."""
+    expected = "expected the .keras file of a trained network, such as best.keras in the folder of a training"
+    if path.is_dir():
+        if (path / "best.keras").is_file():
+            raise ValueError(f"{path}: found a folder; {expected}: give {path / 'best.keras'}")
+        kind = "a SavedModel, which can't be turned back" if (path / "saved_model.pb").is_file() else "a folder"
+        raise ValueError(f"{path}: found {kind}; {expected}")
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {expected}")
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start.startswith(b"\x89HDF"):
+        raise ValueError(
+            f"{path}: found an HDF5 file, Keras's older format; load it with keras.models.load_model, save it under a "
+            "name that ends in .keras and give that file"
+        )
+    if not zipfile.is_zipfile(path):
+        found = "an empty file" if not start else "a damaged zip" if start.startswith(b"PK") else "no zip"
+        raise ValueError(f"{path}: found {found}; {expected}, which is a zip: get it again, or give another file")
+    with zipfile.ZipFile(path) as archive:
+        if "config.json" not in archive.namelist():
+            raise ValueError(f"{path}: found a zip that holds no network of Keras; {expected}")
+    if path.suffix != ".keras":
+        raise ValueError(f"{path}: found another suffix than .keras, without which Keras does not load it; rename it")
+
+
+def _read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None]:
+    """Labels and image size of a `.keras` file, None for what it does not hold."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if RECORD not in archive.namelist():
+                return None, None
+            record = json.loads(archive.read(RECORD))
+        version, labels, size = record["format"], record.get("labels"), record.get("image_size")
+        if version == FORMAT and labels:
+            labels = LabelMap(
+                tuple(labels["names"]), tuple(map(tuple, labels["colors"])), tuple(labels["void_values"]),
+                labels["ego_class"],
+            )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: its {RECORD} can't be read ({error}); it is damaged, get the file again") from error
+    if version != FORMAT:
+        raise ValueError(
+            f"{path}: its {RECORD} has format {version}, expected {FORMAT}; get the version of this project that wrote "
+            "it, or load the network alone: keras.models.load_model(path)"
+        )
+    return labels, size and tuple(size)
+
+
+def _load_model(path: Path) -> keras.Model:
+    """The model of a `.keras` file, not compiled: another program's loss may be unknown here."""
+    try:
+        model = keras.models.load_model(path, compile=False)
+        shapes = [model.input_shape, model.output_shape]
+    except Exception as error:  # Keras raises what its layers, HDF5 and zip raise
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{path}: Keras can't load it ({reason}); if it is damaged, get it again; if it has layers of your own, "
+            "load the model yourself and give Network(model, labels, image_size)"
+        ) from error
+    if not all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes) or shapes[0][-1] != 3:
+        raise ValueError(
+            f"{path}: found a network from {shapes[0]} to {shapes[1]}; expected one for masks, which takes pictures "
+            "(None, height, width, 3) and answers (None, height, width, classes)"
+        )
+    return model
