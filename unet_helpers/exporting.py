@@ -41,7 +41,8 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
     images = [keras.InputSpec(shape=model.input_shape, dtype="float32", name="images")]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial_", dir=path.parent) as folder:  # whole or not at all
-        model.export(Path(folder) / path.name, format=format, verbose=False, input_signature=images)
+        # as text: Keras before 3.14 asks it for its ending
+        model.export(str(Path(folder) / path.name), format=format, verbose=False, input_signature=images)
         os.replace(Path(folder) / path.name, path)
 
 
