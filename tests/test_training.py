@@ -164,15 +164,13 @@ def test_a_training_ends_in_time_and_scoring_does_not_count(write_pair, labels):
     model = unet_model((32, 48, 3), 2, 3, depth=1)
     compile_unet(model, 3, 1e-3)
     slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.02))
-    slow.on_test_batch_end = lambda batch, logs=None: time.sleep(0.2)
+    slow.on_test_batch_end = lambda batch, logs=None: time.sleep(1)
     steps = []
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
     limit = TimeLimit(0.15)
-    started = time.perf_counter()
     model.fit(batches, validation_data=batches, epochs=100, verbose=0, callbacks=[slow, limit, count], shuffle=False)
-    assert limit.spent >= 0.15
-    assert time.perf_counter() - started > limit.spent + 0.8  # one scoring at least, which did not count
-    assert 2 <= len(steps) <= 10
+    assert 0.15 <= limit.spent < 2  # each scoring takes four seconds
+    assert 4 < len(steps) <= 10  # so there was one
 
 
 def test_epochs_in_which_the_size_changes():
