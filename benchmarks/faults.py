@@ -88,8 +88,7 @@ def walk(folder: Path, url: str) -> None:
     )  # fmt: skip
     say("score")
     best, image_size = load_best(run_dir, recipe.image_size)
-    held_out = make_batches(dataset.test, dataset.labels, image_size, 4, mask_size=(60, 80), cache=False)
-    scores = evaluate_model(best, held_out, dataset.labels)
+    scores = evaluate_model(best, dataset.test, dataset.labels, image_size)
     rows = [(row["epoch"], round(row["loss"], 4), round(row["val_mIoU"], 4)) for row in state.log]
     data = hashlib.sha256()
     for path in sorted((folder / "data").rglob("*.png")):

@@ -34,13 +34,16 @@ import tensorflow as tf
 
 from unet_helpers.augmentation import CopyPaste, RandomView
 from unet_helpers.datasets import Dataset, check_pairs, load_dataset
-from unet_helpers.evaluation import Scores, evaluate_model
+from unet_helpers.decoding import decode_mask
+from unet_helpers.evaluation import Scores, confusion_matrices, evaluate_model
 from unet_helpers.labels import VOID, Pair
 from unet_helpers.losses import class_weights
 from unet_helpers.model import unet_model
 from unet_helpers.optimizers import WarmupStableDecay
-from unet_helpers.pipeline import decode_mask, make_batches, with_class_weights, without_autotune
+from unet_helpers.pipeline import make_batches, with_class_weights, without_autotune
+from unet_helpers.prediction import predict_logits, write_answer
 from unet_helpers.recipe import Recipe, make_recipe, stage_of
+from unet_helpers.tiles import Piece
 from unet_helpers.training import ProgressiveResizing, compile_unet
 
 NOTEBOOK = ROOT / "segmentation_unet.ipynb"
@@ -75,10 +78,9 @@ class Training:
     resizing: ProgressiveResizing | None = None
 
 
-def scorer(model, dataset: Dataset, pairs: list[Pair], image_size: tuple[int, int], batch_size: int):
+def scorer(model, dataset: Dataset, pairs: list[Pair], image_size: tuple[int, int]):
     """`Training.score` of a network that looks at pictures of image_size."""
-    held_out = make_batches(pairs, dataset.labels, image_size, batch_size, mask_size=mask_size(pairs, dataset))
-    return lambda mirror: evaluate_model(model, held_out, dataset.labels, mirror=mirror)
+    return lambda mirror: evaluate_model(model, pairs, dataset.labels, image_size, mirror=mirror)
 
 
 def notebook_recipe(dataset: str, **changes) -> Recipe:
@@ -120,7 +122,7 @@ def tutorial(
     )  # fmt: skip
     if power is not None:
         batches = with_class_weights(batches, class_weights(pixels, power))
-    score = scorer(model, dataset, pairs, recipe.image_size, recipe.batch_size)
+    score = scorer(model, dataset, pairs, recipe.image_size)
     return Training(model, batches, score, resizing=resizing)
 
 
@@ -155,7 +157,7 @@ def textbook(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable,
         dataset.train, labels, size, recipe.batch_size, mask_size=recipe.answer_size, shuffle=True, augment=augment,
         seed=seed, resizing=resizing,
     )  # fmt: skip
-    return Training(model, batches, scorer(model, dataset, pairs, size, recipe.batch_size), resizing=resizing)
+    return Training(model, batches, scorer(model, dataset, pairs, size), resizing=resizing)
 
 
 def ladder_step(n_changes: int) -> Callable[..., Training]:
@@ -194,11 +196,23 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
 
     labels = dataset.labels
-    answers = keras.Model(model.inputs, model.outputs[0][..., : labels.n_classes])
-    truth = [decode_mask(str(pair.mask), labels) for pair in pairs]
-    held_out = tf.data.Dataset.from_tensor_slices(([str(pair.image) for pair in pairs], truth))
-    held_out = held_out.map(lambda path, mask: (prepare(path), mask)).batch(32)
-    return Training(model, batches, lambda mirror: evaluate_model(answers, held_out, labels, mirror=mirror), epochs=40)
+    known = keras.Model(model.inputs, model.outputs[0][..., : labels.n_classes])
+
+    def score(mirror: bool) -> Scores:
+        found = {False: [], True: []}
+        for pair in pairs:
+            true = decode_mask(str(pair.mask), labels).numpy()[..., 0]
+            image = prepare(str(pair.image))[None]
+            piece = Piece(image[0], (0, 0, *true.shape), (true.shape[0] / size[0], true.shape[1] / size[1]))
+            answers = [predict_logits(known, image, mirrored) for mirrored in (False, True)[: 1 + mirror]]
+            for mirrored in found:
+                logits = np.mean(answers[: 1 + mirrored], axis=0)[0]
+                predicted = write_answer(piece, logits, np.empty_like(true))
+                found[mirrored].append(confusion_matrices(true[None], predicted[None], labels.n_classes))
+        one, both = (Scores(labels, np.concatenate(found[mirrored])) for mirrored in (False, True))
+        return Scores(labels, both.per_picture, one if mirror else None)
+
+    return Training(model, batches, score, epochs=40)
 
 
 RECIPES: dict[str, Callable[..., Training]] = {

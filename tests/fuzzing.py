@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image, ImageOps, features
 
 from unet_helpers import checking
+from unet_helpers.decoding import decode_image, decode_mask
 from unet_helpers.labels import VOID, LabelMap, Pair
-from unet_helpers.pipeline import decode_image, decode_mask
 
 LABELS = LabelMap(("sky", "road", "car"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)), void_values=(3, VOID))
 PNG_START = b"\x89PNG\r\n\x1a\n"

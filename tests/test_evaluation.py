@@ -2,9 +2,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from unet_helpers.evaluation import Scores, confusion_matrices, evaluate_model
-from unet_helpers.labels import VOID
+from unet_helpers.labels import VOID, Pair
+from unet_helpers.model import unet_model
+from unet_helpers.prediction import predict_mask
 
 
 def slow_iou(true, predicted, n_classes):
@@ -75,46 +78,82 @@ def test_ids_out_of_range_raise_instead_of_vanishing():
         confusion_matrices(good, good[0], 3)
 
 
-def test_evaluate_model_scores_at_the_size_of_the_masks_with_and_without_ego(labels):
-    """A network that answers class 1 where its picture is bright; masks are twice as large as pictures."""
-    inputs = keras.Input((4, 4, 3))
+def bright_network(size):
+    """A network that answers class 1 where its picture is bright."""
+    inputs = keras.Input((*size, 3))
     one = keras.layers.Lambda(lambda x: tf.stack([127.5 - x[..., 0], x[..., 0] - 127.5, -1e3 + 0 * x[..., 0]], -1))
-    model = keras.Model(inputs, one(inputs))
-    image = np.zeros((1, 4, 4, 3), np.uint8)
-    image[:, 2:] = 255
-    mask = np.zeros((1, 8, 8, 1), np.uint8)
-    mask[:, 4:] = 1
-    mask[:, 6:] = 2  # never predicted: the bonnet
-    batches = tf.data.Dataset.from_tensors((image, mask))
-    ego = np.zeros((8, 8), bool)
+    return keras.Model(inputs, one(inputs))
+
+
+def save_pair(folder, stem, image, mask):
+    pair = Pair(folder / f"{stem}.png", folder / f"{stem}_mask.png")
+    Image.fromarray(image).save(pair.image)
+    Image.fromarray(mask).save(pair.mask)
+    return pair
+
+
+def test_evaluate_model_scores_at_the_size_of_the_masks_with_and_without_ego(tmp_path, labels):
+    image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    image[4:], mask[4:] = 255, 1
+    mask[6:] = 2  # never predicted: the bonnet
+    pairs = [save_pair(tmp_path, "a", image, mask)]
+    model, ego = bright_network((4, 4)), np.zeros((8, 8), bool)
     ego[6:] = True
-    scores = evaluate_model(model, batches, labels, ego)
+    scores = evaluate_model(model, pairs, labels, (4, 4), ego_mask=ego)
     assert scores.iou == pytest.approx([1, 1 / 2, 0])
     assert scores.without_ego.iou[:2] == pytest.approx([1, 1])
     assert scores.without_ego.miou == 1
     assert scores.without_ego.confusion.sum() == 48
-    assert evaluate_model(model, batches, labels).without_ego is None
+    assert evaluate_model(model, pairs, labels, (4, 4)).without_ego is None
+    pairs.append(save_pair(tmp_path, "b", image[1:], mask[1:]))
+    assert evaluate_model(model, pairs, labels, (4, 4), ego_mask=ego).without_ego is None
 
 
-def test_all_scores_come_from_two_answers_a_picture(labels):
-    """Columns count: class 1 wherever the network sees the left edge, unless the mirrored answer outvotes it."""
-    inputs = keras.Input((4, 6, 3))
-    edge = np.zeros((1, 1, 6, 3), np.float32)
-    edge[..., 0, 1], edge[..., 1, 0], edge[..., 2] = 3, 1, -9
-    asked = []
+def test_scores_are_those_of_the_masks_that_are_predicted_whatever_the_size(tmp_path, labels):
+    """Wide, high and of the network's proportions; one at a time, so that memory does not grow with their number."""
+    rng = np.random.default_rng(0)
+    pairs, asked = [], []
+    for stem, size in zip("abc", ((40, 30), (9, 60), (24, 32)), strict=True):
+        image = np.kron(rng.integers(0, 256, (*size, 3)), np.ones((2, 2, 1))).astype(np.uint8)
+        mask = rng.choice(np.uint8([0, 1, 2, 3]), image.shape[:2])
+        pairs.append(save_pair(tmp_path, stem, image, mask))
+    network = unet_model((None, None, 3), 2, 3, depth=2)
 
-    class Counting(keras.Model):
+    class Watched(keras.Model):
         def predict_on_batch(self, x):
             asked.append(len(x))
             return super().predict_on_batch(x)
 
-    model = Counting(inputs, keras.ops.zeros_like(inputs) + edge)
-    batches = tf.data.Dataset.from_tensors((np.zeros((2, 4, 6, 3), np.uint8), np.zeros((2, 4, 6, 1), np.uint8)))
-    scores = evaluate_model(model, batches, labels, np.zeros((4, 6), bool))
-    assert asked == [2, 2]
+    scores = evaluate_model(Watched(network.inputs, network.outputs), pairs, labels, (24, 32))
+    assert asked == [1] * 6
+    for n, pair in enumerate(pairs):
+        true = labels.value_to_id[np.asarray(Image.open(pair.mask))]
+        assert scores.per_picture[n].sum() == np.count_nonzero(true != VOID)
+        for mirror, found in ((True, scores), (False, scores.one_answer)):
+            predicted = predict_mask(network, pair.image, (24, 32), mirror=mirror)
+            expected = confusion_matrices(true[None], predicted[None], 3)[0]
+            np.testing.assert_array_equal(found.per_picture[n], expected)
+
+
+def test_pairs_that_can_not_be_scored_are_named(tmp_path, labels):
+    with pytest.raises(ValueError, match="pairs: found none"):
+        evaluate_model(bright_network((4, 4)), [], labels, (4, 4))
+    pair = save_pair(tmp_path, "a", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 7), np.uint8))
+    with pytest.raises(ValueError, match=r"a_mask\.png: found \(8, 7\), expected \(8, 8\) as its picture"):
+        evaluate_model(bright_network((4, 4)), [pair], labels, (4, 4))
+
+
+def test_all_scores_come_from_two_answers_a_picture(tmp_path, labels):
+    """Columns count: class 1 wherever the network sees the left edge, unless the mirrored answer outvotes it."""
+    inputs = keras.Input((4, 6, 3))
+    edge = np.zeros((1, 1, 6, 3), np.float32)
+    edge[..., 0, 1], edge[..., 1, 0], edge[..., 2] = 3, 1, -9
+    model = keras.Model(inputs, keras.ops.zeros_like(inputs) + edge)
+    pairs = [save_pair(tmp_path, stem, np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)) for stem in "ab"]
+    scores = evaluate_model(model, pairs, labels, (4, 6))
     assert scores.confusion.tolist() == [[32, 16, 0], [0, 0, 0], [0, 0, 0]]
     assert scores.one_answer.confusion.tolist() == [[40, 8, 0], [0, 0, 0], [0, 0, 0]]
-    alone = evaluate_model(model, batches, labels, mirror=False)
+    alone = evaluate_model(model, pairs, labels, (4, 6), mirror=False)
     assert alone.confusion.tolist() == scores.one_answer.confusion.tolist()
     assert alone.one_answer is None
 

@@ -43,7 +43,7 @@ def part_1(folder) -> dict:
         return network.fit(batches, steps_per_epoch=n_steps, shuffle=False, verbose=0).history
 
     def score(network, pairs=dataset.validation):
-        return evaluate_model(network, make_batches(pairs, labels, size, recipe.batch_size), labels, mirror=False)
+        return evaluate_model(network, pairs, labels, size, mirror=False)
 
     pixels = check_pairs(dataset.train, labels)
     switches = {"normalization": None, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}

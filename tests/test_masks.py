@@ -13,10 +13,10 @@ from PIL import Image, ImageOps
 
 from unet_helpers import masks
 from unet_helpers.checking import check_pairs
+from unet_helpers.decoding import decode_image, decode_mask
 from unet_helpers.labels import CAMVID, VOID
 from unet_helpers.masks import camvid_classes, examine_folder, find_classes, prepare_folder, prepare_pairs
 from unet_helpers.masks.splits import cut_blocks, natural
-from unet_helpers.pipeline import decode_image, decode_mask
 
 SIZE = (24, 36)  # height, width
 STEMS = [f"p{n}" for n in range(1, 7)]

@@ -10,15 +10,12 @@ import tensorflow as tf
 
 from unet_helpers import pipeline
 from unet_helpers.augmentation import CopyPaste, RandomView
+from unet_helpers.decoding import decode_image, decode_mask, fit_image, fit_mask
 from unet_helpers.labels import VOID
 from unet_helpers.pipeline import (
     PairReader,
-    decode_image,
-    decode_mask,
     images_per_second,
     make_batches,
-    resize_image,
-    resize_mask,
     with_class_weights,
 )
 from unet_helpers.training import ProgressiveResizing
@@ -60,36 +57,6 @@ def test_shuffled_batches_are_full(pairs, labels):
 def test_tf_data_does_not_tune_itself(pairs, labels, shuffle):
     """An epoch's end would wait for the tuner's next look, which is up to as long away as the epoch was."""
     assert make_batches(pairs, labels, (16, 24), 2, shuffle=shuffle).options().autotune.enabled is False
-
-
-def test_resizing_never_invents_a_class(write_pair, labels):
-    """Between 0 and 2 lies 1: bilinear masks would hold it."""
-    values = np.zeros((32, 48), np.uint8)
-    values[:, 1::2] = 2
-    _, mask = next(iter(make_batches([write_pair(values=values)], labels, (24, 40), 1)))
-    assert set(np.unique(mask)) <= {0, 2}
-    assert set(np.unique(resize_mask(tf.constant(values[..., None]), (13, 17)))) <= {0, 2}
-
-
-def test_shrinking_a_picture_averages_its_pixels():
-    stripes = np.zeros((32, 32, 3), np.uint8)
-    stripes[:, ::4] = 200  # without antialiasing only two of four columns would be looked at, both black
-    shrunk = resize_image(tf.constant(stripes), (8, 8)).numpy()
-    assert shrunk.dtype == np.uint8
-    assert 30 <= shrunk[4, 4, 0] <= 70
-
-
-def test_void_values_of_the_file_become_255(write_pair, labels):
-    values = np.uint8([[0, 1], [3, 255]])
-    _, mask = next(iter(make_batches([write_pair(values=values)], labels, (2, 2), 1)))
-    assert mask.numpy()[0, ..., 0].tolist() == [[0, 1], [VOID, VOID]]
-
-
-def test_ids_in_the_red_channel_are_read_too(tmp_path, labels):
-    rgb = np.zeros((2, 2, 3), np.uint8)
-    rgb[..., 0] = [[0, 1], [2, 255]]
-    tf.io.write_file(str(tmp_path / "m.png"), tf.io.encode_png(rgb))
-    assert decode_mask(str(tmp_path / "m.png"), labels).numpy()[..., 0].tolist() == [[0, 1], [2, 255]]
 
 
 def test_one_picture_is_a_new_one_in_each_epoch(pairs, labels):
@@ -177,8 +144,8 @@ def test_pictures_and_masks_have_the_size_of_the_stage(pairs, labels, augment):
     resizing.on_epoch_begin(0)
     if not augment:  # a small picture is the picture, made smaller, with its own mask
         for (images, masks), pair in zip(batches.unbatch().batch(1), pairs, strict=True):
-            np.testing.assert_array_equal(images[0], resize_image(decode_image(str(pair.image)), (16, 32)))
-            np.testing.assert_array_equal(masks[0], resize_mask(decode_mask(str(pair.mask), labels), (8, 16)))
+            np.testing.assert_array_equal(images[0], fit_image(decode_image(str(pair.image)), (16, 32)))
+            np.testing.assert_array_equal(masks[0], fit_mask(decode_mask(str(pair.mask), labels), (8, 16), (16, 32)))
 
 
 def test_the_size_may_change_in_the_middle_of_an_epoch_but_not_of_a_batch(pairs, labels):

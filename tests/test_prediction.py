@@ -5,12 +5,14 @@ import tensorflow as tf
 from PIL import Image
 
 from unet_helpers import prediction
+from unet_helpers.decoding import GREY, decode_image, resize_image
+from unet_helpers.evaluation import evaluate_model
 from unet_helpers.model import unet_model
 from unet_helpers.networks import Network
 from unet_helpers.normalization import with_keras_layers_only
-from unet_helpers.pipeline import decode_image, make_batches, resize_image
-from unet_helpers.prediction import predict_mask, predict_masks, read_image
-from unet_helpers.tiles import plan_tiles, stride_and_reach
+from unet_helpers.pipeline import make_batches
+from unet_helpers.prediction import predict_logits, predict_mask, predict_masks, read_image, write_answer
+from unet_helpers.tiles import Piece, plan_tiles, stride_and_reach
 
 
 @pytest.fixture
@@ -67,8 +69,10 @@ def test_the_mask_has_the_pictures_own_size(bright, tmp_path):
 def test_enlarging_logits_puts_edges_between_pixels(bright):
     images = np.zeros((1, 4, 6, 3), np.float32)
     images[:, 2:] = 110  # just over the threshold, so the edge moves towards the bright side
-    assert predict_masks(bright, images, (16, 24))[0, :, 0].sum() < 8
-    assert predict_masks(bright, images).shape == (1, 4, 6)
+    assert predict_masks(bright, images)[0, :, 0].sum() == 2
+    piece = Piece(images[0], (0, 0, 16, 24), (4, 4))
+    enlarged = write_answer(piece, predict_logits(bright, images)[0], np.empty((16, 24), np.uint8))
+    assert enlarged[:, 0].sum() < 8
 
 
 def test_a_picture_and_its_mirror_image_are_both_asked():
@@ -82,13 +86,16 @@ def test_a_picture_and_its_mirror_image_are_both_asked():
     assert predict_masks(model, images)[0, 0].tolist() == [1, 0, 0, 0, 0, 1]
 
 
-def test_prediction_and_training_see_the_same_picture(write_pair, labels):
-    pair = write_pair()
+@pytest.mark.parametrize("own_size", [(32, 48), (48, 32), (17, 90)])
+def test_prediction_training_and_scores_see_the_same_picture(own_size, write_pair, labels):
+    pair = write_pair(size=own_size)
     model, seen = recorder((16, 24, 3))
     predict_mask(model, pair.image)
+    evaluate_model(model, [pair], labels, (16, 24))
     images, _ = next(iter(make_batches([pair], labels, (16, 24), 1)))
-    np.testing.assert_array_equal(seen[0], images)
-    np.testing.assert_array_equal(seen[1], images[:, :, ::-1])
+    for number in (0, 2):
+        np.testing.assert_array_equal(seen[number], images)
+        np.testing.assert_array_equal(seen[number + 1], images[:, :, ::-1])
 
 
 def test_a_network_for_any_size_has_to_be_told_the_size(bright):
@@ -135,7 +142,8 @@ def test_a_picture_of_the_trainings_proportions_is_answered_as_always(half, monk
     expected = tf.argmax(tf.image.resize(logits, (90, 120)), axis=-1)[0]
     assert len(np.unique(expected)) > 1
     np.testing.assert_array_equal(predict_mask(network, picture, (48, 64), mirror=False), expected)
-    both = predict_masks(network, resize_image(picture, (48, 64))[None], (90, 120))[0]
+    both = (logits + predict_logits(network, resize_image(picture, (48, 64))[None], mirrored=True)) / 2
+    both = tf.argmax(tf.image.resize(both, (90, 120)), axis=-1)[0]
     monkeypatch.setattr(prediction, "STRIP", 1000)
     np.testing.assert_array_equal(predict_mask(network, picture, (48, 64)), both)
 
@@ -157,7 +165,7 @@ def test_a_picture_keeps_its_proportions_and_its_place(size):
     assert (mask[inner] == 1).all()
     assert (mask[outer] == 0).all()
     assert [image.shape for image in seen] == [(1, 48, 64, 3)] * 2
-    grey = (seen[0][0] == 127.5).all(axis=-1)
+    grey = (seen[0][0] == GREY).all(axis=-1)
     fitted = np.array(size) * min(48 / height, 64 / width)
     assert np.sqrt((~grey).sum()) == pytest.approx(np.sqrt(fitted.prod()), abs=2)
     if min(fitted) > 20:
@@ -169,7 +177,7 @@ def test_a_picture_keeps_its_proportions_and_its_place(size):
 def test_a_padded_picture_is_answered_by_the_part_of_the_answer_that_lies_on_it():
     """Put into grey by hand, the network's coarser answer read between its pixels with np.interp."""
     network, picture = random_network(half_resolution=True), noise(44, 32)
-    whole = np.full((1, 48, 64, 3), 127.5, np.float32)
+    whole = np.full((1, 48, 64, 3), GREY, np.float32)
     whole[0, :, 14:49] = resize_image(picture, (48, 35))
     logits = network.predict_on_batch(whole)[0]
     rows = (np.arange(44) + 0.5) * 48 / 44 / 2 - 0.5

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from .decoding import resize_mask
 from .labels import VOID
-from .pipeline import resize_mask
 
 
 @dataclass(frozen=True)

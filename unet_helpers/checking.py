@@ -30,7 +30,7 @@ def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
     Raises ValueError, naming the file, if one can't be read, or training would read other pixels from it than Pillow,
     the sizes differ, or the mask is no map of known ids.
     """
-    from .pipeline import decode_image, decode_mask  # here, because TensorFlow takes seconds to import
+    from .decoding import decode_image, decode_mask  # here, because TensorFlow takes seconds to import
 
     image, mask = open_picture(pair.image), open_picture(pair.mask)
     if image.size != mask.size:

@@ -1,13 +1,15 @@
 """How good the masks are: one confusion matrix over a whole split, and what follows from it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from .labels import VOID, LabelMap
-from .prediction import predict_logits, to_masks
+from .decoding import decode_image, decode_mask
+from .labels import VOID, LabelMap, Pair
+from .prediction import predict_logits, write_answer
+from .tiles import fit_whole
 
 
 @dataclass(frozen=True)
@@ -99,31 +101,38 @@ def confusion_matrices(true: np.ndarray, predicted: np.ndarray, n_classes: int) 
 
 
 def evaluate_model(
-    model: keras.Model, batches: tf.data.Dataset, labels: LabelMap, ego_mask: np.ndarray | None = None,
-    mirror: bool = True,
+    model: keras.Model, pairs: Iterable[Pair], labels: LabelMap, image_size: tuple[int, int], *,
+    ego_mask: np.ndarray | None = None, mirror: bool = True,
 ) -> Scores:  # fmt: skip
-    """Scores of a network on batches (images, masks) from `make_batches`, each picture at the size of its mask.
+    """Scores of a network on pairs of files, one after another, each at its mask's own size, as `predict_mask` answers.
 
-    ego_mask: (H, W) bool, pixels of the camera's own car at the size of the masks: Scores.without_ego leaves them out.
+    image_size: (height, width) at which the network looks at a picture, whose proportions are kept.
+    ego_mask: (H, W) bool, the camera's own car. If all masks are as large, Scores.without_ego leaves it out.
     mirror: take the mean of the answers about the picture and its mirror image; Scores.one_answer does without.
+    Raises ValueError if there are no pairs, or, naming the file, if picture and mask differ in size.
     """
     found = {"both": [], "one_answer": [], "without_ego": []}
 
     def count(name: str, true: np.ndarray, predicted: np.ndarray) -> None:
-        found[name].append(confusion_matrices(true, predicted, labels.n_classes))
+        found[name].append(confusion_matrices(true[None], predicted[None], labels.n_classes))
 
-    for images, masks, *_ in batches:
-        true = masks.numpy()[..., 0]
-        logits = predict_logits(model, images)
+    for pair in pairs:
+        image, true = decode_image(str(pair.image)).numpy(), decode_mask(str(pair.mask), labels).numpy()[..., 0]
+        if image.shape[:2] != true.shape:
+            raise ValueError(f"{pair.mask}: found {true.shape}, expected {image.shape[:2]} as its picture; check both")
+        piece, predicted = fit_whole(image, image_size), np.empty_like(true)
+        logits = predict_logits(model, piece.pixels[None])
         if mirror:
-            count("one_answer", true, to_masks(logits, true.shape[1:]))
-            logits = (logits + predict_logits(model, images, mirrored=True)) / 2
-        predicted = to_masks(logits, true.shape[1:])
-        count("both", true, predicted)
+            count("one_answer", true, write_answer(piece, logits[0], predicted))
+            logits = (logits + predict_logits(model, piece.pixels[None], mirrored=True)) / 2
+        count("both", true, write_answer(piece, logits[0], predicted))
+        if ego_mask is not None and ego_mask.shape != true.shape:
+            ego_mask = None  # from pictures of several sizes nobody knows where the car is
+            found["without_ego"].clear()
         if ego_mask is not None:
             count("without_ego", np.where(ego_mask, VOID, true), predicted)
     if not found["both"]:
-        raise ValueError("batches: found none, expected at least one batch of pictures and masks")
+        raise ValueError("pairs: found none, expected at least one picture with its mask")
     one_answer, without_ego = (
         Scores(labels, np.concatenate(found[name])) if found[name] else None for name in ("one_answer", "without_ego")
     )

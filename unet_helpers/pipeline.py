@@ -1,4 +1,4 @@
-"""From pairs of files to batches for the network: decode, resize, keep, shuffle, change, prefetch - with tf.data."""
+"""From pairs of files to batches for the network: decode, keep, shuffle, change, prefetch - with tf.data."""
 
 import itertools
 import os
@@ -13,36 +13,15 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from .decoding import decode_image, decode_mask, fit_image, fit_mask
 from .labels import LabelMap, Pair
 from .locking import make_temporary_folder
 
 N_DICE = 256  # random numbers for each picture and change: one for each id that a mask can hold
 
 
-def decode_image(path) -> tf.Tensor:
-    """Picture file (PNG, JPEG, BMP) -> (H, W, 3) uint8."""
-    return tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
-
-
-def decode_mask(path, labels: LabelMap) -> tf.Tensor:
-    """Mask PNG with ids in its one channel or its red channel -> (H, W, 1) uint8 class ids 0..K-1 or 255 = void."""
-    values = tf.io.decode_png(tf.io.read_file(path), channels=3)[..., :1]
-    return tf.gather(tf.constant(labels.value_to_id), tf.cast(values, tf.int32))
-
-
-def resize_image(image, size: tuple[int, int]) -> tf.Tensor:
-    """(..., H, W, 3) uint8 -> (..., *size, 3) uint8, bilinear; antialias averages pixels where it shrinks."""
-    resized = tf.image.resize(image, size, method="bilinear", antialias=True)
-    return tf.cast(tf.round(resized), tf.uint8)
-
-
-def resize_mask(mask, size: tuple[int, int]) -> tf.Tensor:
-    """(..., H, W, 1) ids -> (..., *size, 1) ids. Nearest neighbour: a mean of two ids would be a third class."""
-    return tf.image.resize(mask, size, method="nearest")
-
-
 class PairReader:
-    """Pairs at one size, by their number. Each is decoded when it is first asked for, and then kept in a file.
+    """Pairs fitted into one size, by their number. Each is decoded when it is first asked for, and then kept in a file.
 
     The file holds the pixels as they are: what the memory has room for, the system keeps there by itself, and the
     process grows by no more than it reads at once. The file is temporary and goes with the reader. Where the disk has
@@ -80,8 +59,8 @@ class PairReader:
 
     def _decode(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         with tf.device("CPU:0"):  # a GPU has better things to do
-            image = resize_image(decode_image(str(pair.image)), self.image_size)
-            return image.numpy(), resize_mask(decode_mask(str(pair.mask), self.labels), self.mask_size).numpy()
+            image, mask = decode_image(str(pair.image)), decode_mask(str(pair.mask), self.labels)
+            return fit_image(image, self.image_size), fit_mask(mask, self.mask_size, self.image_size)
 
     def _make_file(self) -> Path | None:
         """An empty temporary file, or None, and a sentence, where half of what the disk has free is not enough."""
@@ -111,7 +90,8 @@ def make_batches(
 ) -> tf.data.Dataset:  # fmt: skip
     """Batches (images, masks) that `model.fit` takes: `PairReader`, `epoch_order` and the changes, one after another.
 
-    image_size: (height, width) of the network's input; mask_size: that of the masks, image_size if None.
+    image_size: (height, width) of the network's input, into which `fit_image` puts each picture; mask_size: that of the
+        masks, image_size if None.
     shuffle: True draws a new order for each epoch and leaves out a last batch that is not full, as training wants it;
         False keeps the order and every picture.
     augment: changes from `augmentation`, made in this order.

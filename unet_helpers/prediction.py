@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from .decoding import decode_image
 from .masks.reading import examine_picture, read_picture
 from .masks.report import Unfit
 from .networks import Network, load_network
-from .pipeline import decode_image
 from .tiles import Piece, cut_tiles, fit_whole, plan_tiles
 
 STRIP = 1 << 22  # logits that are enlarged at once: those of all pixels of a large picture would take gigabytes
@@ -25,19 +25,8 @@ def predict_logits(model: keras.Model, images, mirrored: bool = False) -> np.nda
     return model.predict_on_batch(images)
 
 
-def to_masks(logits: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Logits (B, H, W, K) -> (B, *size) uint8 class ids; size: (height, width), that of the logits if None.
-
-    The logits are enlarged, not the ids: their bilinear mean puts an edge between two pixels, a nearest neighbour could
-    only repeat pixels.
-    """
-    if size is not None and tuple(size) != logits.shape[1:3]:
-        logits = tf.image.resize(logits, size, method="bilinear")
-    return tf.argmax(logits, axis=-1, output_type=tf.int32).numpy().astype(np.uint8)
-
-
-def predict_masks(model: keras.Model, images, size: tuple[int, int] | None = None, mirror: bool = True) -> np.ndarray:
-    """Masks for a batch: images (B, H, W, 3), 0..255, at the network's input size -> (B, *size) uint8 class ids.
+def predict_masks(model: keras.Model, images, mirror: bool = True) -> np.ndarray:
+    """Masks for a batch: images (B, H, W, 3), 0..255, at the network's input size -> (B, H', W') uint8 class ids.
 
     mirror: take the mean of two answers, one of them about the mirrored pictures. It is a little better than one answer
         and takes twice the time.
@@ -45,7 +34,7 @@ def predict_masks(model: keras.Model, images, size: tuple[int, int] | None = Non
     logits = predict_logits(model, images)
     if mirror:
         logits = (logits + predict_logits(model, images, mirrored=True)) / 2
-    return to_masks(logits, size)
+    return np.argmax(logits, axis=-1).astype(np.uint8)
 
 
 def predict_mask(
@@ -89,7 +78,7 @@ def predict_mask(
     mask = np.empty(pixels.shape[:2], np.uint8)
     certainty = np.empty(mask.shape, np.float32) if confidence else None
     for piece in pieces:
-        _answer(piece, _logits(model, piece.pixels[None], mirror, size)[0], mask, certainty)
+        write_answer(piece, _logits(model, piece.pixels[None], mirror, size)[0], mask, certainty)
     return (mask, certainty) if confidence else mask
 
 
@@ -125,8 +114,14 @@ def _logits(model: keras.Model, images, mirror: bool, size: tuple[int, int]) -> 
         ) from None
 
 
-def _answer(piece: Piece, logits: np.ndarray, mask: np.ndarray, confidence: np.ndarray | None) -> None:
-    """Write the answer to a piece, (h, w, K) logits, to its place in mask and confidence."""
+def write_answer(
+    piece: Piece, logits: np.ndarray, mask: np.ndarray, confidence: np.ndarray | None = None
+) -> np.ndarray:
+    """Write the answer to a piece, (h, w, K) logits, to its place in mask, (H, W) uint8, and confidence; returns mask.
+
+    The logits are enlarged, not the ids: their bilinear mean puts an edge between two pixels, a nearest neighbour could
+    only repeat pixels.
+    """
     top, left, bottom, right = (int(side) for side in piece.box)
     scale = np.array(piece.scale) * piece.pixels.shape[:2] / logits.shape[:2]  # the answer may be coarser
     n_rows = max(1, STRIP // ((right - left) * logits.shape[-1]))
@@ -141,6 +136,7 @@ def _answer(piece: Piece, logits: np.ndarray, mask: np.ndarray, confidence: np.n
             mask[row:end, left:right] = tf.argmax(strip, axis=-1, output_type=tf.int32).numpy()
             if confidence is not None:
                 confidence[row:end, left:right] = tf.reduce_max(tf.nn.softmax(strip), axis=-1).numpy()
+    return mask
 
 
 def _known_size(model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int] | None:

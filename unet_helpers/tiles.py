@@ -7,13 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from .pipeline import resize_image
-
-# What surrounds a picture that does not fill the network's input: `augmentation.RandomView` puts the same grey around
-# those that it shrinks, so training has seen it, and the network's rescaling makes it 0, which is what its convolutions
-# find beyond a border.
-GREY = 127.5
-STRETCH = 1.05  # proportions that differ by less count as the same: `augmentation.RandomView` stretches as much
+from .decoding import fit_image, fitted_box
 
 
 class Piece(NamedTuple):
@@ -31,22 +25,11 @@ class Piece(NamedTuple):
 
 
 def fit_whole(image: np.ndarray, size: tuple[int, int]) -> Piece:
-    """The whole picture, (H, W, 3) uint8, as large as it fits into size; the rest, on both sides of it, is grey.
-
-    Its proportions are kept, unless they are those of size but for a few percent: then it fills size.
-    """
-    own = np.array(image.shape[:2])
-    factors = size / own
-    same = factors.max() / factors.min() < STRETCH
-    fitted = np.array(size) if same else np.clip(np.round(own * factors.min()).astype(int), 1, size)
-    pixels = resize_image(image, fitted).numpy()
-    before = (size - fitted) // 2
-    if (fitted < size).any():
-        whole = np.full((*size, 3), GREY, np.float32)
-        whole[before[0] : before[0] + fitted[0], before[1] : before[1] + fitted[1]] = pixels
-        pixels = whole
-    scale = own / fitted
-    return Piece(pixels, (0, 0, *own), tuple(scale), tuple(-before * scale))
+    """The whole picture, (H, W, 3) uint8, as `decoding.fit_image` puts it into size."""
+    top, left, bottom, right = fitted_box(image.shape[:2], size)
+    scale = image.shape[0] / (bottom - top), image.shape[1] / (right - left)
+    offset = -top * scale[0], -left * scale[1]
+    return Piece(fit_image(image, size), (0, 0, *image.shape[:2]), scale, offset)
 
 
 def cut_tiles(image: np.ndarray, tile: tuple[int, int], margin: int) -> Iterator[Piece]:

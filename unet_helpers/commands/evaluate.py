@@ -1,24 +1,17 @@
 """evaluate: a network's scores on a data set, as in section 11 of the notebook."""
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..datasets import Dataset, find_ego_mask, load_dataset
-from ..evaluation import Scores, evaluate_model
-from ..labels import LabelMap, Pair
+from ..evaluation import evaluate_model
+from ..labels import LabelMap
 from ..masks.classes import make_labels, read_text
 from ..networks import Network, load_network
-from ..pipeline import make_batches
 from ..prediction import predict_mask
 from . import find_network, say_error, with_progress
 from .check import check_files
-
-BATCH_SIZE = 8
 
 
 def evaluate(
@@ -27,11 +20,10 @@ def evaluate(
 ) -> int:  # fmt: skip
     """Print mIoU and accuracy, those of the baseline, and a line for each class. Bad pairs are named and left out.
 
-    Pictures of other proportions than the network's are stretched, as in training; predict keeps their proportions.
     split: "test", or "validation" where there is no test split, if None. Returns how many files are bad.
     """
     trained = load_checked(network, classes, image_size)
-    model, labels, size = trained.model, trained.labels, trained.image_size
+    labels, size = trained.labels, trained.image_size
     data = load_dataset(dataset, data_dir, seed=seed)
     _check_classes(network, labels, data, data_dir)
     name, pairs = (split, getattr(data, split)) if split else data.held_out
@@ -39,7 +31,8 @@ def evaluate(
     if not good:
         raise ValueError(f"{data_dir}: the {name} split has no pair that can be scored; try another --split")
     ego_mask, n_bad = _find_ego_mask(data)
-    scores = _score(model, data, good, size, ego_mask)
+    watched = with_progress(good, len(good), "scoring")
+    scores = evaluate_model(trained.model, watched, labels, size, ego_mask=ego_mask)
     commonest = int(np.argmax(scores.confusion.sum(axis=1)))
     rows = {"the network": scores, "one answer a picture": scores.one_answer, "without the bonnet": scores.without_ego}
     rows[f"baseline (always {labels.names[commonest]})"] = scores.baseline(commonest)
@@ -84,26 +77,3 @@ def _find_ego_mask(data: Dataset) -> tuple[np.ndarray | None, int]:
     except ValueError as error:
         say_error(f"no score without the camera's own car: {error}")
         return None, 1
-
-
-def _score(model, data: Dataset, pairs: Sequence[Pair], size: tuple[int, int], ego_mask) -> Scores:
-    """Scores of all pairs, each at its mask's own size: a batch holds masks of one size."""
-    groups = defaultdict(list)
-    for pair in pairs:
-        with Image.open(pair.mask) as mask:
-            groups[mask.height, mask.width].append(pair)
-    if ego_mask is not None and set(groups) != {ego_mask.shape}:
-        ego_mask = None
-    parts = []
-    for mask_size, group in groups.items():
-        batches = make_batches(group, data.labels, size, BATCH_SIZE, mask_size=mask_size, cache=False)
-        watched = with_progress(batches, len(batches), "scoring batches")
-        parts.append(evaluate_model(model, watched, data.labels, ego_mask))
-
-    def together(some: Sequence[Scores]) -> Scores:
-        return Scores(data.labels, np.concatenate([scores.per_picture for scores in some]))
-
-    return replace(
-        together(parts), one_answer=together([scores.one_answer for scores in parts]),
-        without_ego=None if ego_mask is None else together([scores.without_ego for scores in parts]),
-    )  # fmt: skip

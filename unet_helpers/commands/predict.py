@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageSequence
 
+from ..decoding import decode_image
 from ..labels import LabelMap, class_pixels, colorize
 from ..masks.layout import PICTURES
 from ..masks.reading import examine_picture, read_picture
 from ..masks.report import Unfit
 from ..masks.splits import natural
 from ..networks import Network
-from ..pipeline import decode_image
 from ..prediction import predict_mask
 from ..saving import write_whole
 from . import say_error

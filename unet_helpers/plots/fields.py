@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from ..pipeline import resize_image
+from ..decoding import resize_image
 from .figures import WIDTH, Picture, new_figure
 from .levels import Level, levels, receptive_fields
 
