@@ -15,11 +15,13 @@ from limits import small_disk, start
 
 from unet_helpers import saving
 from unet_helpers.augmentation import CopyPaste, RandomView
+from unet_helpers.files import read_json, write_json, write_whole
 from unet_helpers.model import unet_model
 from unet_helpers.networks import load_network
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
-from unet_helpers.saving import TrainingState, is_finished, load_best, read_json, write_json, write_whole
+from unet_helpers.saving import TrainingState, load_best
+from unet_helpers.states import is_finished
 from unet_helpers.training import ProgressiveResizing, compile_unet
 
 

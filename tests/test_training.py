@@ -11,15 +11,8 @@ from unet_helpers.labels import VOID
 from unet_helpers.model import unet_model
 from unet_helpers.optimizers import KernelMuon, WarmupStableDecay
 from unet_helpers.pipeline import make_batches
-from unet_helpers.training import (
-    EpochLine,
-    ProgressiveResizing,
-    Speed,
-    TimeLimit,
-    compile_unet,
-    device_report,
-    measure_speed,
-)
+from unet_helpers.speed import Speed, measure_speed
+from unet_helpers.training import EpochLine, ProgressiveResizing, TimeLimit, compile_unet, device_report
 
 
 def test_a_cpu_computes_in_float32():

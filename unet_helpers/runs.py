@@ -12,9 +12,11 @@ from pathlib import Path
 import keras
 
 from .datasets import Dataset
+from .files import read_json, write_json
 from .recipe import Recipe, choose_epochs, expected_seconds
-from .saving import is_finished, read_json, write_json
-from .training import ProgressiveResizing, Speed, measure_speed
+from .speed import Speed, measure_speed
+from .states import is_finished
+from .training import ProgressiveResizing
 
 
 def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -> Path:

@@ -1,53 +1,23 @@
-"""What a training leaves behind, whole at every moment: its state, its log, its best network."""
+"""What a training leaves behind, whole at every moment: its state, its log, its best network; and how it goes on."""
 
 import contextlib
 import csv
 import io
-import json
 import math
-import os
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from .files import read_json, write_json, write_whole
 from .labels import LabelMap
 from .locking import hold_lock
 from .networks import save_network
 from .normalization import with_keras_layers_only
+from .states import State, read_state, write_state
 from .training import ProgressiveResizing
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: whoever reads it, after a kill too, finds the old content or the new."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-
-
-def write_json(path: Path, content) -> None:
-    """`write_whole` for what JSON can hold."""
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def read_json(path: Path):
-    """Content of a JSON file, None where there is none that can be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
 
 _locks: dict[Path, contextlib.ExitStack] = {}  # of the folders that this process trains in
 
@@ -84,13 +54,12 @@ class TrainingState(keras.callbacks.Callback):
         """
         self._lock()
         model.optimizer.build(model.trainable_variables)
-        content = next(filter(None, map(self._read, ("state.npz", "state_before.npz"))), None)
-        if content is None:  # also where an epoch was interrupted before the first was done
+        state = read_state(self.run_dir)
+        if state is None:  # also where an epoch was interrupted before the first was done
             self.log, self.best, self.best_weights, self.finished = [], None, [], False
             self._save(model)
             return 0
-        meta, variables, self.best_weights = content
-        self.log, self.best, self.finished = meta["log"], meta["best"], meta["finished"]
+        self.log, self.best, self.finished, variables, self.best_weights = state
         self._write_best(model)
         self._write_log()
         if self.finished:
@@ -103,23 +72,6 @@ class TrainingState(keras.callbacks.Callback):
         if self.log:
             print(f"going on after epoch {len(self.log)}")
         return len(self.log)
-
-    def _read(self, name: str) -> tuple[dict, list, list] | None:
-        """Content of a state; None, and the file is put aside, if it can't be read to its last byte."""
-        path = self.run_dir / name
-        try:
-            if not path.exists():
-                return None
-            with np.load(path) as arrays:  # a zip: each array has a checksum
-                meta = json.loads(arrays["meta"].tobytes())
-                variables = [arrays[f"variable{n}"] for n in range(meta["variables"])]
-                return meta, variables, [arrays[f"best{n}"] for n in range(meta["best_weights"])]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            aside = path.with_name(f"unreadable_{name}")
-            with contextlib.suppress(OSError):
-                os.replace(path, aside)
-            print(f"{name} can't be read ({error}): it is put aside as {aside.name}")
-            return None
 
     # ---- while training ----
 
@@ -160,26 +112,8 @@ class TrainingState(keras.callbacks.Callback):
     def _save(self, model: keras.Model) -> bool:
         """Replace the state, keeping the one before; False, and a sentence, if the disk does not take it."""
         variables = [] if self.finished else [np.asarray(variable.value) for variable in _variables(model)]
-        meta = {
-            "log": self.log, "best": self.best, "finished": self.finished,
-            "variables": len(variables), "best_weights": len(self.best_weights),
-        }  # fmt: skip
-        arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
-        arrays |= {f"variable{n}": value for n, value in enumerate(variables)}
-        arrays |= {f"best{n}": value for n, value in enumerate(self.best_weights)}
-        content = io.BytesIO()
-        np.savez(content, **arrays)
-
-        def write():
-            path, before = self.run_dir / "state.npz", self.run_dir / "state_before.npz"
-            write_whole(self.run_dir / "state_next.npz", content.getbuffer())
-            if path.exists():
-                os.replace(path, before)
-            os.replace(self.run_dir / "state_next.npz", path)
-            if self.finished:
-                before.unlink(missing_ok=True)
-
-        return self._try(write)
+        state = State(self.log, self.best, self.finished, variables, self.best_weights)
+        return self._try(lambda: write_state(self.run_dir, state))
 
     def _write_log(self) -> None:
         if self.log:
@@ -219,15 +153,6 @@ class TrainingState(keras.callbacks.Callback):
 def _variables(model: keras.Model) -> list:
     """All that training changes: weights, states of random layers, and the optimizer's variables."""
     return [*model.variables, *model.optimizer.variables]
-
-
-def is_finished(run_dir: Path) -> bool:
-    """Whether the training of this folder has come to its end."""
-    try:
-        with np.load(run_dir / "state.npz") as arrays:
-            return json.loads(arrays["meta"].tobytes())["finished"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return False
 
 
 def load_best(run_dir: str | Path, image_size: tuple[int, int]) -> tuple[keras.Model, tuple[int, int]]:

@@ -1,9 +1,7 @@
-"""Training: the device and its precision, compiling, the size of the pictures, how fast it is, a line an epoch."""
+"""Training: the device and its precision, compiling, the size of the pictures, a time limit, a line an epoch."""
 
-import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
@@ -13,6 +11,7 @@ from .losses import cross_entropy_and_dice
 from .normalization import FusedBatchNormalization
 from .optimizers import KernelMuon
 from .recipe import stage_of
+from .speed import Speed
 
 
 def device_report() -> dict[str, str]:
@@ -97,59 +96,6 @@ class ProgressiveResizing(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.stage = epoch, stage_of(epoch, self.epochs, self.stages)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast a training is here, in seconds: until the first step has ended; a step, and an epoch, of each stage."""
-
-    start: float
-    step: tuple[float, ...]
-    epoch: tuple[float, ...]
-
-
-def measure_speed(
-    model: keras.Model, train_batches, validation_batches, resizing: ProgressiveResizing, n_steps: int = 10
-) -> Speed:
-    """Time a few steps of each size, on a copy of the compiled model: weights, optimizer and random state stay.
-
-    The time of a step is the mean of n_steps; the first two of each size are not counted.
-    """
-    random_state, stage = random.getstate(), resizing.stage
-    copy = keras.models.clone_model(model)  # compiled alike; draws its first weights from Python's random numbers
-    random.setstate(random_state)
-    copy.set_weights(model.get_weights())
-    start, steps, epochs = None, [], []
-    begun = time.perf_counter()
-    try:
-        for number in range(len(resizing.sizes)):
-            resizing.stage = number
-            training, scoring = _StepTimes(), _StepTimes()
-            copy.fit(train_batches.repeat().take(n_steps + 2), verbose=0, shuffle=False, callbacks=[training])
-            copy.evaluate(validation_batches.repeat().take(n_steps + 2), verbose=0, callbacks=[scoring])
-            start = start or training.ends[0] - begun
-            steps.append(training.mean())
-            epochs.append(len(train_batches) * steps[-1] + len(validation_batches) * scoring.mean())
-    finally:
-        resizing.stage = stage
-    return Speed(start, tuple(steps), tuple(epochs))
-
-
-class _StepTimes(keras.callbacks.Callback):
-    """When each step of a fit or an evaluation has ended, in seconds."""
-
-    def __init__(self):
-        super().__init__()
-        self.ends = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        float(logs["loss"])  # waits for a device that computes by itself
-        self.ends.append(time.perf_counter())
-
-    on_test_batch_end = on_train_batch_end
-
-    def mean(self) -> float:
-        return (self.ends[-1] - self.ends[1]) / (len(self.ends) - 2)
 
 
 class TimeLimit(keras.callbacks.Callback):

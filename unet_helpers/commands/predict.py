@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from ..decoding import decode_image
+from ..files import write_whole
 from ..labels import LabelMap, class_pixels, colorize
 from ..masks.layout import PICTURES
 from ..masks.reading import examine_picture, read_picture
@@ -16,7 +17,6 @@ from ..masks.report import Unfit
 from ..masks.splits import natural
 from ..networks import Network
 from ..prediction import predict_mask
-from ..saving import write_whole
 from . import say_error
 from .evaluate import load_checked
 from .film import Film

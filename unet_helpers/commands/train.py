@@ -7,12 +7,13 @@ import keras
 
 from ..augmentation import RandomView
 from ..datasets import Dataset, load_dataset
+from ..files import read_json
 from ..model import unet_model
 from ..optimizers import WarmupStableDecay
 from ..pipeline import make_batches
 from ..recipe import Recipe, make_recipe
 from ..runs import make_plan, run_folder
-from ..saving import TrainingState, read_json
+from ..saving import TrainingState
 from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
 from . import WrongOption
 from .check import check_splits
