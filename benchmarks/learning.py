@@ -35,6 +35,7 @@ import tensorflow as tf
 from unet_helpers.augmentation import CopyPaste, RandomView
 from unet_helpers.datasets import Dataset, check_pairs, load_dataset
 from unet_helpers.decoding import decode_mask
+from unet_helpers.epochs import stage_of
 from unet_helpers.evaluation import Scores, confusion_matrices, evaluate_model
 from unet_helpers.labels import VOID, Pair
 from unet_helpers.losses import class_weights
@@ -42,7 +43,7 @@ from unet_helpers.model import unet_model
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches, with_class_weights, without_autotune
 from unet_helpers.prediction import predict_logits, write_answer
-from unet_helpers.recipe import Recipe, make_recipe, stage_of
+from unet_helpers.recipe import Recipe, make_recipe
 from unet_helpers.tiles import Piece
 from unet_helpers.training import ProgressiveResizing, compile_unet
 

@@ -121,7 +121,7 @@ def test_the_data_sets_are_those_of_the_package():
 
 
 def test_the_formats_are_those_of_the_package():
-    assert sorted(FORMATS) == sorted(exporting.SUFFIXES)
+    assert sorted(FORMATS) == sorted([*exporting.SUFFIXES, "keras_half"])
 
 
 def test_messages_name_options_and_leave_paths_alone():
@@ -210,7 +210,7 @@ def test_progress(capsys, folder, monkeypatch):
 
 # ---- train: the same as the notebook ----
 
-PARAMETERS = {"DATASET": "folder", "EPOCHS": 3, "IMAGE_SIZE": (64, 64), "SEED": 5}
+PARAMETERS = {"DATASET": "folder", "EPOCHS": 3, "IMAGE_SIZE": (64, 64), "SEED": 5, "START_FROM": "demo"}
 WHOLE_CELLS = ("bootstrap", "versions", "parameters", "recipe", "data", "check")
 RECIPE_CELLS = ("recipe-batches", "recipe-network", "train")
 
@@ -255,7 +255,7 @@ def trained(tmp_path_factory):
 
 
 def train(trained, runs_dir) -> int:
-    options = ["--epochs", "3", "--image-size", "64x64", "--seed", "5", "--runs", str(runs_dir)]
+    options = ["--epochs", "3", "--image-size", "64x64", "--seed", "5", "--runs", str(runs_dir), "--start-from", "demo"]
     return main(["train", str(trained.data), *options])
 
 

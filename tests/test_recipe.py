@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 from limits import nobody, public_folder, small_disk
 
-from unet_helpers.recipe import EPOCH_LADDER, choose_epochs, expected_seconds, make_recipe, stage_of
+from unet_helpers.model import unet_model
+from unet_helpers.recipe import make_recipe
+from unet_helpers.transfer import DRAWN_SCENES
 
 
 def parameters(folder, **changes) -> dict[str, object]:
@@ -13,7 +15,7 @@ def parameters(folder, **changes) -> dict[str, object]:
         "DATASET": "demo", "DATA_DIR": str(folder / "data"), "MINUTES": 4, "IMAGE_SIZE": None, "SEED": 0,
         "ARCHIVE": None, "RUN_DIR": str(folder / "runs"), "EPOCHS": None, "N_FILTERS": None, "HALF_RESOLUTION": None,
         "BATCH_SIZE": None, "SIZE_STAGES": None, "LEARNING_RATE": 2e-2, "FRAMES_PER_DRIVE": 20, "TRAIN_ANEW": False,
-        "SPLIT_BY": None,
+        "SPLIT_BY": None, "START_FROM": None, "FREEZE_ENCODER": False,
     } | changes  # fmt: skip
 
 
@@ -54,6 +56,37 @@ def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
     changes = {"DATASET": "lyft", "DATA_DIR": "~/x", "RUN_DIR": "~/y", "ARCHIVE": "~/my.zip"}
     recipe = make_recipe("CPU", **parameters(tmp_path, **changes))
     assert (recipe.data_dir, recipe.run_dir, recipe.archive) == (tmp_path / "x", tmp_path / "y", tmp_path / "my.zip")
+
+
+def test_camvids_photographs_start_from_the_drawn_scenes_where_the_network_fits(tmp_path):
+    """Measured for them, on a CPU; whoever asks for another network, or trains on a GPU, starts from scratch."""
+    camvid = {"DATASET": "camvid"}
+    for kind, changes, expected in (
+        ("CPU", camvid, DRAWN_SCENES),
+        ("GPU", camvid, None),
+        ("GPU", camvid | {"N_FILTERS": 16, "HALF_RESOLUTION": True}, DRAWN_SCENES),
+        ("CPU", camvid | {"N_FILTERS": 8}, None),
+        ("CPU", camvid | {"START_FROM": "scratch"}, None),
+        ("CPU", {"DATASET": "folder"}, None),
+        ("CPU", {"DATASET": "demo"}, None),
+        ("CPU", {"DATASET": "folder", "START_FROM": "demo"}, DRAWN_SCENES),
+    ):
+        assert make_recipe(kind, **parameters(tmp_path, **changes)).start_from == expected, (kind, changes)
+
+
+def test_the_network_that_is_given_decides_the_switches(tmp_path):
+    path = tmp_path / "best.keras"
+    unet_model((None, None, 3), 3, 2).save(path)
+    changes = {"DATASET": "folder", "START_FROM": str(path)}
+    recipe = make_recipe("CPU", **parameters(tmp_path, **changes, FREEZE_ENCODER=True))
+    assert (recipe.start_from, recipe.n_filters, recipe.half_resolution) == (path, 3, False)
+    assert recipe.freeze_encoder
+    with pytest.raises(ValueError, match="N_FILTERS: found 16, but START_FROM's network has 3; try N_FILTERS = None"):
+        make_recipe("CPU", **parameters(tmp_path, **changes, N_FILTERS=16))
+    with pytest.raises(ValueError, match=r"none\.keras: there is no such file; expected the \.keras file"):
+        make_recipe("CPU", **parameters(tmp_path, START_FROM=str(tmp_path / "none.keras")))
+    with pytest.raises(ValueError, match="FREEZE_ENCODER: found True in a training from scratch"):
+        make_recipe("CPU", **parameters(tmp_path, FREEZE_ENCODER=True))
 
 
 WRONG = [  # parameter, what somebody typed, what the message says beside it
@@ -107,10 +140,13 @@ WRONG = [  # parameter, what somebody typed, what the message says beside it
     ("FRAMES_PER_DRIVE", 1.5, "a whole number above 0"),
     ("TRAIN_ANEW", 1, "True or False; try TRAIN_ANEW = False"),
     ("SPLIT_BY", "(", "found '(', expected None or a regular expression whose group names the drive, patient or film"),
-    ("SPLIT_BY", "*.png", r"try SPLIT_BY = '(.*)-\\d+'"),
+    ("SPLIT_BY", "*.png", "try SPLIT_BY = None"),
+    ("SPLIT_BY", "(a)", "'demo' has splits of its own, so it takes no pattern; try SPLIT_BY = None"),
     ("SPLIT_BY", "", "a regular expression"),
     ("SPLIT_BY", 5, "a regular expression"),
     ("SPLIT_BY", ("a", "b"), "a regular expression"),
+    ("START_FROM", 5, "the path of a .keras file; try START_FROM = 'demo'"),
+    ("FREEZE_ENCODER", None, "True or False; try FREEZE_ENCODER = False"),
     ("ARCHIVE", 5, "None or the path of a zip file; try ARCHIVE = None"),
     ("ARCHIVE", "my.zip", "'demo' is not downloaded, so it needs no zip"),
 ]
@@ -121,7 +157,7 @@ def test_each_wrong_parameter_is_named_as_it_was_typed(tmp_path, name, value, me
     with pytest.raises(ValueError, match=f"^{name}: ") as caught:
         make_recipe("CPU", **parameters(tmp_path, **{name: value}))
     assert message in str(caught.value)
-    assert repr(value) in str(caught.value) or name == "ARCHIVE"
+    assert repr(value) in str(caught.value) or name == "ARCHIVE" or value == "(a)"
     assert not list(tmp_path.iterdir())
 
 
@@ -171,25 +207,6 @@ def test_data_that_is_only_read_may_lie_where_nobody_can_write(tmp_path):
         assert make_recipe("CPU", **parameters(tmp_path, DATASET="folder", DATA_DIR="/proc")).data_dir == Path("/proc")
 
 
-STAGES = ((0.5, 0.5), (1, 1))
-
-
-def test_epochs_are_the_most_of_the_ladder_that_fit():
-    assert [stage_of(epoch, 4, STAGES) for epoch in range(4)] == [0, 0, 1, 1]
-    assert stage_of(0, 1, STAGES) == 1  # the last epoch has the full size, however few there are
-    assert stage_of(4, 5, ((0.9, 0.25), (0.95, 0.5), (1, 1))) == 2
-    assert expected_seconds(20, STAGES, (6, 14)) == 200
-    assert choose_epochs(240, STAGES, (6, 14)) == 24
-    assert choose_epochs(239.9, STAGES, (6, 14)) == 20
-    assert choose_epochs(10, STAGES, (6, 14)) == EPOCH_LADDER[0] == 8
-    assert choose_epochs(1e9, STAGES, (6, 14)) == EPOCH_LADDER[-1]
-
-
-def test_machines_that_are_about_equal_choose_equally():
-    """A tenth faster or slower must not change the result as a rule: so the steps of the ladder are coarse."""
-    assert all(later / earlier >= 1.2 for earlier, later in zip(EPOCH_LADDER, EPOCH_LADDER[1:], strict=False))
-    chosen = {choose_epochs(220, STAGES, (6 * speed, 14 * speed)) for speed in (0.95, 1, 1.05)}
-    assert chosen == {20}
 
 
 def test_three_trainings_share_the_minutes(tmp_path):

@@ -85,6 +85,7 @@ OTHER_TRAININGS = {
     "weights": ({}, {}, {"class_weights": np.float32([1, 2, 3])}, None),
     "a picture's time": ({}, {}, {}, change_a_picture),
     "a pair less": ({}, {}, {}, remove_a_pair),
+    "frozen": ({"START_FROM": "demo", "N_FILTERS": None, "FREEZE_ENCODER": True}, {}, {}, None),
 }
 
 
@@ -105,6 +106,20 @@ def test_another_training_never_lands_in_the_folder_of_the_first(tmp_path, datas
     assert second != first
     assert (first / "best.keras").read_text() == "the reader's network"
     assert run_folder(recipe(tmp_path, **changed_recipe), model, dataset, **usual | others) == second
+
+
+def test_a_training_from_other_weights_is_another_one(tmp_path, dataset):
+    """Wherever the file lies, and whatever it is called: its content decides."""
+    paths = [tmp_path / name for name in ("a.keras", "b.keras", "c.keras")]
+    unet_model((None, None, 3), 2, 3).save(paths[0])
+    paths[1].write_bytes(paths[0].read_bytes())
+    unet_model((None, None, 3), 2, 3).save(paths[2])
+    folders = [
+        run_folder(recipe(tmp_path, START_FROM=start, HALF_RESOLUTION=None), network(), dataset)
+        for start in (*map(str, paths), "scratch")
+    ]
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 3
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, dataset):

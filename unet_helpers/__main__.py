@@ -17,11 +17,12 @@ from .commands import WrongOption, say_error
 from .download import DownloadError
 
 DATASETS = ("folder", "camvid", "lyft", "demo")  # those of `datasets`, which imports more than --help needs
-FORMATS = ("tf_saved_model", "litert", "onnx")  # those of `exporting`
+FORMATS = ("tf_saved_model", "litert", "onnx", "keras_half")  # those of `exporting`
 NETWORK = "best.keras of a training, or its folder"
 OPTIONS = {  # a parameter of the notebook, as messages name it: what stands for it here
     "DATASET": "--dataset", "DATA_DIR": "DIR", "MINUTES": "--minutes", "EPOCHS": "--epochs", "SEED": "--seed",
-    "IMAGE_SIZE": "--image-size", "RUN_DIR": "--runs", "TRAIN_ANEW": "--train-anew",
+    "IMAGE_SIZE": "--image-size", "RUN_DIR": "--runs", "TRAIN_ANEW": "--train-anew", "START_FROM": "--start-from",
+    "FREEZE_ENCODER": "--freeze-encoder",
 }  # fmt: skip
 # Not within a path: /home/DATASET stays.
 NAMES = re.compile(rf"(?<![\w/\\.-])({'|'.join(OPTIONS)})\b(?![/\\.-])(?: =)?")
@@ -49,6 +50,13 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--runs", default="runs", metavar="FOLDER", help="networks go to folders in it (default: runs)")
     train.add_argument("--train-anew", action="store_true", help="train once more what was trained to its end")
 
+    train.add_argument(
+        "--start-from", metavar="NETWORK",
+        help="go on from this network: a .keras file, demo (that of the drawn scenes, which comes along), or scratch "
+        "(default: demo for camvid, else scratch)",
+    )  # fmt: skip
+    train.add_argument("--freeze-encoder", action="store_true", help="with --start-from: train the decoder only")
+
     evaluate = _add(commands, "evaluate", "score a network on a data set")
     _add_network(evaluate)
     _add_dataset(evaluate)
@@ -68,10 +76,13 @@ def make_parser() -> argparse.ArgumentParser:
 
     export = _add(commands, "export", "write a network for other programs, which need neither Keras nor this package")
     export.add_argument("network", type=Path, metavar="NETWORK", help=NETWORK)
-    export.add_argument("--format", required=True, choices=FORMATS, help="SavedModel, LiteRT (phones), or ONNX")
+    export.add_argument(
+        "--format", required=True, choices=FORMATS,
+        help="SavedModel, LiteRT (phones), ONNX, or a .keras file of half the size",
+    )  # fmt: skip
     export.add_argument(
         "--out", required=True, type=Path, metavar="PATH",
-        help="NAME.tflite for litert, NAME.onnx for onnx, a new folder for tf_saved_model",
+        help="NAME.tflite for litert, NAME.onnx for onnx, NAME.keras for keras_half, a new folder for tf_saved_model",
     )  # fmt: skip
     return parser
 

@@ -58,7 +58,7 @@ def load_network(
     Raises ValueError, naming the file, if it is none, can't be loaded, is no network for masks, or lacks one of them.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     known_labels, known_size = _read_record(path)
     model = _load_model(path)
     labels, image_size = labels or known_labels, image_size or known_size
@@ -83,11 +83,11 @@ def load_network(
 def load_model(path: str | Path) -> keras.Model:
     """The network of a `.keras` file alone, for what needs neither labels nor size. Raises as `load_network` does."""
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     return _load_model(path)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Raises ValueError, saying what was found, unless it is a `.keras` file as far as its outside tells."""
     expected = "expected the .keras file of a trained network, such as best.keras in the folder of a training"
     if path.is_dir():

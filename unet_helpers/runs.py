@@ -1,5 +1,6 @@
 """The folder of a training, found by all that decides its result, and the plan of how long it takes."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -12,8 +13,9 @@ from pathlib import Path
 import keras
 
 from .datasets import Dataset
+from .epochs import choose_epochs, expected_seconds
 from .files import read_json, write_json
-from .recipe import Recipe, choose_epochs, expected_seconds
+from .recipe import Recipe
 from .speed import Speed, measure_speed
 from .states import is_finished
 from .training import ProgressiveResizing
@@ -22,13 +24,14 @@ from .training import ProgressiveResizing
 def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -> Path:
     """The folder of exactly this training below recipe.run_dir, made where it is not there, with settings.json in it.
 
-    The settings are all that decides the result: the recipe, the network and the optimizer of the compiled model,
-    names, sizes and times of the data's files, and others: what else was chosen, such as augment=[RandomView()]. The
-    folder's name tells what was asked for; should another training have taken it, a number is added. With
-    recipe.train_anew a finished training is left alone and another folder made.
+    The settings are all that decides the result: the recipe, the weights that it starts from, the network and the
+    optimizer of the compiled model, names, sizes and times of the data's files, and others: what else was chosen, such
+    as augment=[RandomView()]. The folder's name tells what was asked for; should another training have taken it, a
+    number is added. With recipe.train_anew a finished training is left alone and another folder made.
     """
     settings = {
         "recipe": {name: value for name, value in asdict(recipe).items() if name not in _PLACES},
+        "start": recipe.start_from and hashlib.sha256(recipe.start_from.read_bytes()).hexdigest(),
         "network": _describe(model),
         "optimizer": model.optimizer.get_config() | {"name": type(model.optimizer).__name__},
         "others": others,
@@ -55,7 +58,8 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
     return folder
 
 
-_PLACES = ("data_dir", "archive", "run_dir", "train_anew")  # the same files in another place are the same data
+# The same files in another place are the same data.
+_PLACES = ("data_dir", "archive", "run_dir", "train_anew", "start_from")
 
 
 def _describe(model: keras.Model) -> dict:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from .epochs import stage_of
 from .labels import VOID
 from .losses import cross_entropy_and_dice
 from .normalization import FusedBatchNormalization
 from .optimizers import KernelMuon
-from .recipe import stage_of
 from .speed import Speed
 
 

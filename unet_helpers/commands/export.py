@@ -1,16 +1,22 @@
-"""export: a trained network for other programs."""
+"""export: a trained network for other programs, or in a small file."""
 
 import re
 from pathlib import Path
 
-from ..exporting import export_network
+from ..exporting import export_network, save_half
 from . import find_network
 
 
 def export(network: Path, format: str, out: Path) -> int:
-    """Write the network to out by `export_network`; returns 0. Raises ValueError for a package that is missing, too."""
+    """Write the network to out by `export_network`, or by `save_half` where format is "keras_half"; returns 0.
+
+    Raises ValueError for a package that is missing, too.
+    """
     try:
-        export_network(find_network(network), out, format)
+        if format == "keras_half":
+            save_half(find_network(network), out)
+        else:
+            export_network(find_network(network), out, format)
     except (ValueError, ImportError) as error:  # its parameters are options here
         raise ValueError(re.sub("^path: ", "--out: ", re.sub("^format: ", "--format: ", str(error)))) from error
     print(f"{out}: written as {format}")

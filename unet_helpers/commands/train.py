@@ -15,6 +15,7 @@ from ..recipe import Recipe, make_recipe
 from ..runs import make_plan, run_folder
 from ..saving import TrainingState
 from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
+from ..transfer import take_weights
 from . import WrongOption
 from .check import check_splits
 
@@ -27,7 +28,7 @@ FIXED = {
 
 def train(
     data_dir: str, dataset: str, minutes: float, epochs: int | None, image_size: tuple[int, int] | None, seed: int,
-    runs: str, train_anew: bool,
+    runs: str, train_anew: bool, start_from: str | None, freeze_encoder: bool,
 ) -> int:  # fmt: skip
     """Train a network, or go on with it, and print where it is. The options are the notebook's parameters.
 
@@ -39,6 +40,7 @@ def train(
     recipe = _make_recipe(
         device["kind"], DATASET=dataset, DATA_DIR=data_dir, MINUTES=minutes, EPOCHS=epochs, IMAGE_SIZE=image_size,
         SEED=seed, RUN_DIR=runs, TRAIN_ANEW=train_anew,
+        START_FROM=start_from, FREEZE_ENCODER=freeze_encoder,
     )  # fmt: skip
     height, width = recipe.image_size
     print(f"device: {device['name']}, precision: {device['precision']}; pictures of {height}x{width}", flush=True)
@@ -85,6 +87,9 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
         (None, None, 3), recipe.n_filters, data.labels.n_classes, half_resolution=recipe.half_resolution,
         normalization="batch", up_kernel_size=2, last_conv=False, dropout_prob=0,
     )  # fmt: skip
+    if recipe.start_from:
+        take_weights(model, data.labels, recipe.start_from, recipe.freeze_encoder)
+        print(f"going on from the network in {recipe.start_from.name}")
     compile_unet(model, data.labels.n_classes, recipe.learning_rate)
     run_dir = run_folder(recipe, model, data, augment=augment)
     plan = make_plan(run_dir, recipe, model, batches, validation, resizing)

@@ -1,0 +1,135 @@
+"""From drawn to real: what are photographs worth to a network that has seen drawn scenes before?
+
+    python benchmarks/transfer.py --data path/to/camvid --trainings scratch,drawn,long --seeds 0,1,2
+
+Trains the notebook's recipe on CamVid, by epochs, not by the clock, so that other work on the machine changes nothing:
+`scratch`; `drawn`, which goes on from the network of the drawn scenes; `frozen`, the same with the encoder kept as it
+is; `long`, from scratch, for as many pixels more as the training on drawn scenes took. NAME@RATE gives a training
+another learning rate. Each epoch's network is scored on all validation photographs, at the size of that epoch's
+pictures and with one answer each; the last one with two, too. Writes transfer.json to --out after each training.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import keras
+import numpy as np
+from learning import notebook_recipe
+
+from unet_helpers.augmentation import RandomView
+from unet_helpers.datasets import Dataset, load_dataset
+from unet_helpers.epochs import stage_of
+from unet_helpers.evaluation import evaluate_model
+from unet_helpers.model import unet_model
+from unet_helpers.optimizers import WarmupStableDecay
+from unet_helpers.pipeline import make_batches
+from unet_helpers.recipe import Recipe
+from unet_helpers.training import ProgressiveResizing, compile_unet
+from unet_helpers.transfer import DRAWN_SCENES, take_weights
+
+TRAININGS = ("scratch", "drawn", "frozen", "long")
+DRAWN_EPOCHS, DRAWN_PICTURES = 48, 380  # of the training that made DRAWN_SCENES
+
+
+class ScoreEpochs(keras.callbacks.Callback):
+    """mIoU of each epoch's network, one answer a picture."""
+
+    def __init__(self, dataset: Dataset, resizing: ProgressiveResizing):
+        super().__init__()
+        self.dataset, self.resizing, self.miou = dataset, resizing, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        size = self.resizing.sizes[self.resizing.stage]
+        scores = evaluate_model(self.model, self.dataset.validation, self.dataset.labels, size, mirror=False)
+        self.miou.append(round(scores.miou, 4))
+
+
+def pixels_seen(recipe: Recipe, n_pictures: int, epochs: int) -> float:
+    """Pixels that a training looks at."""
+    stages = [stage_of(epoch, epochs, recipe.size_stages) for epoch in range(epochs)]
+    return n_pictures * float(np.prod(recipe.image_size)) * sum(recipe.size_stages[k][1] ** 2 for k in stages)
+
+
+def long_epochs(dataset: Dataset, epochs: int) -> int:
+    """The fewest epochs that see as many pixels as the training on drawn scenes and so many epochs together."""
+    recipe = notebook_recipe("camvid")
+    both = pixels_seen(notebook_recipe("demo"), DRAWN_PICTURES, DRAWN_EPOCHS)
+    both += pixels_seen(recipe, len(dataset.train), epochs)
+    return next(n for n in itertools.count(epochs) if pixels_seen(recipe, len(dataset.train), n) >= both)
+
+
+def train(name: str, rate: float, network: Path, dataset: Dataset, seed: int, epochs: int) -> dict:
+    """One training: {"training", "rate", "seed", "epochs", "curve": mIoU of each epoch, "one_answer", "miou"}."""
+    recipe, labels = notebook_recipe("camvid", START_FROM="scratch"), dataset.labels
+    epochs = long_epochs(dataset, epochs) if name == "long" else epochs
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    resizing = ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs)
+    model = unet_model(
+        (None, None, 3), recipe.n_filters, labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
+        half_resolution=recipe.half_resolution,
+    )  # fmt: skip
+    if name in ("drawn", "frozen"):
+        take_weights(model, labels, network, freeze_encoder=name == "frozen")
+    batches = make_batches(
+        dataset.train, labels, recipe.image_size, recipe.batch_size, mask_size=recipe.answer_size, shuffle=True,
+        augment=[RandomView()], seed=seed, resizing=resizing,
+    )  # fmt: skip
+    compile_unet(model, labels.n_classes, WarmupStableDecay(len(batches) * epochs, rate))
+    scoring = ScoreEpochs(dataset, resizing)
+    model.fit(batches, epochs=epochs, callbacks=[resizing, scoring], verbose=0, shuffle=False)
+    scores = evaluate_model(model, dataset.validation, labels, recipe.image_size)
+    return {
+        "training": name, "rate": rate, "seed": seed, "epochs": epochs, "curve": scoring.miou,
+        "one_answer": round(scores.one_answer.miou, 4), "miou": round(scores.miou, 4),
+    }  # fmt: skip
+
+
+def summary(results: list[dict], data: str) -> dict:
+    """What the notebook reads: of each training the mIoU of its seeds, two answers each, and the mean of its curves."""
+    trainings: dict[tuple, list[dict]] = {}
+    for result in results:
+        trainings.setdefault((result["training"], result["rate"]), []).append(result)
+    rows = [
+        {
+            "training": name, "rate": rate, "epochs": group[0]["epochs"], "seeds": [one["seed"] for one in group],
+            "miou": [one["miou"] for one in group],
+            "curve": np.mean([one["curve"] for one in group], axis=0).round(4).tolist(),
+        }
+        for (name, rate), group in trainings.items()
+    ]  # fmt: skip
+    return {"data": data, "trainings": rows}
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="data", help="folder of CamVid (default: data)")
+    parser.add_argument("--network", type=Path, default=DRAWN_SCENES, help="of drawn scenes (default: the project's)")
+    parser.add_argument("--trainings", default="scratch,drawn,long", help=f"NAME or NAME@RATE: {', '.join(TRAININGS)}")
+    parser.add_argument("--epochs", type=int, default=12, help="of photographs (default: 12)")
+    parser.add_argument("--seeds", default="0,1,2", help="such as 0,1,2, which is the default")
+    parser.add_argument("--out", type=Path, default=Path("build/transfer"), help="default: build/transfer")
+    options = parser.parse_args(arguments)
+    usual = notebook_recipe("camvid").learning_rate
+    trainings = [text.partition("@") for text in options.trainings.split(",")]
+    if unknown := {name for name, _, _ in trainings} - set(TRAININGS):
+        parser.error(f"--trainings: found {', '.join(unknown)}, expected some of {', '.join(TRAININGS)}")
+    dataset = load_dataset("camvid", options.data)
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = []
+    for seed in map(int, options.seeds.split(",")):
+        for name, _, rate in trainings:
+            results.append(train(name, float(rate or usual), options.network, dataset, seed, options.epochs))
+            print({key: value for key, value in results[-1].items() if key != "curve"}, flush=True)
+            found = summary(results, f"CamVid, validation: {len(dataset.validation)} photographs")
+            (options.out / "transfer.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+if __name__ == "__main__":
+    main()
