@@ -85,12 +85,12 @@ def scorer(model, dataset: Dataset, pairs: list[Pair], image_size: tuple[int, in
 
 
 def notebook_recipe(dataset: str, **changes) -> Recipe:
-    """The notebook's own parameters for this data set, as they are on a CPU; changes replace what they name."""
+    """The notebook's own parameters for this data set, as they are on a CPU, but from scratch; changes replace more."""
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     cell = next(cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
     nodes = [node for node in ast.parse("".join(cell["source"])).body if isinstance(node, ast.Assign)]
     parameters = {node.targets[0].id: ast.literal_eval(node.value) for node in nodes}
-    return make_recipe("CPU", **parameters | {"DATASET": dataset} | changes)
+    return make_recipe("CPU", **parameters | {"DATASET": dataset, "START_FROM": "scratch"} | changes)
 
 
 def tutorial(

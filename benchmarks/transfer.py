@@ -5,13 +5,13 @@
 Trains the notebook's recipe on CamVid, by epochs, not by the clock, so that other work on the machine changes nothing:
 `scratch`; `drawn`, which goes on from the network of the drawn scenes; `frozen`, the same with the encoder kept as it
 is; `long`, from scratch, for as many pixels more as the training on drawn scenes took. NAME@RATE gives a training
-another learning rate. Each epoch's network is scored on all validation photographs, at the size of that epoch's
-pictures and with one answer each; the last one with two, too. Writes transfer.json to --out after each training.
+another learning rate; --network and --note try another network. Each epoch's network is scored on all validation
+photographs, at the size of that epoch's pictures and with one answer each; the last one with two, too. After each
+training it is added to trainings.json in --out, and transfer.json, which the notebook reads, is made of all in it.
 """
 
 import argparse
 import itertools
-import json
 import sys
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from unet_helpers.augmentation import RandomView
 from unet_helpers.datasets import Dataset, load_dataset
 from unet_helpers.epochs import stage_of
 from unet_helpers.evaluation import evaluate_model
+from unet_helpers.files import read_json, write_json
 from unet_helpers.model import unet_model
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
@@ -32,7 +33,10 @@ from unet_helpers.recipe import Recipe
 from unet_helpers.training import ProgressiveResizing, compile_unet
 from unet_helpers.transfer import DRAWN_SCENES, take_weights
 
-TRAININGS = ("scratch", "drawn", "frozen", "long")
+TRAININGS = {
+    "scratch": "from scratch", "drawn": "from the drawn scenes", "frozen": "from the drawn scenes, encoder frozen",
+    "long": "long: from scratch",
+}  # fmt: skip
 DRAWN_EPOCHS, DRAWN_PICTURES = 48, 380  # of the training that made DRAWN_SCENES
 
 
@@ -63,9 +67,12 @@ def long_epochs(dataset: Dataset, epochs: int) -> int:
     return next(n for n in itertools.count(epochs) if pixels_seen(recipe, len(dataset.train), n) >= both)
 
 
-def train(name: str, rate: float, network: Path, dataset: Dataset, seed: int, epochs: int) -> dict:
-    """One training: {"training", "rate", "seed", "epochs", "curve": mIoU of each epoch, "one_answer", "miou"}."""
-    recipe, labels = notebook_recipe("camvid", START_FROM="scratch"), dataset.labels
+def train(name: str, rate: str, network: Path, dataset: Dataset, seed: int, epochs: int) -> dict:
+    """One training: {"name", "seed", "epochs", "curve": mIoU of each epoch, "one_answer", "miou"}.
+
+    name: one of TRAININGS. rate: as it was typed; "": that of the notebook.
+    """
+    recipe, labels = notebook_recipe("camvid"), dataset.labels
     epochs = long_epochs(dataset, epochs) if name == "long" else epochs
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
@@ -80,28 +87,28 @@ def train(name: str, rate: float, network: Path, dataset: Dataset, seed: int, ep
         dataset.train, labels, recipe.image_size, recipe.batch_size, mask_size=recipe.answer_size, shuffle=True,
         augment=[RandomView()], seed=seed, resizing=resizing,
     )  # fmt: skip
-    compile_unet(model, labels.n_classes, WarmupStableDecay(len(batches) * epochs, rate))
+    compile_unet(model, labels.n_classes, WarmupStableDecay(len(batches) * epochs, float(rate or recipe.learning_rate)))
     scoring = ScoreEpochs(dataset, resizing)
     model.fit(batches, epochs=epochs, callbacks=[resizing, scoring], verbose=0, shuffle=False)
     scores = evaluate_model(model, dataset.validation, labels, recipe.image_size)
     return {
-        "training": name, "rate": rate, "seed": seed, "epochs": epochs, "curve": scoring.miou,
+        "name": TRAININGS[name] + f", rate {rate}" * bool(rate), "seed": seed, "epochs": epochs, "curve": scoring.miou,
         "one_answer": round(scores.one_answer.miou, 4), "miou": round(scores.miou, 4),
     }  # fmt: skip
 
 
 def summary(results: list[dict], data: str) -> dict:
     """What the notebook reads: of each training the mIoU of its seeds, two answers each, and the mean of its curves."""
-    trainings: dict[tuple, list[dict]] = {}
+    trainings: dict[str, list[dict]] = {}
     for result in results:
-        trainings.setdefault((result["training"], result["rate"]), []).append(result)
+        trainings.setdefault(result["name"], []).append(result)
     rows = [
         {
-            "training": name, "rate": rate, "epochs": group[0]["epochs"], "seeds": [one["seed"] for one in group],
+            "name": name, "epochs": group[0]["epochs"], "seeds": [one["seed"] for one in group],
             "miou": [one["miou"] for one in group],
             "curve": np.mean([one["curve"] for one in group], axis=0).round(4).tolist(),
         }
-        for (name, rate), group in trainings.items()
+        for name, group in trainings.items()
     ]  # fmt: skip
     return {"data": data, "trainings": rows}
 
@@ -110,24 +117,26 @@ def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="data", help="folder of CamVid (default: data)")
     parser.add_argument("--network", type=Path, default=DRAWN_SCENES, help="of drawn scenes (default: the project's)")
+    parser.add_argument("--note", default="", help="what is special about --network, behind the trainings' names")
     parser.add_argument("--trainings", default="scratch,drawn,long", help=f"NAME or NAME@RATE: {', '.join(TRAININGS)}")
     parser.add_argument("--epochs", type=int, default=12, help="of photographs (default: 12)")
     parser.add_argument("--seeds", default="0,1,2", help="such as 0,1,2, which is the default")
     parser.add_argument("--out", type=Path, default=Path("build/transfer"), help="default: build/transfer")
     options = parser.parse_args(arguments)
-    usual = notebook_recipe("camvid").learning_rate
     trainings = [text.partition("@") for text in options.trainings.split(",")]
     if unknown := {name for name, _, _ in trainings} - set(TRAININGS):
         parser.error(f"--trainings: found {', '.join(unknown)}, expected some of {', '.join(TRAININGS)}")
     dataset = load_dataset("camvid", options.data)
     options.out.mkdir(parents=True, exist_ok=True)
-    results = []
+    results = read_json(options.out / "trainings.json") or []
     for seed in map(int, options.seeds.split(",")):
         for name, _, rate in trainings:
-            results.append(train(name, float(rate or usual), options.network, dataset, seed, options.epochs))
+            result = train(name, rate, options.network, dataset, seed, options.epochs)
+            results.append(result | {"name": result["name"] + options.note})
             print({key: value for key, value in results[-1].items() if key != "curve"}, flush=True)
             found = summary(results, f"CamVid, validation: {len(dataset.validation)} photographs")
-            (options.out / "transfer.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_json(options.out / "trainings.json", results)
+            write_json(options.out / "transfer.json", found)
     return found
 
 

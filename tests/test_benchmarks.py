@@ -7,9 +7,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks import faults, learning, throughput
+from benchmarks import faults, learning, throughput, transfer
 from unet_helpers.datasets import load_dataset
+from unet_helpers.labels import CARLA
 from unet_helpers.model import unet_model
+from unet_helpers.networks import save_network
+from unet_helpers.normalization import with_keras_layers_only
 
 
 @pytest.fixture
@@ -162,6 +165,43 @@ def test_what_the_notebook_reads_is_made_of_the_trainings():
         {"name": "+ mirror", "miou": [0.51, 0.61], "seconds": 60.0},
         {"name": "+ copy-paste", "miou": [0.21, 0.51], "seconds": 60.0},
     ]
+
+
+def test_photographs_go_on_from_the_drawn_scenes_for_as_many_epochs(camvid, tmp_path, monkeypatch):
+    """And a second call adds to what the first has found."""
+    recipe = learning.notebook_recipe
+    monkeypatch.setattr(transfer, "notebook_recipe", lambda dataset, **changes: recipe(dataset, **TINY | changes))
+    monkeypatch.setattr(transfer, "DRAWN_EPOCHS", 2)
+    monkeypatch.setattr(transfer, "DRAWN_PICTURES", 4)
+    switches = {"up_kernel_size": 2, "last_conv": False, "dropout_prob": 0, "half_resolution": True}
+    network = with_keras_layers_only(unet_model((None, None, 3), 2, CARLA.n_classes, **switches))
+    save_network(tmp_path / "drawn.keras", network, CARLA, (64, 96))
+    taken = []
+    monkeypatch.setattr(transfer, "take_weights", lambda *args, **options: taken.append((args[2], options)))
+    usual = ["--data", str(camvid), "--network", str(tmp_path / "drawn.keras"), "--epochs", "2", "--seeds", "3"]
+    transfer.main([*usual, "--trainings", "scratch,drawn,long", "--out", str(tmp_path / "out")])
+    assert taken == [(tmp_path / "drawn.keras", {"freeze_encoder": False})]
+    options = ["--trainings", "frozen@0.01,scratch", "--note", ", few scenes", "--out", str(tmp_path / "out")]
+    transfer.main([*usual[:-1], "4", *options])
+    assert taken[1:] == [(tmp_path / "drawn.keras", {"freeze_encoder": True})]
+    rows = json.loads((tmp_path / "out" / "transfer.json").read_text())["trainings"]
+    # Long: 8 x (4 x 0.25 + 1) pictures of full size, where 4 x 1.25 drawn ones and 8 x 1.25 photographs were seen.
+    assert [(row["name"], row["epochs"], row["seeds"]) for row in rows] == [
+        ("from scratch", 2, [3]), ("from the drawn scenes", 2, [3]), ("long: from scratch", 5, [3]),
+        ("from the drawn scenes, encoder frozen, rate 0.01, few scenes", 2, [4]), ("from scratch, few scenes", 2, [4]),
+    ]  # fmt: skip
+    assert all(len(row["curve"]) == row["epochs"] and len(row["miou"]) == 1 for row in rows)
+
+
+def test_the_lesson_reads_what_was_measured_for_photographs():
+    found = json.loads((learning.ROOT / "benchmarks" / "transfer_camvid.json").read_text())
+    rows = {row["name"]: row for row in found["trainings"]}
+    scratch, drawn, long = (rows[name] for name in ("from scratch", "from the drawn scenes", "long: from scratch"))
+    assert scratch["seeds"] == drawn["seeds"] == long["seeds"] == [0, 1, 2]
+    assert scratch["epochs"] == drawn["epochs"] < long["epochs"]
+    # Why CamVid starts from the drawn scenes: every seed gained. And they are not worth their own time.
+    assert all(b > a for a, b in zip(scratch["miou"], drawn["miou"], strict=True))
+    assert np.mean(long["miou"]) > np.mean(drawn["miou"])
 
 
 @pytest.mark.parametrize(

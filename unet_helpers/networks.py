@@ -1,6 +1,7 @@
 """One `.keras` file that carries all that prediction needs: network, labels and the size it was trained at."""
 
 import contextlib
+import inspect
 import json
 import os
 import zipfile
@@ -11,6 +12,7 @@ import keras
 
 from .labels import LabelMap
 
+CONFIG = "config.json"  # the member of the zip in which Keras describes the layers
 RECORD = "unet_helpers.json"  # a member of the zip; Keras, which loads the file as any other, leaves it alone
 FORMAT = 1  # of the record
 
@@ -40,13 +42,34 @@ def save_network(
     record = {"format": FORMAT, "labels": labels and asdict(labels), "image_size": image_size and list(image_size)}
     try:
         model.save(partial)
-        with zipfile.ZipFile(partial, "a") as archive:
-            archive.writestr(RECORD, json.dumps(record, indent=1))
+        with zipfile.ZipFile(partial) as archive:
+            content = {name: archive.read(name) for name in archive.namelist()}
+        content[CONFIG] = _without_defaults(content[CONFIG])
+        content[RECORD] = json.dumps(record, indent=1).encode()
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name, data in content.items():
+                archive.writestr(name, data)
         os.replace(partial, path)
     except OSError:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def _without_defaults(config: bytes) -> bytes:
+    """A network's config.json without the arguments of layers that have their default values.
+
+    Each version of Keras adds some, writes them all, and can't read a file that has one it does not know: so a network
+    trained with the newest Keras would not load in Colab.
+    """
+    network = json.loads(config)
+    for layer in network["config"]["layers"]:
+        kind = getattr(keras.layers, layer["class_name"], None)
+        parameters = inspect.signature(kind.__init__).parameters if layer["module"] == "keras.layers" and kind else {}
+        for name, parameter in parameters.items():
+            if name in layer["config"] and layer["config"][name] == parameter.default:
+                del layer["config"][name]
+    return json.dumps(network).encode()
 
 
 def load_network(
@@ -108,7 +131,7 @@ def check_file(path: Path) -> None:
         found = "an empty file" if not start else "a damaged zip" if start.startswith(b"PK") else "no zip"
         raise ValueError(f"{path}: found {found}; {expected}, which is a zip: get it again, or give another file")
     with zipfile.ZipFile(path) as archive:
-        if "config.json" not in archive.namelist():
+        if CONFIG not in archive.namelist():
             raise ValueError(f"{path}: found a zip that holds no network of Keras; {expected}")
     if path.suffix != ".keras":
         raise ValueError(f"{path}: found another suffix than .keras, without which Keras does not load it; rename it")

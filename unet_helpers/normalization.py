@@ -43,7 +43,10 @@ def with_keras_layers_only(model: keras.Model) -> keras.Model:
 
     def keras_layer(layer):
         kind = keras.layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
-        return kind.from_config(layer.get_config())
+        config = layer.get_config()
+        if "kernel_initializer" in config:  # has done its work; Keras before 3.14 can't read what later ones write of it
+            config["kernel_initializer"] = "zeros"
+        return kind.from_config(config)
 
     clone = keras.models.clone_model(model, clone_function=keras_layer)
     clone.set_weights(model.get_weights())
