@@ -121,6 +121,60 @@ def test_your_own_films_are_not_cut_where_a_pattern_names_them(tmp_path, write_p
     assert sum(map(len, (dataset.train, dataset.validation, dataset.test))) == 20
 
 
+@pytest.mark.parametrize("name", ["demo", "lyft", "camvid"])
+def test_a_pattern_for_a_data_set_with_splits_of_its_own_is_refused_before_anything_is_drawn(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"SPLIT_BY: found 'x', but '{name}' has splits of its own; leave it out"):
+        load_dataset(name, tmp_path, split_by="x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_notes_fit_the_columns(tmp_path, write_pair, capsys):
+    for n in range(12):
+        write_pair(f"picture {n:02} of the north camera", seed=n)
+        (tmp_path / "images" / f"picture {n:02} of the south camera.raw").write_bytes(b"?")
+    load_dataset("folder", tmp_path)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("note: images/picture 00 of the south camera.raw, ")
+    assert len(others) > 3
+    assert max(map(len, [first, *others])) <= 100
+    assert "and 2 more: it is no kind of picture" in " ".join(line.strip() for line in others)
+
+
+def test_pairs_of_faulty_files_are_left_out_and_reported(tmp_path, write_pair, capsys):
+    for n in range(8):
+        write_pair(str(n), seed=n)
+    (tmp_path / "images" / "x.raw").write_bytes(b"?")
+    (tmp_path / "masks" / "1.png").write_bytes(b"no mask")
+    with pytest.raises(ValueError, match=r"masks/1\.png"):
+        load_dataset("folder", tmp_path)
+    dataset = load_dataset("folder", tmp_path, skip_bad=True)
+    assert capsys.readouterr().out == ""
+    assert stems(dataset.train + dataset.validation + dataset.test) == set("0234567")
+    assert [line.split()[0] for line in dataset.report.errors + dataset.report.warnings] == [
+        "masks/1.png",
+        "images/x.raw:",
+    ]
+
+
+def test_a_faulty_file_of_kaggles_camvid_is_left_out(tmp_path):
+    groups = datasets.masks.classes.CAMVID_GROUPS
+    colors = {name: (n, 5, 7) for n, name in enumerate(sum(groups.values(), ()))}
+    rows = [f"{name}, {r}, {g}, {b}" for name, (r, g, b) in colors.items()]
+    (tmp_path / "class_dict.csv").write_text("\n".join(["name, r, g, b", *rows]))
+    for split, n in (("train", 3), ("val", 2)):
+        for k in range(n):
+            mask = np.uint8([[colors["Sky"], colors["Road"]]])
+            for folder, end in ((split, ""), (f"{split}_labels", "_L")):
+                (tmp_path / folder).mkdir(exist_ok=True)
+                Image.fromarray(mask).save(tmp_path / folder / f"{split}{k}{end}.png")
+    (tmp_path / "val_labels" / "val0_L.png").write_bytes(b"no mask")
+    with pytest.raises(ValueError, match=r"val0_L\.png"):
+        load_dataset("camvid", tmp_path)
+    dataset = load_dataset("camvid", tmp_path, skip_bad=True)
+    assert (len(dataset.train), stems(dataset.validation)) == (3, {"val1"})
+    assert dataset.report.errors[0].startswith("val_labels/val0_L.png (")
+
+
 def test_demo_is_drawn_once_and_split_like_the_real_set(tmp_path, monkeypatch):
     draw = drawing.draw_scenes
     monkeypatch.setattr(drawing, "draw_scenes", lambda *a, **k: draw(*a, **k, size=(48, 64), processes=1, progress=str))

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from unet_helpers import masks
 from unet_helpers.checking import check_pairs
 from unet_helpers.decoding import decode_image, decode_mask
 from unet_helpers.labels import CAMVID, VOID
-from unet_helpers.masks import camvid_classes, examine_folder, find_classes, prepare_folder, prepare_pairs
+from unet_helpers.masks import FaultyFiles, camvid_classes, examine_folder, find_classes, prepare_folder, prepare_pairs
+from unet_helpers.masks.report import wrap
 from unet_helpers.masks.splits import cut_blocks, natural
 
 SIZE = (24, 36)  # height, width
@@ -643,7 +645,7 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     ),
     "masks of grey levels": (
         all_masks(array(".png", lambda ids: np.uint8([0, 100, 200])[ids % 3])),
-        r"masks/p1\.png \(holds \[100, 200\]\), masks/p2.*: expected class ids 0\.\.2 .* grey levels that stand for",
+        r"masks/p1\.png, masks/p3\.png, .* \(holds \[100, 200\]\); masks/p2.* \(holds \[200\]\): expected .* grey leve",
     ),
     "masks of colours without a list": (
         all_masks(array(".png", in_colors)),
@@ -656,7 +658,7 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     ),
     "mask with a colour that is not listed": (
         lambda root: (all_masks(array(".png", in_colors))(root), listed(NAMED.replace("0,0,142", "0,0,143"))(root)),
-        r"masks/p1\.png \(\d+% of it, such as 0,0,142\), .*: it has colours that classes\.txt does not list; is it the",
+        r"masks/p1\.png \(\d+% of it, such as 0,0,142\); .*: it has colours that classes\.txt does not list; is it the",
     ),
     "0 and 255, but three names": (
         all_masks(array(".png", lambda ids: np.where(ids > 0, 255, 0).astype(np.uint8))),
@@ -768,10 +770,19 @@ def test_each_fault_is_named_with_its_file_and_what_to_do(tmp_path, fault):
     change(root)
     with pytest.raises(ValueError, match=sentence) as caught:
         prepare(root)
-    assert type(caught.value) is ValueError
+    assert type(caught.value) in (ValueError, FaultyFiles)
     assert str(caught.value).startswith(str(root))
     assert len(str(caught.value).splitlines()) == 1, caught.value
     assert [path.name for path in tmp_path.iterdir()] == ["data"]  # nothing is left beside it
+
+
+def test_one_coloured_mask_among_ids_is_named_alone(tmp_path):
+    root = write_folder(tmp_path / "data")
+    save(in_colors(make_ids(1)), root / "masks" / "p2.png")
+    with pytest.raises(
+        ValueError, match=r"data: masks/p2\.png: it holds colours \(is it the mask\? the others hold none\)"
+    ):
+        prepare(root)
 
 
 def test_all_faults_are_named_at_once_ten_names_each(tmp_path):
@@ -791,6 +802,99 @@ def test_all_faults_are_named_at_once_ten_names_each(tmp_path):
     report = examine_folder(root)
     assert report.errors == lines[1:]
     assert report.table().count("ERROR") == 3
+
+
+# ---- the others, where some are faulty ----
+
+SINGLE = (
+    "mask is a JPEG", "mask has another size", "mask is half a file", "mask is a photograph",
+    "mask with an unknown id", "picture of floats", "picture is half a file", "picture without a mask",
+    "mask without a picture", "two pictures of a stem",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", SINGLE)
+def test_pairs_of_faulty_files_can_be_left_out_and_no_other_pair_changes_its_split(tmp_path, fault):
+    root = write_stems(tmp_path / "data", [f"p{n}" for n in range(1, 21)])
+    (root / "classes.txt").write_text("road\nparked car\nsky\n")
+    expected = {name: [stem for stem in stems if stem != "p2"] for name, stems in splits_of(prepare(root)).items()}
+    change, sentence = REFUSED[fault]
+    change(root)
+    prepared = prepare(root, skip_bad=True)
+    assert splits_of(prepared) == expected
+    assert len(prepared.report.errors) == 1
+    assert re.search(sentence, prepared.report.errors[0])
+    for stem, (picture, ids) in read_as_training_does(prepared).items():
+        np.testing.assert_array_equal(picture, make_picture(int(stem[1:]) - 1))
+        np.testing.assert_array_equal(ids, make_ids((int(stem[1:]) - 1) % 4, (0, 1, 2)))
+
+
+@pytest.mark.parametrize("missing", ["masks", "images"])
+@pytest.mark.parametrize("split_by", [None, r"film\d\d"])
+def test_what_was_learned_does_not_come_to_the_test_where_many_files_are_missing(tmp_path, missing, split_by):
+    root = write_stems(tmp_path / "data", [f"film{n:02}" for n in range(40)])
+    before = splits_of(prepare(root, split_by=split_by))
+    for n in range(26, 36):
+        (root / missing / f"film{n}.png").unlink()
+    splits = splits_of(prepare(root, split_by=split_by, skip_bad=True))
+    gone = {f"film{n}" for n in range(26, 36)}
+    assert splits == {name: [stem for stem in stems if stem not in gone] for name, stems in before.items()}
+
+
+def test_a_pair_of_a_list_may_be_left_out(tmp_path):
+    root = write_folder(tmp_path / "data")
+    split_lists(train="p1\np2\np3\n", val="p4\np5\n", test="p6\n")(root)
+    (root / "masks" / "p5.png").unlink()
+    splits = splits_of(prepare(root, skip_bad=True))
+    assert splits == {"train": ["p1", "p2", "p3"], "validation": ["p4"], "test": ["p6"]}
+
+
+def test_what_is_written_of_a_faulty_folder_is_never_taken_for_the_whole(tmp_path, capsys):
+    root = write_folder(tmp_path / "data", array(".gif"), array(".tif"))
+    good = (root / "masks" / "p4.gif").read_bytes()
+    (root / "masks" / "p4.gif").write_bytes(good[:50])
+    first = prepare(root, skip_bad=True)
+    assert "writing 10 pictures and masks" in capsys.readouterr().out
+    assert first.report.errors[0].startswith("masks/p4.gif (")
+    assert prepare(root, skip_bad=True) == first
+    assert capsys.readouterr().out == ""  # nothing was written again
+    assert "p4.gif" not in (tmp_path / "data.prepared" / "prepared.json").read_text()
+    with pytest.raises(FaultyFiles, match=r"p4\.gif"):
+        prepare(root)
+    (root / "masks" / "p4.gif").write_bytes(good)
+    assert read_as_training_does(prepare(root)).keys() == set(STEMS)
+    assert "writing 12 pictures and masks" in capsys.readouterr().out
+    (root / "masks" / "p4.gif").write_bytes(good[:50])
+    assert pairs_of(prepare(root, skip_bad=True)).keys() == set(STEMS) - {"p4"}
+
+
+def test_a_fault_that_is_not_one_of_single_files_is_refused_as_ever(tmp_path):
+    for number, (change, options, sentence) in enumerate((
+        (all_masks(array(".png", in_colors)), {}, "it holds colours"),  # no pair is left
+        (all_masks(array(".png", lambda ids: ids * 0)), {}, "all masks hold only 'road'"),
+        (split_lists(train="p1\np2\n", val="p1\n"), {}, "this pair is in two lists"),
+        (half_a_file("masks/p2.png"), {"split_by": "p[1-4]"}, "finds no group in its name"),
+    )):  # fmt: skip
+        root = write_folder(tmp_path / f"{number}" / "data")
+        change(root)
+        with pytest.raises(FaultyFiles, match=sentence) as caught:
+            prepare(root, skip_bad=True, **options)
+        errors = caught.value.report.errors
+        assert len(set(errors)) == len(errors) > 0
+        assert [path.name for path in root.parent.iterdir()] == ["data"]
+
+
+def test_the_faults_are_said_also_where_the_others_can_not_be_written(tmp_path, monkeypatch):
+    root = write_folder(tmp_path / "data", array(".gif"))
+    half_a_file("masks/p2.gif")(root)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(ValueError, match=r"(?s)2 kinds of faults.*masks/p2\.gif.*No space left on device"):
+        prepare(root, skip_bad=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 # ---- names and colours of classes ----
@@ -1001,7 +1105,7 @@ def test_lists_of_splits(tmp_path, folder):
     assert splits_of(prepared) == {"train": ["p1", "p3", "p6"], "validation": ["a b.c"], "test": ["p2", "p4"]}
     assert prepared.report.warnings == [
         "images/p5.png: it is in none of the lists; it is left out",
-        "SPLIT_BY is not used, because folders or lists tell the splits",
+        "the pattern for groups in names is not used, because folders or lists tell the splits",
     ]
 
 
@@ -1225,12 +1329,15 @@ def test_the_report_says_what_was_found_in_one_table(tmp_path):
     np.testing.assert_allclose([share for _, _, share in report.classes], expected[:4])
     assert report.void == pytest.approx(expected[VOID])
     table = report.table()
-    for text in ("5 24x36, 1 12x36", "6 TIFF of mode RGB", f"{100 * expected[0]:.3f} %  road", "6 masks (GIF of mode",
+    for text in ("5 of 24x36, 1 of 12x36", "6 TIFF of mode RGB", f"{100 * expected[0]:.3f}  road",
+                 "6 masks (GIF of mode", f"the copies are in {root}.prepared, your",
                  "warning    class 'tram' has no pixel", "4 train, 1 validation, 1 test"):  # fmt: skip
-        assert text in table
+        assert text in " ".join(table.split("\n           "))
     assert "ERROR" not in table
     assert prepare(root).report == report  # from the record, too
-    assert examine_folder(root).table() == table
+    assert examine_folder(root).table(999) == report.table(999).replace(
+        f"; the copies are in {root}.prepared, your files are as they were", ""
+    )
 
 
 def test_only_looking_writes_nothing(tmp_path):
@@ -1239,3 +1346,28 @@ def test_only_looking_writes_nothing(tmp_path):
     assert examine_folder(root).errors == []
     assert look_at(root) == before
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_table_fits_the_columns_and_cuts_no_name(tmp_path):
+    root = write_folder(tmp_path / "data")
+    names = [f"street-{n:02}-{'x' * 20}.png" for n in range(12)]
+    for name in names:
+        save(make_picture(0), root / "images" / name)
+    report = examine_folder(root)
+    for width in (60, 80, 100):
+        lines = report.table(width).splitlines()
+        assert max(map(len, lines[1:])) <= width  # the first is the folder's own name
+        assert all(re.match(r"\S.{10}\S| {11}\S", line) for line in lines[1:])
+        assert all(f"images/{name}" in " ".join(lines).replace(",", " ").split() for name in names[:9])
+    assert wrap("note: ", "one two three", 14).splitlines() == ["note: one two", "      three"]
+
+
+def test_the_share_of_each_class_in_each_split():
+    report = masks.Report("data")
+    report.count(["road", "sky"], {"train": [30, 10, 60], "validation": [5, 45, 50], "test": [0, 0, 0]})
+    assert report.classes == [(0, "road", 35 / 200), (1, "sky", 55 / 200)]
+    assert report.void == 110 / 200
+    rows = [line.split() for line in report.table().splitlines()]
+    assert ["pixels,", "%", "all", "train", "validation"] in rows  # no column for what is empty
+    assert ["class", "1", "27.500", "10.000", "45.000", "sky"] in rows
+    assert ["void", "55.000", "60.000", "50.000", "neither", "learned", "nor", "scored"] in rows

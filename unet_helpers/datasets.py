@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,17 @@ VALIDATION_DRIVES = {"09_00", "F2", "F6", "F66", "F68", "F70"}
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pairs of files in three disjoint lists, and what their class ids mean. test may be empty."""
+    """Pairs of files in three disjoint lists, and what their class ids mean. test may be empty.
+
+    report: what `masks` found in "folder" and in Kaggle's "camvid"; None for the others.
+    """
 
     name: str
     labels: LabelMap
     train: tuple[Pair, ...]
     validation: tuple[Pair, ...]
     test: tuple[Pair, ...]
+    report: masks.Report | None = field(default=None, compare=False, repr=False)
 
     @property
     def held_out(self) -> tuple[str, tuple[Pair, ...]]:
@@ -43,7 +47,7 @@ class Dataset:
 
 def load_dataset(
     name: str, data_dir: str | Path = DATA_DIR, *, seed: int = 0, frames_per_drive: int = 20,
-    archive: str | Path | None = None, split_by: str | None = None,
+    archive: str | Path | None = None, split_by: str | None = None, skip_bad: bool = False,
 ) -> Dataset:  # fmt: skip
     """Find a data set's pairs in data_dir/name, or in data_dir itself, and split them.
 
@@ -52,11 +56,15 @@ def load_dataset(
         "lyft" and "camvid" are downloaded from Kaggle to data_dir/name where they are not there.
     archive: the data set's zip that you downloaded with a browser: unpacked to data_dir/name in place of a download.
     split_by: "folder" only: regular expression for the group (drive, patient, film) in a picture's name.
+    skip_bad: leave out the pairs whose files are faulty instead of refusing all of them, as far as `masks` can, and
+        print no notes: faults and notes are in the report.
     Raises ValueError, naming the folder or file, if name is unknown, something is not there or has no partner, and
     DownloadError, saying what to do, if a download fails.
     """
     if name not in NAMES:
         raise ValueError(f"DATASET: {name!r} is not known, expected one of {', '.join(map(repr, NAMES))}")
+    if split_by is not None and name != "folder":
+        raise ValueError(f"SPLIT_BY: found {split_by!r}, but {name!r} has splits of its own; leave it out: None")
     if name == "demo":
         version = f"v{drawing.VERSION}_seed{seed}_{frames_per_drive}_frames"
         root = Path(data_dir) / "demo" / version
@@ -65,9 +73,10 @@ def load_dataset(
         return _load_lyft(name, root)
     root = Path(data_dir)
     if not root.is_dir() and str(root) != DATA_DIR:
-        raise ValueError(f"DATA_DIR: there is no folder {str(root)!r}; set it to the folder that holds {name!r}")
+        what = "images/ and masks/" if name == "folder" else repr(name)
+        raise ValueError(f"DATA_DIR: there is no folder {str(root)!r}; give the folder that holds {what}")
     if name == "folder":
-        return _load_folder(name, root / name if (root / name).is_dir() else root, split_by)
+        return _load_folder(name, root / name if (root / name).is_dir() else root, split_by, skip_bad)
     has_layout = {"lyft": _has_lyft, "camvid": _has_camvid}[name]
     found = find_layout(root / name, has_layout, depth=1) or find_layout(root, has_layout, depth=0)
     if not found:
@@ -75,7 +84,7 @@ def load_dataset(
         found = download_dataset(root / name, SLUGS[name], archive=archive, keep=keep, has_layout=has_layout)
     if name == "lyft":
         return _load_lyft(name, found)
-    return _load_camvid(name, found, root if found == root else root / name)
+    return _load_camvid(name, found, root if found == root else root / name, skip_bad)
 
 
 def _has_lyft(folder: Path) -> bool:
@@ -162,7 +171,7 @@ def _load_lyft(name: str, root: Path) -> Dataset:
     )
 
 
-def _load_camvid(name: str, root: Path, place: Path) -> Dataset:
+def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
     """SegNet's layout has ids in SPLITannot/, Kaggle's has colours in SPLIT_labels/, for which ids are written beside
     place: root, or where it would be in DATA_DIR, for nothing is written where Kaggle attaches data."""
     folders = {"train": root / "train", "validation": root / "val", "test": root / "test"}
@@ -170,17 +179,19 @@ def _load_camvid(name: str, root: Path, place: Path) -> Dataset:
         del folders["test"]
     if (root / "train_labels").is_dir():
         pairs = {split: (folder, root / f"{folder.name}_labels") for split, folder in folders.items()}
-        prepared = masks.prepare_pairs(root, pairs, masks.camvid_classes(root), *masks.places_for(place, DATA_DIR))
-        return Dataset(name, CAMVID, prepared.train, prepared.validation, prepared.test)
+        places = masks.places_for(place, DATA_DIR)
+        prepared = masks.prepare_pairs(root, pairs, masks.camvid_classes(root), *places, skip_bad=skip_bad)
+        return Dataset(name, CAMVID, prepared.train, prepared.validation, prepared.test, prepared.report)
     pairs = {split: tuple(find_pairs(folder, root / f"{folder.name}annot")) for split, folder in folders.items()}
     return Dataset(name, CAMVID, pairs["train"], pairs["validation"], pairs.get("test", ()))
 
 
-def _load_folder(name: str, root: Path, split_by: str | None) -> Dataset:
-    prepared = masks.prepare_folder(root, *masks.places_for(root, DATA_DIR), split_by=split_by)
-    for warning in prepared.report.warnings:
-        print(f"note: {warning}")
-    return Dataset(name, prepared.labels, prepared.train, prepared.validation, prepared.test)
+def _load_folder(name: str, root: Path, split_by: str | None, skip_bad: bool) -> Dataset:
+    places = masks.places_for(root, DATA_DIR)
+    prepared = masks.prepare_folder(root, *places, split_by=split_by, skip_bad=skip_bad)
+    if prepared.report.warnings and not skip_bad:
+        print(prepared.report.notes())
+    return Dataset(name, prepared.labels, prepared.train, prepared.validation, prepared.test, prepared.report)
 
 
 def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:

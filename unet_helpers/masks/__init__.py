@@ -6,9 +6,9 @@ known layout, such as Kaggle's CamVid, whose colours `camvid_classes` knows.
 
 from .classes import camvid_classes, find_classes
 from .preparing import Prepared, examine_folder, places_for, prepare_folder, prepare_pairs
-from .report import Report
+from .report import FaultyFiles, Report
 
 __all__ = [
-    "Prepared", "Report", "camvid_classes", "examine_folder", "find_classes", "places_for", "prepare_folder",
-    "prepare_pairs",
+    "FaultyFiles", "Prepared", "Report", "camvid_classes", "examine_folder", "find_classes", "places_for",
+    "prepare_folder", "prepare_pairs",
 ]  # fmt: skip

@@ -149,8 +149,11 @@ def _add_colors(masks: dict[Path, Mask], errors: Faults) -> None:
             counts[color] += mask.counts[value]
     shown = [f"{show_color(c)} ({n / counts.total():.2%})" for c, n in counts.most_common(SHOWN)]
     more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
-    for path in masks:
+    colored = [path for path, mask in masks.items() if mask.values == "palette" or values_of(mask) is None]
+    colored = colored or list(masks)
+    some = " (is it the mask? the others hold none)" if len(colored) < len(masks) else ""
+    for path in colored:
         errors.add(
-            f"it holds colours, and no list says which class is which: found {', '.join(shown)}{more} in all masks; "
-            "write each with a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first", path,
+            f"it holds colours{some}, and no list says which class is which: found {', '.join(shown)}{more} in all "
+            "masks; write each with a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first", path,
         )  # fmt: skip

@@ -89,6 +89,15 @@ def read_deep(path: Path, opened: Opened) -> np.ndarray | None:
     return None
 
 
+def has_16_bits(path: Path) -> bool:
+    """Whether a file says that its channels have more than 8 bits; False if it can't be read. Nothing is decoded."""
+    try:
+        with Image.open(path) as image:
+            return image.mode.startswith("I") or _depth(path, image) > 8
+    except Exception:  # what is wrong with it is said when it is read
+        return False
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ORIENTATION, 1)

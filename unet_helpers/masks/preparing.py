@@ -10,7 +10,7 @@ from ..labels import LabelMap, Pair
 from .classes import ClassList, find_classes, make_labels
 from .examining import Examined, examine_items
 from .layout import Found, Item, find_in, find_items
-from .report import Report
+from .report import Faults, FaultyFiles, Report
 from .splits import NAMES, split_items
 from .writing import make_record, read_record, remove_leftovers, write_to_first
 
@@ -30,7 +30,9 @@ class Prepared:
     report: Report
 
 
-def prepare_folder(root: str | Path, *targets: str | Path, split_by: str | None = None) -> Prepared:
+def prepare_folder(
+    root: str | Path, *targets: str | Path, split_by: str | None = None, skip_bad: bool = False
+) -> Prepared:
     """The pairs of a reader's own folder; see data/README.md for what it may hold.
 
     What training can't read as it is, is written to the first of the targets where one may write, whole or not at all,
@@ -38,19 +40,23 @@ def prepare_folder(root: str | Path, *targets: str | Path, split_by: str | None 
     targets: folders outside root; others are passed over. Without one, it is "NAME.prepared" beside root. What an older
         preparation has written there is replaced; what anybody else has, is not.
     split_by: regular expression for the group (drive, patient, film) in the stems of the pictures; see `split_items`.
-    Raises ValueError, naming the files, what was found, what was expected and what to do next.
+    skip_bad: leave out the pairs whose files are faulty, if others are left, and name them in the report's errors. No
+        pair changes its split by that. What is written then is of the others only and never taken for the whole.
+    Raises ValueError, naming the files, what was found, what was expected and what to do next; FaultyFiles, one of its
+    kinds, also has the report.
     """
     root = Path(root)
     classes = find_classes(root)
-    return _prepare(root, find_items(root), classes, targets, split_by)
+    return _prepare(root, find_items(root), classes, targets, split_by, skip_bad)
 
 
 def prepare_pairs(
-    root: str | Path, folders: dict[str, tuple[Path, Path]], classes: ClassList, *targets: str | Path
-) -> Prepared:
+    root: str | Path, folders: dict[str, tuple[Path, Path]], classes: ClassList, *targets: str | Path,
+    skip_bad: bool = False,
+) -> Prepared:  # fmt: skip
     """`prepare_folder` for a data set of known layout: {split: (folder of pictures, folder of masks)} below root."""
     root = Path(root)
-    return _prepare(root, find_in(root, folders), classes, targets, None)
+    return _prepare(root, find_in(root, folders), classes, targets, None, skip_bad)
 
 
 def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
@@ -68,16 +74,60 @@ def examine_folder(root: str | Path, split_by: str | None = None) -> Report:
     """
     root = Path(root)
     classes, found = find_classes(root), find_items(root)
-    splits = split_items(root, found.items, split_by, found.errors, found.warnings)
+    splits = _split(root, found, split_by)
     examined = examine_items(root, found.items, classes, found.labels, found.errors)
     if examined.report.errors:
         return examined.report
     return _finish(found, make_record(found.items, examined, {}), root, splits).report
 
 
-def _prepare(root: Path, found: Found, classes: ClassList | None, targets: Sequence, split_by: str | None) -> Prepared:
-    splits = split_items(root, found.items, split_by, found.errors, found.warnings)
+def _prepare(
+    root: Path, found: Found, classes: ClassList | None, targets: Sequence, split_by: str | None, skip_bad: bool
+) -> Prepared:
+    n_faults = len(found.errors.files_of)
+    splits = _split(root, found, split_by)
+    skip_bad = skip_bad and len(found.errors.files_of) == n_faults  # what is wrong with a split is not so with one file
+    try:
+        return _prepare_all(root, found, splits, classes, targets)
+    except FaultyFiles as faulty:
+        good = _places_of_good(found) if skip_bad else []
+        if not good:
+            raise
+        report = faulty.report
+    found = found._replace(items=[found.items[k] for k in good], errors=Faults(root))
+    try:
+        prepared = _prepare_all(root, found, [splits[k] for k in good], classes, targets)
+    except ValueError as error:  # the others have faults together, or can't be written
+        report.errors += error.report.errors if isinstance(error, FaultyFiles) else [str(error)]
+        raise FaultyFiles(report) from None
+    prepared.report.errors = report.errors
+    return prepared
 
+
+def _split(root: Path, found: Found, split_by: str | None) -> list[str | None]:
+    """`split_items`. Files without a partner keep their places: else each would move the pairs behind it, and what was
+    learned could come to the test."""
+    folders = {path.parent: item.split for item in found.items for path in (item.image, item.mask_path)}
+    pairs = {path.with_suffix("") for item in found.items for path in (item.image, item.mask_path)}
+    faulty = {file for faults in found.errors.files_of.values() for file, _ in faults if file.parent in folders}
+    lonely = [file for file in sorted(faulty) if file.with_suffix("") not in pairs]
+    items = found.items + [Item(file.stem, folders[file.parent], file, file) for file in lonely]
+    return split_items(root, items, split_by, found.errors, found.warnings)[: len(found.items)]
+
+
+def _places_of_good(found: Found) -> list[int]:
+    """Places of the items whose files have no fault; none where a fault is not one of single files."""
+    files = {file for faults in found.errors.files_of.values() for file, _ in faults}
+    if any(os.path.isdir(file) for file in files):
+        return []
+    bad = {file.with_suffix("") for file in files}  # of two files with one stem, nobody knows which is right
+    stems = [{path.with_suffix("") for path in (item.image, item.mask_path)} for item in found.items]
+    return [k for k, both in enumerate(stems) if not both & bad]
+
+
+def _prepare_all(
+    root: Path, found: Found, splits: Sequence[str | None], classes: ClassList | None, targets: Sequence
+) -> Prepared:
     def examine() -> Examined:
         examined = examine_items(root, found.items, classes, found.labels, found.errors)
         examined.report.raise_errors()
@@ -120,6 +170,7 @@ def _finish(found: Found, record: dict, folder: Path, splits: Sequence[str | Non
         if split == "train":
             seen |= counts.keys()
     report.root, report.classes = str(found.errors.root), [tuple(row) for row in report.classes]
+    report.copies = str(folder) if report.converted and folder != found.errors.root else ""
     report.pairs = {name: len(pairs[name]) for name in NAMES}
     absent = [name for k, name, share in report.classes if share and str(k) not in seen]
     report.warnings = found.warnings.lines() + report.warnings

@@ -1,12 +1,14 @@
 """What a picture or a mask file holds, and its pixels: 8-bit RGB, or the values that stand for classes."""
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from .opening import Opened, open_file, read_deep, to_rgb, turn
+from .opening import Opened, has_16_bits, open_file, read_deep, to_rgb, turn
 from .report import Unfit
 
 MAX_COLORS = 4096  # in one mask; a map of classes has some dozens
@@ -71,6 +73,16 @@ def read_picture(path: Path, bits: int) -> Image.Image:
         deep = (deep >> (bits - 8)).astype(np.uint8)
         rgb = Image.fromarray(deep[..., 0] if deep.shape[2] < 3 else deep[..., :3]).convert("RGB")
     return rgb if opened.turned else turn(rgb, opened.orientation)
+
+
+def find_bits(paths: Iterable[Path]) -> dict[Path, int]:
+    """{path: bits} of the 16-bit pictures among these files: how many bits they use together, for `read_picture`."""
+    highest = {}
+    for path in filter(has_16_bits, paths):
+        with contextlib.suppress(Unfit):  # it is said when it is read
+            highest[path] = examine_picture(path).highest
+    bits = max([8, *(value.bit_length() for value in highest.values())])
+    return {path: bits for path, value in highest.items() if value}
 
 
 def examine_mask(path: Path) -> Mask:

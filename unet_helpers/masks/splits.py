@@ -43,7 +43,7 @@ def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors:
     lists = _find_lists(root)
     try:
         re.compile(split_by or "")
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(
             f"SPLIT_BY: {split_by!r} is no regular expression ({error}); correct it, as in r'^(film\\d+)_'"
         ) from None
@@ -62,7 +62,7 @@ def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors:
     else:
         splits = _split_by_blocks([item.stem for item in items])
     if split_by is not None and (lists or any(item.split for item in items)):
-        warnings.add("SPLIT_BY is not used, because folders or lists tell the splits", root)
+        warnings.add("the pattern for groups in names is not used, because folders or lists tell the splits", root)
     for name in ("train", "validation"):
         if items and name not in splits and not errors.files_of:
             errors.add(f"no pair is for {name}, expected one at least; put some there", root)
