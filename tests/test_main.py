@@ -116,6 +116,19 @@ def test_options_that_no_data_can_make_right_are_wrong_usage(capsys, folder, opt
     assert errors.startswith(f"unet_helpers: {said}")
 
 
+@pytest.mark.parametrize("command", [("check",), ("train",), ("evaluate", "network")])
+def test_a_pattern_that_no_data_can_make_right_is_wrong_usage(capsys, tmp_path, command):
+    for pattern, dataset, said in (
+        ("(", "folder", "found '(' (no regular expression: missing )"), ("", "folder", "found '' (it is empty)"),
+        ("a", "lyft", "lyft has splits of its own"), ("a", "demo", "demo has splits of its own"),
+    ):  # fmt: skip
+        options = ("--split-by", pattern, "--dataset", dataset)
+        code, _, errors = run(capsys, *command, tmp_path, *options)
+        assert code == 2
+        assert f"--split-by: {said}" in errors
+        assert not list(tmp_path.iterdir())
+
+
 def test_the_data_sets_are_those_of_the_package():
     assert sorted(DATASETS) == sorted(datasets.NAMES)
 
@@ -127,6 +140,9 @@ def test_the_formats_are_those_of_the_package():
 def test_messages_name_options_and_leave_paths_alone():
     assert in_options("DATA_DIR: set DATA_DIR to it") == "DIR: set DIR to it"
     assert in_options("give another RUN_DIR or SEED") == "give another --runs or --seed"
+    said = "Run the cell again, or get the zip and give its path as ARCHIVE"
+    assert in_options(said) == "Run the command again, or get the zip and unpack it in DIR"
+    assert in_options("image_size: found (64, 65)") == "--image-size: found 64x65"
     for path in ("/data/SEED/p.png: bad", "C:\\DATASET\\p.png: bad", "SEED-1.png: bad", "MY_EPOCHS: bad"):
         assert in_options(path) == path
 
@@ -144,15 +160,93 @@ def test_ctrl_c_is_a_sentence(capsys, folder, monkeypatch):
 # ---- check ----
 
 
-def test_check_says_what_was_found(capsys, folder):
+def test_check_says_what_was_found_in_one_table(capsys, folder):
+    write_pair_to(folder, "p23", values=np.full((64, 80), 255, np.uint8))  # void
     code, shown, errors = run(capsys, "check", folder)
     assert (code, errors) == (0, "")
-    for split, n_pairs in {"train": 17, "validation": 3, "test": 4}.items():
-        assert re.search(rf"^ *{split}: {n_pairs} pairs$", shown, re.MULTILINE)
-    masks = [np.asarray(Image.open(path)) for path in sorted((folder / "masks").iterdir())]
-    for k, name in enumerate(LABELS.names):
-        shares = [100 * np.mean(np.stack(part) == k) for part in (masks[:17], masks[17:20], masks[20:])]
-        assert re.search(rf"^{name} +" + " +".join(f"{share:.3f}" for share in shares) + "$", shown, re.MULTILINE)
+    for line in (
+        f"folder     {folder}", "pairs      17 train, 3 validation, 4 test",
+        "sizes      23 of 64x96, 1 of 64x80 (height x width)", "masks      24 PNG of mode L (grey)",
+        "ids        class ids in one channel", "converted  nothing: training reads all files as they are",
+        "all pairs are fine",
+    ):  # fmt: skip
+        assert line in shown.splitlines()
+    masks = [np.asarray(Image.open(path)).ravel() for path in sorted((folder / "masks").iterdir())]
+    for row, value, name in (("class 0", 0, "sky"), ("class 1", 1, "road"), ("class 2", 2, "car"), ("void", 255, "")):
+        parts = (masks, masks[:17], masks[17:20], masks[20:])
+        shares = [100 * np.mean(np.concatenate(part) == value) for part in parts]
+        numbers = " +".join(re.escape(f"{share:.3f}") for share in shares)
+        assert re.search(f"^{row} +{numbers}  {name}", shown, re.MULTILINE)
+
+
+def make_phone_folder(root):
+    """Pictures that EXIF data turn, half of them upside down, so that sizes do not tell; masks of 0 and 255."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for n in range(24):
+        ids = np.zeros((48, 32), np.uint8)
+        ids[8 + n :] = 255
+        exif = Image.Exif()
+        exif[0x0112] = 3 if n % 2 else 6
+        Image.fromarray(np.rot90(ids, 2 if n % 2 else 1)).save(root / "images" / f"IMG_{n:04}.jpg", exif=exif)
+        Image.fromarray(ids).save(root / "masks" / f"IMG_{n:04}.png")
+    return root
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_check_says_what_was_converted_and_fits_the_terminal(capsys, tmp_path, monkeypatch, columns):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, shown, errors = run(capsys, "check", make_phone_folder(Path("phone")))
+    assert (code, errors) == (0, "")
+    assert max(len(line) for line in shown.splitlines() if "writing 48 pictures" not in line) <= columns
+    text = " ".join(shown.split())
+    assert "ids 0 and 255 in all masks: 0 is 'background', the other 'foreground'" in text
+    converted = "24 pictures (turned upright), 24 masks (PNG of mode L)"
+    assert f"converted {converted}; the copies are in phone.prepared, your files are as they were" in text
+    assert text.count("look at this pair") == 1
+    assert "images/IMG_0019.jpg and 2 more: its EXIF data turn it" in text
+
+
+def spoil(folder) -> dict[str, str]:
+    """Several faults at once, some of them found only when TensorFlow decodes; {file: what is said of it}."""
+    for n in range(12):
+        (folder / "masks" / f"p{n:02}.png").write_bytes(b"no mask")
+    (folder / "images" / "p12.png").write_bytes((folder / "images" / "p12.png").read_bytes()[:-16])
+    (folder / "masks" / "p13.png").unlink()
+    (folder / "images" / "p14.png").unlink()
+    shutil.copy(folder / "images" / "p15.png", folder / "images" / "p15.jpg")
+    Image.fromarray(np.zeros((64, 95), np.uint8)).save(folder / "masks" / "p16.png")
+    Image.fromarray(np.full((64, 96), 77, np.uint8)).save(folder / "masks" / "p17.png")
+    return {
+        "masks/p09.png": "and 2 more: it can't be read as a picture", "images/p12.png": "TensorFlow can't decode",
+        "images/p13.png": "it has no mask", "masks/p14.png": "it has no picture",
+        "images/p15.png": "two files have this stem", "masks/p16.png": "the same height x width",
+        "masks/p17.png": "expected class ids 0..2",
+    }  # fmt: skip
+
+
+def test_check_names_all_faults_at_once(capsys, folder):
+    said = spoil(folder)
+    code, shown, errors = run(capsys, "check", folder)
+    assert code == 1
+    assert errors == f"unet_helpers: {folder}: errors in the table: {len(said)}; mend them, and check again\n"
+    faults = [" ".join(fault.split()) for fault in shown.split("ERROR")[1:]]
+    assert len(faults) == len(said)
+    for name, sentence in said.items():
+        assert sum(name in fault and sentence in fault for fault in faults) == 1, name
+    assert "p10.png" not in shown  # ten names a fault
+    assert "pairs      0 train, 2 validation, 4 test; those with errors are not counted" in shown
+
+
+def test_a_folder_of_faulty_files_only_has_a_table_too(capsys, folder):
+    for path in (folder / "masks").iterdir():
+        path.write_bytes(b"no mask")
+    code, shown, errors = run(capsys, "check", folder)
+    assert code == 1
+    assert "24 of 64x96" in shown
+    assert "masks/p09.png (cannot identify image file) and 14 more: it can't be read" in " ".join(shown.split())
+    assert len(messages(errors)) == 1
 
 
 def test_check_names_each_bad_file_once_and_does_the_others(capsys, tmp_path):
@@ -162,26 +256,56 @@ def test_check_names_each_bad_file_once_and_does_the_others(capsys, tmp_path):
     Image.fromarray(np.zeros((32, 47), np.uint8)).save(pairs[4].mask)
     code, shown, errors = run(capsys, "check", tmp_path, "--dataset", "lyft")
     assert code == 1
-    said = messages(errors)
-    assert len(said) == 3
-    for message, path in zip(said, (pairs[0].image, pairs[1].mask, pairs[4].mask), strict=True):
-        assert str(path) in message
-    assert "train: 3 pairs, 2 of them bad" in shown
-    assert "test: 1 pairs, 1 of them bad" in shown
-    assert "3 bad pairs" in shown
+    assert len(messages(errors)) == 1
+    faults = shown.split("ERROR")[1:]
+    for fault, path in zip(faults, (pairs[0].image, pairs[1].mask, pairs[4].mask), strict=True):
+        assert str(path) in fault
+    assert "pairs      1 train, 1 validation, 0 test" in shown
 
 
-@pytest.mark.parametrize("command", ["check", "train"])
-def test_all_bad_files_of_a_folder_are_in_one_message_and_nothing_is_trained(capsys, folder, tmp_path, command):
+def test_nothing_is_trained_on_a_folder_with_bad_files_and_all_are_named(capsys, folder, tmp_path):
     (folder / "images" / "p03.png").write_bytes(b"no picture")
     Image.fromarray(np.zeros((64, 95), np.uint8)).save(folder / "masks" / "p22.png")
-    runs_dir = tmp_path / "runs"
-    code, _, errors = run(capsys, command, folder, *(("--epochs", 1, "--runs", runs_dir) if command == "train" else ()))
+    code, _, errors = run(capsys, "train", folder, "--epochs", 1, "--runs", tmp_path / "runs")
     assert code == 1
     assert len(messages(errors)) == 1
     assert errors.startswith(f"unet_helpers: {folder}: ")
     assert [sum(name in line for line in errors.splitlines()) for name in ("p03.png", "p22.png")] == [1, 1]
     assert not list(tmp_path.glob("runs/*"))
+
+
+def make_films(root):
+    """Six films of four frames; the blocks of names alone would cut two of them."""
+    for n in range(24):
+        write_pair_to(root, f"film{n // 4}_{n % 4}", (64, 96), seed=n)
+    (root / "classes.txt").write_text("\n".join(LABELS.names))
+    return root
+
+
+def test_films_are_not_cut_by_any_command(capsys, tmp_path, monkeypatch):
+    from unet_helpers.commands import train as command
+
+    seen = {}
+
+    def stop(recipe, data):
+        seen.update(recipe=recipe, data=data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_fit", stop)
+    folder, by_film = make_films(tmp_path / "films"), ("--split-by", r"^(film\d)_")
+    network = save_network(tmp_path / "run")
+    assert "pairs      17 train, 3 validation, 4 test" in run(capsys, "check", folder)[1]
+    assert "pairs      16 train, 4 validation, 4 test" in run(capsys, "check", folder, *by_film)[1]
+    assert "validation: 3 pictures" in run(capsys, "evaluate", network, folder, "--split", "validation")[1]
+    shown = run(capsys, "evaluate", network, folder, "--split", "validation", *by_film)[1]
+    assert "validation: 4 pictures" in shown
+    assert run(capsys, "train", folder, "--runs", tmp_path / "runs", *by_film)[0] == 130
+    assert [len(getattr(seen["data"], split)) for split in ("train", "validation", "test")] == [16, 4, 4]
+    assert seen["recipe"].split_by == by_film[1]
+    code, shown, errors = run(capsys, "check", folder, "--split-by", "movie")
+    assert code == 1
+    assert "--split-by 'movie' finds no group in its name" in " ".join(shown.split())
+    assert "SPLIT_BY" not in shown + errors
 
 
 def test_a_terminal_shows_the_messages_and_nothing_else(folder, tmp_path):
@@ -191,7 +315,8 @@ def test_a_terminal_shows_the_messages_and_nothing_else(folder, tmp_path):
     command = [sys.executable, "-m", "unet_helpers", "check", folder]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"unet_helpers: {folder}: masks/p05.png (")
+    assert "ERROR      masks/p05.png (cannot identify image file): " in done.stdout
+    assert done.stderr.startswith(f"unet_helpers: {folder}: errors in the table: 1")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -200,6 +325,7 @@ def test_a_missing_folder_is_one_line(capsys, tmp_path):
     assert code == 1
     assert errors.startswith(f"unet_helpers: DIR: there is no folder '{tmp_path / 'none'}'; ")
     assert len(errors.splitlines()) == 1
+    assert errors.endswith("give the folder that holds images/ and masks/\n")
 
 
 def test_progress(capsys, folder, monkeypatch):
@@ -415,6 +541,35 @@ def test_evaluate_names_bad_files_and_scores_the_others(capsys, tmp_path):
     assert "test: 2 pictures" in shown
 
 
+def test_evaluate_names_faulty_files_of_a_folder_and_scores_the_others(capsys, folder, tmp_path, network):
+    """The same scores as without the pair, of the same split; also where it has to be converted, and again."""
+    for path in (folder / "masks").iterdir():
+        ids = Image.open(path)
+        path.unlink()
+        ids.save(path.with_suffix(".gif"))
+    (folder / "masks" / "p01.gif").write_bytes(b"no mask")
+    (folder / "masks" / "p21.gif").write_bytes(b"no mask")
+    for _ in range(2):
+        code, shown, errors = run(capsys, "evaluate", network, folder)
+        assert code == 1
+        said = f"unet_helpers: {folder}: left out: masks/p01.gif, masks/p21.gif (cannot identify image file): "
+        assert len(messages(errors)) == 1
+        assert messages(errors)[0].startswith(said)
+        assert "folder, test: 3 pictures" in shown
+    assert run(capsys, "train", folder, "--runs", tmp_path / "runs")[0] == 1
+    assert not list(tmp_path.glob("runs/*"))
+    alone = tmp_path / "alone"
+    for split, numbers in {"train": (2, 3), "val": (17, 18), "test": (20, 22, 23)}.items():
+        for kind, suffix in (("images", "png"), ("masks", "gif")):
+            (alone / split / kind).mkdir(parents=True)
+            for n in numbers:
+                shutil.copy(folder / kind / f"p{n:02}.{suffix}", alone / split / kind)
+    shutil.copy(folder / "classes.txt", alone)
+    code, expected, _ = run(capsys, "evaluate", network, alone)
+    assert code == 0
+    assert shown.split("folder, test")[1] == expected.split("folder, test")[1]
+
+
 def test_networks_that_can_not_be_scored_are_said(capsys, folder, tmp_path, network):
     cases = {
         tmp_path / "none": "there is no such file",
@@ -506,6 +661,37 @@ def test_a_bad_picture_is_one_message_and_the_others_are_done(capsys, tmp_path, 
     assert {path.name.split("_")[0] for path in out.iterdir()} == {"p1", "p2", "p10", "one"}
     assert "no film, because the pictures differ in size" in shown
     assert re.findall(r"^\[\d/4\] (p\d+):", shown, re.MULTILINE) == ["p1", "p2", "p10"]
+
+
+def test_16_bit_pictures_of_a_folder_share_one_scale_as_in_training(capsys, tmp_path, network):
+    """Dark and bright ones of a 12-bit camera: alone, the dark ones would be as bright as the others."""
+    frames, data = tmp_path / "frames", tmp_path / "data"
+    for folder in (frames, data / "images", data / "masks"):
+        folder.mkdir(parents=True)
+    for n, highest in enumerate((4000, 1000, 500, 3000)):
+        values = np.linspace(0, highest, 32 * 48).reshape(32, 48).astype(np.uint16)
+        for path in (frames / f"f{n}.png", data / "images" / f"f{n}.png"):
+            Image.fromarray(values).save(path)
+        Image.fromarray((values > 100).astype(np.uint8)).save(data / "masks" / f"f{n}.png")
+    draw(SKY, ROAD).save(frames / "f4.jpg")
+    trained_on = {pair.image.stem: pair.image for pair in datasets.load_dataset("folder", data).train}
+
+    def read(out, stem):  # the picture as the network saw it, from the half of it in the overlay
+        overlay, colors = (np.asarray(Image.open(out / f"{stem}_{end}.png")) for end in ("overlay", "colors"))
+        return overlay - colors // 2
+
+    code, shown, _ = run(capsys, "predict", network, frames, "--out", tmp_path / "all")
+    assert code == 0
+    assert f"note: {frames}: 4 pictures of 16 bits: of all of them, the highest 8 of the 12 bits in use" in shown
+    for stem, path in trained_on.items():
+        expected = np.asarray(Image.open(path).convert("RGB")) // 2
+        np.testing.assert_array_equal(read(tmp_path / "all", stem), expected)
+    both = [frames / "f2.png", frames / "f0.png"]  # named one by one
+    assert "the 12 bits in use" in run(capsys, "predict", network, *both, "--out", tmp_path / "both")[1]
+    np.testing.assert_array_equal(read(tmp_path / "both", "f2"), read(tmp_path / "all", "f2"))
+    _, shown, _ = run(capsys, "predict", network, frames / "f2.png", "--out", tmp_path / "one")
+    assert f"note: {frames / 'f2.png'}: a picture of 16 bits: the highest 8 of the 9 bits in use are taken" in shown
+    assert read(tmp_path / "one", "f2").max() > 100 > read(tmp_path / "all", "f2").max()
 
 
 def test_a_folder_of_frames_is_a_film_in_the_order_of_their_numbers(capsys, tmp_path, network):
@@ -600,7 +786,7 @@ def test_a_size_that_does_not_fit_the_network_is_said_once(capsys, tmp_path, tra
     code, _, errors = run(capsys, "predict", trained.run_dir, *pictures, "--out", out, "--image-size", "64x65")
     assert code == 1
     assert len(messages(errors)) == 1
-    assert "image_size: found (64, 65)" in errors
+    assert "--image-size: found 64x65, " in errors
     assert not out.exists()
 
 

@@ -1,6 +1,6 @@
 """The tutorial's steps from a terminal: `python -m unet_helpers check | train | evaluate | predict | export`.
 
-Here are only the arguments, the exit code and how errors are said; `commands` has a module for each command.
+Here are only the arguments and the exit code; `commands` has a module for each command, and says errors.
 Exit code: 0 all is well, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
 """
 
@@ -13,19 +13,13 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from .commands import WrongOption, say_error
+from .commands import WrongOption, in_options, say_error
 from .download import DownloadError
 
 DATASETS = ("folder", "camvid", "lyft", "demo")  # those of `datasets`, which imports more than --help needs
 FORMATS = ("tf_saved_model", "litert", "onnx", "keras_half")  # those of `exporting`
 NETWORK = "best.keras of a training, or its folder"
-OPTIONS = {  # a parameter of the notebook, as messages name it: what stands for it here
-    "DATASET": "--dataset", "DATA_DIR": "DIR", "MINUTES": "--minutes", "EPOCHS": "--epochs", "SEED": "--seed",
-    "IMAGE_SIZE": "--image-size", "RUN_DIR": "--runs", "TRAIN_ANEW": "--train-anew", "START_FROM": "--start-from",
-    "FREEZE_ENCODER": "--freeze-encoder",
-}  # fmt: skip
-# Not within a path: /home/DATASET stays.
-NAMES = re.compile(rf"(?<![\w/\\.-])({'|'.join(OPTIONS)})\b(?![/\\.-])(?: =)?")
+DRAWING_SEED = "of the scenes that --dataset demo draws (default: 0)"
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -37,18 +31,22 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     check = _add(commands, "check", "decode every file of a data set as training will, and say what is in them")
-    _add_dataset(check)
+    _add_dataset(check, DRAWING_SEED)
 
     train = _add(commands, "train", "train a network with the recipe of the notebook's part 3")
-    _add_dataset(train)
+    _add_dataset(train, "of all that is random: first weights, order, changes, the scenes of demo (default: 0)")
     train.add_argument(
         "--minutes", type=float, default=4.0, metavar="M",
-        help="the notebook's MINUTES (default: %(default)g): this training takes two thirds of them, as there",
+        help="train for two thirds of M minutes, as the notebook's part 3 does of its MINUTES (default: %(default)g)",
     )  # fmt: skip
     train.add_argument("--epochs", type=int, metavar="N", help="exactly so many epochs, instead of --minutes")
     _add_size(train, "of the pictures in training; both divisible by 32 (default: what suits the data set)")
-    train.add_argument("--runs", default="runs", metavar="FOLDER", help="networks go to folders in it (default: runs)")
-    train.add_argument("--train-anew", action="store_true", help="train once more what was trained to its end")
+    train.add_argument(
+        "--runs", default="runs", metavar="FOLDER", help="each network gets a folder in it (default: runs)"
+    )
+    train.add_argument(
+        "--train-anew", action="store_true", help="train once more, in another folder, what was trained to its end"
+    )
 
     train.add_argument(
         "--start-from", metavar="NETWORK",
@@ -59,18 +57,26 @@ def make_parser() -> argparse.ArgumentParser:
 
     evaluate = _add(commands, "evaluate", "score a network on a data set")
     _add_network(evaluate)
-    _add_dataset(evaluate)
+    _add_dataset(evaluate, DRAWING_SEED)
     evaluate.add_argument(
         "--split", choices=("train", "validation", "test"),
-        help="default: test, or validation where there is no test split",
+        help="the part of the data set to score (default: test, or validation where there is no test split)",
     )  # fmt: skip
 
-    predict = _add(commands, "predict", "write the network's masks of pictures, of all in a folder, of a GIF's frames")
+    predict = _add(
+        commands, "predict", "write the network's masks of pictures, of all in a folder, of a GIF's frames",
+        "16-bit pictures: their highest 8 bits in use are taken, for all that are given of one folder alike, as in "
+        "training. One that is given alone is scaled by its own values.",
+    )  # fmt: skip
     _add_network(predict)
-    predict.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE|FOLDER|GIF", help="a folder: all in it")
+    predict.add_argument(
+        "pictures", nargs="+", type=Path, metavar="PICTURE|FOLDER|GIF",
+        help="a picture of any size, a folder with pictures, an animation",
+    )  # fmt: skip
     predict.add_argument(
         "--out", required=True, type=Path, metavar="DIR",
-        help="where NAME_ids.png (class ids), NAME_colors.png and NAME_overlay.png go, and NAME_film.gif of several",
+        help="folder for NAME_ids.png (class ids), NAME_colors.png and NAME_overlay.png of each picture, and "
+        "NAME_film.gif of several; it is made where there is none",
     )  # fmt: skip
     predict.add_argument("--overwrite", action="store_true", help="replace such files of earlier calls")
 
@@ -87,14 +93,26 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands, name: str, text: str) -> argparse.ArgumentParser:
-    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+def _add(commands, name: str, text: str, more: str | None = None) -> argparse.ArgumentParser:
+    about = f"{text[0].upper()}{text[1:]}."
+    return commands.add_parser(name, help=text, description=about, epilog=more, allow_abbrev=False)
 
 
-def _add_dataset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data_dir", metavar="DIR", help="folder of the data set (data/README.md says what lies where)")
-    parser.add_argument("--dataset", choices=DATASETS, default="folder", help="which it is (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is random: drawing, training")
+def _add_dataset(parser: argparse.ArgumentParser, seed: str) -> None:
+    parser.add_argument(
+        "data_dir", metavar="DIR",
+        help="folder with your images/ and masks/, or where another --dataset is, or goes: drawn or downloaded "
+        "(data/README.md says what may be in it)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dataset", choices=DATASETS, default="folder", help="your own folder, or a known one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--split-by", type=_pattern, metavar="PATTERN",
+        help=r"never split the pictures of one drive, patient or film: a regular expression that finds it in their "
+        r"names, such as '^(film\d+)_'; for folder only, and the same one in all commands",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=seed)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -116,13 +134,15 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def in_options(message: str) -> str:
-    """A message that names parameters of the notebook, with the options of this command in their place."""
-    message = NAMES.sub(lambda match: OPTIONS[match[1]], message)
-    message = re.sub(r"load_network\(path, (.*)\)$", r"\1", message)  # what `networks` asks for
-    message = message.replace("labels=LabelMap(names, colors)", "--classes FILE")
-    message = message.replace("image_size=(height, width)", "--image-size HxW")
-    return re.sub(r"\((\d+), (\d+)\)", r"\1x\2", message) if message.startswith("--image-size") else message
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+        fault = "" if text else "it is empty"
+    except (re.error, RecursionError, OverflowError) as error:
+        fault = f"no regular expression: {error}"
+    if fault:
+        raise argparse.ArgumentTypeError(rf"found {text!r} ({fault}), expected a pattern such as '^(film\d+)_'")
+    return text
 
 
 @contextlib.contextmanager
@@ -147,6 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the notebook
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        if options.get("split_by") and options["dataset"] != "folder":
+            raise WrongOption(f"--split-by: {options['dataset']} has splits of its own; leave it out")
         with _without_stderr():
             import_module("tensorflow")  # here, not when the first picture is decoded
             run = getattr(import_module(f".commands.{command}", __package__), command)

@@ -44,7 +44,7 @@ def with_keras_layers_only(model: keras.Model) -> keras.Model:
     def keras_layer(layer):
         kind = keras.layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
         config = layer.get_config()
-        if "kernel_initializer" in config:  # has done its work; Keras before 3.14 can't read what later ones write of it
+        if "kernel_initializer" in config:  # has done its work, and Keras before 3.14 can't read what later ones write
             config["kernel_initializer"] = "zeros"
         return kind.from_config(config)
 

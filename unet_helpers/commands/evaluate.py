@@ -15,8 +15,8 @@ from .check import check_files
 
 
 def evaluate(
-    network: Path, data_dir: str, dataset: str, seed: int, split: str | None, image_size: tuple[int, int] | None,
-    classes: Path | None,
+    network: Path, data_dir: str, dataset: str, seed: int, split: str | None, split_by: str | None,
+    image_size: tuple[int, int] | None, classes: Path | None,
 ) -> int:  # fmt: skip
     """Print mIoU and accuracy, those of the baseline, and a line for each class. Bad pairs are named and left out.
 
@@ -24,7 +24,8 @@ def evaluate(
     """
     trained = load_checked(network, classes, image_size)
     labels, size = trained.labels, trained.image_size
-    data = load_dataset(dataset, data_dir, seed=seed)
+    data = load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True)
+    n_faults = _say_report(data, data_dir)
     _check_classes(network, labels, data, data_dir)
     name, pairs = (split, getattr(data, split)) if split else data.held_out
     good, _ = check_files(pairs, data.labels, f"checking {name}")
@@ -41,7 +42,7 @@ def evaluate(
         if row is not None:
             print(f"{title:<34} mIoU {row.miou:.3f}   accuracy {row.accuracy:.3f}")
     print(f"\n{scores.table()}")
-    return len(pairs) - len(good) + n_bad
+    return len(pairs) - len(good) + n_bad + n_faults
 
 
 def load_checked(path: Path, classes: Path | None, image_size: tuple[int, int] | None) -> Network:
@@ -53,6 +54,17 @@ def load_checked(path: Path, classes: Path | None, image_size: tuple[int, int] |
     network = load_network(find_network(path), names and make_labels(names), image_size)
     predict_mask(network, np.zeros((*network.image_size, 3), np.uint8), mirror=False)
     return network
+
+
+def _say_report(data: Dataset, data_dir: str) -> int:
+    """The notes, and a message for each kind of fault whose pairs are left out; returns how many kinds there are."""
+    if data.report is None:
+        return 0
+    if data.report.warnings:
+        print(data.report.notes(), flush=True)
+    for line in data.report.errors:
+        say_error(f"{data_dir}: left out: {line}")
+    return len(data.report.errors)
 
 
 def _check_classes(network: Path, known: LabelMap, data: Dataset, data_dir: str) -> None:

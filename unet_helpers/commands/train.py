@@ -16,7 +16,7 @@ from ..runs import make_plan, run_folder
 from ..saving import TrainingState
 from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
 from ..transfer import take_weights
-from . import WrongOption
+from . import WrongOption, find_network
 from .check import check_splits
 
 # What the notebook's parameters cell says, and no option here changes.
@@ -28,23 +28,28 @@ FIXED = {
 
 def train(
     data_dir: str, dataset: str, minutes: float, epochs: int | None, image_size: tuple[int, int] | None, seed: int,
-    runs: str, train_anew: bool, start_from: str | None, freeze_encoder: bool,
+    runs: str, train_anew: bool, split_by: str | None, start_from: str | None, freeze_encoder: bool,
 ) -> int:  # fmt: skip
     """Train a network, or go on with it, and print where it is. The options are the notebook's parameters.
 
     The folder of the run is that of the notebook for the same parameters and data: one goes on with what the other
     began. Returns 0. Raises ValueError if a file is bad: then nothing is trained.
     """
+    if start_from not in (None, "demo", "scratch"):
+        start_from = str(find_network(Path(start_from)))
     device = device_report()
     keras.config.set_dtype_policy(device["precision"])
     recipe = _make_recipe(
         device["kind"], DATASET=dataset, DATA_DIR=data_dir, MINUTES=minutes, EPOCHS=epochs, IMAGE_SIZE=image_size,
-        SEED=seed, RUN_DIR=runs, TRAIN_ANEW=train_anew,
-        START_FROM=start_from, FREEZE_ENCODER=freeze_encoder,
+        SEED=seed, RUN_DIR=runs, TRAIN_ANEW=train_anew, SPLIT_BY=split_by, START_FROM=start_from,
+        FREEZE_ENCODER=freeze_encoder,
     )  # fmt: skip
     height, width = recipe.image_size
     print(f"device: {device['name']}, precision: {device['precision']}; pictures of {height}x{width}", flush=True)
-    data = load_dataset(recipe.dataset, recipe.data_dir, seed=recipe.seed, frames_per_drive=recipe.frames_per_drive)
+    data = load_dataset(
+        recipe.dataset, recipe.data_dir, seed=recipe.seed, frames_per_drive=recipe.frames_per_drive,
+        split_by=recipe.split_by,
+    )  # fmt: skip
     _check(data, recipe.data_dir)
     run_dir = _fit(recipe, data)
     best = read_json(run_dir / "best.json")
@@ -64,7 +69,7 @@ def _make_recipe(device_kind: str, **parameters) -> Recipe:
 
 
 def _check(data: Dataset, data_dir: Path) -> None:
-    _, n_bad = check_splits(data)
+    n_bad = check_splits(data)
     if n_bad:
         raise ValueError(f"{data_dir}: {n_bad} bad pairs, so nothing was trained; mend or remove them")
     for split in ("train", "validation"):
