@@ -75,9 +75,12 @@ def find_in(root: Path, folders: dict[str | None, tuple[Path, Path | None]]) -> 
         masks = masks or annotations.find(image_dir, mask_dir, images)
         if not masks and split == "test":
             found.warnings.add("there are no masks for its pictures; they are left out", image_dir)
-        elif not images or not masks:
-            what = "masks, as picture files or as LabelMe or COCO JSON," if images else "pictures"
-            found.errors.add(f"found no {what} in it; put them there", (mask_dir or image_dir) if images else image_dir)
+        elif not images:
+            found.errors.add("found no pictures in it; put them there", image_dir)
+        elif not masks:
+            where = "in it; put them there" if mask_dir else "beside it; put them into a folder masks/ there"
+            sentence = f"found no masks, as picture files or as LabelMe or COCO JSON, {where}"
+            found.errors.add(sentence, mask_dir or image_dir)
         else:
             found.items.extend(_pair(split, images, masks, found.errors))
     return found._replace(labels=annotations.classes())
