@@ -40,7 +40,7 @@ def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors:
     else blocks of the names in their natural order.
     Raises ValueError if split_by is no regular expression, or a list is no text.
     """
-    lists = _find_lists(root)
+    lists = _find_lists(root, warnings)
     try:
         re.compile(split_by or "")
     except (re.error, RecursionError, OverflowError) as error:
@@ -105,7 +105,7 @@ def _split_by_groups(items: Sequence[Item], split_by: str, errors: Faults) -> li
     return splits
 
 
-def _find_lists(root: Path) -> dict[str, Path]:
+def _find_lists(root: Path, warnings: Faults) -> dict[str, Path]:
     """{split: file} of the lists that there are, if that for training and that for validation are."""
     for folder in LIST_FOLDERS:
         files = {
@@ -114,6 +114,8 @@ def _find_lists(root: Path) -> dict[str, Path]:
         }
         if files["train"] and files["validation"]:
             return {split: path for split, path in files.items() if path}
+        for path in filter(None, files.values()):
+            warnings.add("it is not used: lists need one for training, train.txt, and one to validate, val.txt", path)
     return {}
 
 
