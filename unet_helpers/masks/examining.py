@@ -12,7 +12,7 @@ from .classes import ClassList
 from .coding import Coding, decide
 from .layout import Item
 from .polygons import Drawing, examine_drawing
-from .reading import Mask, Picture, examine_mask, examine_picture
+from .reading import FIRST_FRAME, Mask, Picture, examine_mask, examine_picture
 from .report import Faults, Report, Unfit
 
 SIZES = "a mask and its picture need the same height x width; make the mask again in the picture's size"
@@ -58,6 +58,9 @@ def examine_items(
     pictures, masks = [picture for picture, _, _ in looked], [mask for _, mask, _ in looked]
     turns = _find_turns(items, pictures, masks, errors, warnings)
     coding = _find_coding(items, masks, classes, names, errors, warnings)
+    for item, picture in zip(items, pictures, strict=True):
+        if picture and FIRST_FRAME in picture.changes:
+            warnings.add("it holds more than one picture, and only the first is used; save others as files", item.image)
     bits = max([8, *(picture.highest.bit_length() for picture in pictures if picture)])
     report = Report(
         str(root), reading=coding.says if coding else "",

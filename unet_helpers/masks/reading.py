@@ -13,6 +13,7 @@ from .report import Unfit
 
 MAX_COLORS = 4096  # in one mask; a map of classes has some dozens
 DARK = 16  # a 16-bit picture of which Pillow gives the high 8 bits, and no pixel reaches this: it has 12 bits or fewer
+FIRST_FRAME = "the first frame"  # one of `Picture.changes`
 # What TensorFlow reads as Pillow does, so that training takes the file as it is.
 AS_IT_IS = {"PNG": ("1", "L", "LA", "P", "RGB", "RGBA"), "JPEG": ("L", "RGB"), "MPO": ("L", "RGB"), "BMP": ("RGB",)}
 
@@ -48,7 +49,7 @@ def examine_picture(path: Path) -> Picture:
     """What a picture file is. Raises Unfit if it can't be read, or has channels that no picture of 8-bit RGB has."""
     opened = open_file(path)
     image, deep = opened.image, read_deep(path, opened)
-    changes = ["turned upright"] * (opened.orientation > 1) + ["the first frame"] * opened.more_frames
+    changes = ["turned upright"] * (opened.orientation > 1) + [FIRST_FRAME] * opened.more_frames
     changes += ["transparent colour"] * opened.transparent
     if deep is not None:
         changes.append(opened.kind)
