@@ -48,7 +48,7 @@ def open_file(path: Path) -> Opened:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unfit("too large or damaged; make it smaller or get it again", str(error)) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for damaged files
-        reason = _tiff_channels(path) or str(error).replace(f" {str(path)!r}", "")
+        reason = _what_it_is(path) or getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
         raise Unfit("it can't be read as a picture; save it anew as PNG, or get it again", reason) from error
     transparent = image.info.pop("transparency", None) is not None  # training drops it; Pillow would warn
     kind = f"{image.format} of mode {image.mode}" + (f", {depth} bits" if depth not in (1, 8) else "")
@@ -118,10 +118,13 @@ def _depth(path: Path, image: Image.Image) -> int:
     return 1 if image.mode == "1" else 8
 
 
-def _tiff_channels(path: Path) -> str:
-    """What a TIFF holds that Pillow can't read; "" for another file."""
+def _what_it_is(path: Path) -> str:
+    """That a file is empty, or what a TIFF holds that Pillow can't read; "" for another file."""
     try:
         with open(path, "rb") as file:
+            if not file.read(1):
+                return "an empty file"
+            file.seek(0)
             tags = ImageFileDirectory_v2(file.read(8))
             file.seek(tags.next)
             tags.load(file)
