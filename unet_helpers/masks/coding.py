@@ -76,6 +76,7 @@ def decide(masks: dict[Path, Mask], classes: ClassList | None, errors: Faults, w
             )  # fmt: skip
         unknown = {path: count_unknown(mask, meanings[path], by_value.ids) for path, mask in masks.items()}
         if not any(unknown.values()):
+            _warn_of_void(meanings, by_value, warnings)
             return by_value
         if sum(unknown.values()) <= sum(unlisted.values()):
             _add_unknown_values(meanings, by_value, errors)
@@ -113,6 +114,18 @@ def _decide_values(masks: dict[Path, Mask], classes: ClassList | None) -> Coding
     says += f", from 1: 1 is {names[0]!r}" if starts_at_1 else ""
     ids = {value + starts_at_1: k for value, k in enumerate(classes.value_ids)}
     return Coding("value", ids | {VOID: VOID}, names, colors, says, levels, scale)
+
+
+def _warn_of_void(meanings: dict, coding: Coding, warnings: Faults) -> None:
+    """One value too much in one mask makes 255 void in all of them: where most have no other value, that is seldom
+    meant."""
+    pairs = [path for path, meaning in meanings.items() if set(meaning.values()) == {0, VOID}]
+    if coding.ids[VOID] == VOID and 2 * len(pairs) > len(meanings):
+        for path, meaning in meanings.items():
+            others = sorted(set(meaning.values()) - {0, VOID})
+            if others:
+                sentence = "most masks hold only 0 and 255, but this one holds more, so that 255 is void in all of them"
+                warnings.add(f"{sentence}; if 255 is a class, mend this mask", path, f"holds {others[:5]}")
 
 
 def _add_unknown_values(meanings: dict, coding: Coding, errors: Faults) -> None:
