@@ -72,8 +72,8 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def read_deep(path: Path, opened: Opened) -> np.ndarray | None:
-    """(H, W, C) uint16 of a file of 16 bits, in opened.image's position; None for all others, and where nobody here
-    reads all 16 bits."""
+    """(H, W, 1 or 3) uint16 of a file of 16 bits, without alpha, in opened.image's position; None for all others, and
+    where nobody here reads all 16 bits."""
     image = opened.image
     if image.mode.startswith("I"):
         values = np.asarray(image)
@@ -83,9 +83,10 @@ def read_deep(path: Path, opened: Opened) -> np.ndarray | None:
 
         try:
             with tf.device("CPU:0"):
-                return tf.io.decode_png(tf.io.read_file(str(path)), dtype=tf.uint16).numpy()
+                values = tf.io.decode_png(tf.io.read_file(str(path)), dtype=tf.uint16).numpy()
         except Exception as error:  # TensorFlow's errors have no base class of their own
             raise Unfit("TensorFlow can't decode it; save it anew with 8 bits, as PNG", opened.kind) from error
+        return values[..., : 1 if values.shape[2] < 3 else 3]
     return None
 
 
