@@ -73,6 +73,7 @@ def read_picture(path: Path, bits: int) -> Image.Image:
     else:
         deep = (deep >> (bits - 8)).astype(np.uint8)
         rgb = Image.fromarray(deep[..., 0] if deep.shape[2] < 3 else deep[..., :3]).convert("RGB")
+    rgb.info.clear()  # Pillow would write a colour profile with it, or fail where that is damaged
     return rgb if opened.turned else turn(rgb, opened.orientation)
 
 
