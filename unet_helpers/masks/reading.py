@@ -33,8 +33,8 @@ class Picture(NamedTuple):
 
 class Mask(NamedTuple):
     """What a mask file holds. values: "grey", "deep" (16 bits), "bit", "palette" (index) or "color" (65536 r + 256 g
-    + b). counts: how many pixels have which value. palette: the colours of those that occur. size: (height, width).
-    plain: whether training could read it as it is, as far as the file goes.
+    + b). counts: how many pixels have which value. palette: the colours of those that occur, -1 for one that has none.
+    size: (height, width). plain: whether training could read it as it is, as far as the file goes.
     """
 
     kind: str
@@ -102,8 +102,11 @@ def examine_mask(path: Path) -> Mask:
     else:
         numbers = np.bincount(pixels.ravel())
         counts = {int(value): int(numbers[value]) for value in np.flatnonzero(numbers)}
-    palette = bytes(opened.image.getpalette("RGB")).ljust(768, b"\0") if values == "palette" else b""
-    palette = {k: int.from_bytes(palette[3 * k : 3 * k + 3], "big") for k in counts if palette}
+    palette = {}
+    if values == "palette":
+        colors = np.reshape(opened.image.getpalette("RGB"), (-1, 3)).tolist()
+        palette = {k: r << 16 | g << 8 | b for k, (r, g, b) in enumerate(colors) if k in counts}
+        palette |= dict.fromkeys(counts.keys() - palette.keys(), -1)  # or a damaged palette would be one of black
     plain = opened.kind in ("PNG of mode L", "PNG of mode RGB", "PNG of mode RGBA")
     plain = plain and opened.orientation == 1 and not opened.transparent
     return Mask(opened.kind, pixels.shape[:2], values, counts, palette, plain)

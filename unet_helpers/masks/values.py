@@ -70,4 +70,4 @@ def count_unknown(mask: Mask, meaning: dict[int, int], known: dict[int, int]) ->
 
 def show_color(color: int) -> str:
     """65536 r + 256 g + b -> "R,G,B"."""
-    return f"{color >> 16},{color >> 8 & 255},{color & 255}" if color >= 0 else "more than 8 bits"
+    return f"{color >> 16},{color >> 8 & 255},{color & 255}" if color >= 0 else "no colour of 8 bits"
