@@ -66,7 +66,7 @@ def decide(masks: dict[Path, Mask], classes: ClassList | None, errors: Faults, w
     by_value = None
     if not classes or classes.value_ids:
         by_value = _decide_values(masks, classes)
-    if by_value:
+    if by_value and not _palettes_contradict(masks, by_value, listed):
         meanings = {path: values_of(mask, by_value.levels, by_value.scale) for path, mask in masks.items()}
         values = set().union(*(meaning.values() for meaning in meanings.values()))
         if classes and values == {0, VOID} and len(classes.names) != 2:
@@ -126,6 +126,15 @@ def _warn_of_void(meanings: dict, coding: Coding, warnings: Faults) -> None:
             if others:
                 sentence = "most masks hold only 0 and 255, but this one holds more, so that 255 is void in all of them"
                 warnings.add(f"{sentence}; if 255 is a class, mend this mask", path, f"holds {others[:5]}")
+
+
+def _palettes_contradict(masks: dict[Path, Mask], by_value: Coding, listed: dict[int, int]) -> bool:
+    """Whether a place in a palette has the listed colour of one class and is the number of another: then the places
+    mean nothing, even if a few colours are not listed."""
+    places = [place for mask in masks.values() if mask.values == "palette" for place in mask.palette.items()]
+    return not by_value.levels and any(
+        by_value.ids[index] != listed[color] for index, color in places if index in by_value.ids and color in listed
+    )
 
 
 def _add_unknown_values(meanings: dict, coding: Coding, errors: Faults) -> None:
