@@ -7,16 +7,22 @@ from fuzzing import fuzz
 from PIL import Image
 
 from unet_helpers.labels import class_pixels
+from unet_helpers.masks import prepare_folder
 
 
-def test_a_thousand_odd_files_are_refused_by_name_or_read_as_they_are():
+def test_hundreds_of_odd_files_are_refused_by_name_or_read_as_they_are():
     """In a process of its own, which TensorFlow may end. `python -m tests.fuzzing 10000` tries more."""
-    command = [sys.executable, "-m", "tests.fuzzing", "1000"]
+    command = [sys.executable, "-m", "tests.fuzzing", "600"]
     run = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=Path(__file__).parents[1])
     assert run.returncode == 0, f"{run.stdout[-4000:]}\n{run.stderr[-2000:]}"
-    together, tried, refused, equal, between = run.stdout.strip().splitlines()[-1].split()
-    assert (together, tried, between) == ("together", "1000", "0")
-    assert min(int(refused), int(equal)) > 200
+    *rows, (together, tried, refused, equal, between) = (
+        line.rsplit(maxsplit=4) for line in run.stdout.strip().splitlines()
+    )
+    assert (together, tried, between) == ("together", "600", "0")
+    assert min(int(refused), int(equal)) > 150
+    prepared = [row for row in rows if row[0].startswith("prepared ")]
+    assert sum(int(row[1]) for row in prepared) == 300
+    assert min(sum(int(row[k]) for row in prepared) for k in (2, 3)) > 80
 
 
 def test_a_check_that_asks_pillow_alone_is_found_out(tmp_path):
@@ -29,5 +35,29 @@ def test_a_check_that_asks_pillow_alone_is_found_out(tmp_path):
                 raise ValueError(f"{path}: {error}") from error
         return class_pixels(labels.value_to_id[values], labels)
 
-    table, faults = fuzz(tmp_path, range(100), 0, pillow_alone)
+    table, faults = fuzz(tmp_path, range(0, 200, 2), 0, check=pillow_alone)
     assert len(faults) >= sum(count["between"] for count in table.values()) > 10
+
+
+def test_a_preparation_that_changes_one_pixel_is_found_out(tmp_path):
+    def careless(root):
+        prepared = prepare_folder(root)
+        for path in {path for pair in prepared.train + prepared.validation for path in pair}:
+            if "data.prepared" in path.parts:
+                with Image.open(path) as image:
+                    pixels = np.array(image)
+                pixels[0, 0] ^= 1
+                Image.fromarray(pixels).save(path)
+        return prepared
+
+    table, faults = fuzz(tmp_path, range(1, 100, 2), 0, prepare=careless)
+    assert len(faults) == sum(count["between"] for count in table.values()) > 10
+
+
+def test_a_preparation_that_refuses_what_is_good_is_found_out(tmp_path):
+    def strict(root):
+        raise ValueError(f"{root}: masks/p0.png: it is not good enough")
+
+    table, faults = fuzz(tmp_path, range(1, 100, 2), 0, prepare=strict)
+    assert sum(count["refused"] for count in table.values()) == 50
+    assert 5 < len(faults) < 25  # the whole files

@@ -1,0 +1,162 @@
+"""What happens to files: damages, each (rng, bytes) -> bytes. `damage` chooses one."""
+
+import struct
+import zlib
+
+from fuzzing_files import PNG_START, chunk
+
+
+def _place(rng, data, most=40) -> tuple[int, int]:
+    start = int(rng.integers(len(data)))
+    return start, min(start + int(rng.integers(1, most)), len(data))
+
+
+def truncated(rng, data):
+    return data[: int(rng.integers(len(data) + 1))]
+
+
+def last_bytes_missing(rng, data):
+    return data[: -int(rng.integers(1, 25))]
+
+
+def bytes_flipped(rng, data):
+    data = bytearray(data)
+    for place in rng.integers(0, len(data), rng.integers(1, 9)):
+        data[place] ^= int(rng.integers(1, 256))
+    return bytes(data)
+
+
+def header_flipped(rng, data):
+    data = bytearray(data)
+    data[rng.integers(0, min(60, len(data)))] ^= 1 << rng.integers(8)
+    return bytes(data)
+
+
+def zeroed(rng, data):
+    start, end = _place(rng, data, len(data))
+    return data[:start] + bytes(end - start) + data[end:]
+
+
+def cut_out(rng, data):
+    start, end = _place(rng, data)
+    return data[:start] + data[end:]
+
+
+def doubled(rng, data):
+    start, end = _place(rng, data)
+    return data[:end] + data[start:]
+
+
+def noise_inserted(rng, data):
+    start, _ = _place(rng, data)
+    return data[:start] + rng.bytes(int(rng.integers(1, 40))) + data[start:]
+
+
+def more_behind(rng, data):
+    return data + rng.bytes(int(rng.integers(1, 40)))
+
+
+def _chunks(data) -> list[tuple[bytes, bytes]]:
+    chunks, place = [], len(PNG_START)
+    while place < len(data):
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        chunks.append((kind, data[place + 8 : place + 8 + length]))
+        place += 12 + length
+    return chunks
+
+
+def _join(chunks) -> bytes:
+    return PNG_START + b"".join(chunk(*part) for part in chunks)
+
+
+def chunk_dropped(rng, data):
+    chunks = _chunks(data)
+    del chunks[rng.integers(len(chunks))]
+    return _join(chunks)
+
+
+def chunk_doubled(rng, data):
+    chunks = _chunks(data)
+    chunks.insert(rng.integers(len(chunks) + 1), chunks[rng.integers(len(chunks))])
+    return _join(chunks)
+
+
+def chunk_split(rng, data):
+    chunks = _chunks(data)
+    which = rng.integers(len(chunks))
+    kind, content = chunks[which]
+    half = rng.integers(len(content) + 1)
+    chunks[which : which + 1] = [(kind, content[:half]), (kind, content[half:])]
+    return _join(chunks)
+
+
+def chunk_changed(rng, data):
+    chunks = _chunks(data)
+    which = int(rng.integers(len(chunks)))
+    chunks[which] = (chunks[which][0], bytes_flipped(rng, chunks[which][1] or b"\0"))
+    return _join(chunks)
+
+
+def chunk_foreign(rng, data):
+    chunks = _chunks(data)
+    kind = bytes(rng.choice([b"tRNS", b"PLTE", b"eXIf", b"iCCP", b"acTL", b"fdAT", b"tEXt", b"ABCD", b"abCd", b"sBIT"]))
+    chunks.insert(rng.integers(len(chunks) + 1), (kind, rng.bytes(int(rng.integers(0, 30)))))
+    return _join(chunks)
+
+
+def header_changed(rng, data):
+    """The header says another size, depth or colour type, with a right CRC."""
+    chunks = _chunks(data)
+    fields = list(struct.unpack(">IIBBBBB", chunks[0][1]))
+    sides = [1, 24, 40, 9000, 5_000_000, 1 << 30]
+    which = rng.integers(4)
+    fields[which] = int(rng.choice((sides, sides, [1, 2, 3, 4, 8, 16], [0, 1, 2, 3, 4, 6])[which]))
+    return _join([(b"IHDR", struct.pack(">IIBBBBB", *fields)), *chunks[1:]])
+
+
+def pixels_flipped(rng, data):
+    """With a right CRC, the pixels' stream holds other bytes, fewer or more, or its end or checksum is off."""
+    chunks = _chunks(data)
+    which = [kind for kind, _ in chunks].index(b"IDAT")
+    stream = chunks[which][1]
+    damages = (
+        lambda: zlib.compress(bytes_flipped(rng, zlib.decompress(stream))),
+        lambda: zlib.compress(zlib.decompress(stream)[: -int(rng.integers(1, 40))]),
+        lambda: zlib.compress(zlib.decompress(stream) + rng.bytes(9)),
+        lambda: stream[: -int(rng.integers(1, 9))],
+        lambda: stream[:-4] + rng.bytes(4),
+    )
+    chunks[which] = (b"IDAT", damages[rng.integers(len(damages))]())
+    return _join(chunks)
+
+
+def entry_changed(rng, data):
+    """An entry of a TIFF's first directory has another number, type, count or value."""
+    start = struct.unpack("<I", data[4:8])[0]
+    (n_entries,) = struct.unpack("<H", data[start : start + 2])
+    place = start + 2 + 12 * int(rng.integers(n_entries))
+    where, kind, values = ((0, "H", TAGS), (2, "H", range(14)), (4, "I", range(6)), (8, "I", SIDES))[rng.integers(4)]
+    new = struct.pack(f"<{kind}", int(rng.choice(values)))
+    return data[: place + where] + new + data[place + where + len(new) :]
+
+
+STARTS = {PNG_START: "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"GIF": "GIF", b"II*\0": "TIFF", b"RIFF": "WEBP"}
+TAGS = (256, 257, 258, 259, 262, 274, 277, 278, 284, 317, 320, 338, 339, 34675)
+SIDES = [*range(9), 16, 24, 32, 40, 255, 256, 5000, 32773, 34712, 5_000_000, 1 << 31]
+DAMAGES = (
+    truncated, last_bytes_missing, bytes_flipped, header_flipped, zeroed, cut_out, doubled, noise_inserted, more_behind,
+)  # fmt: skip
+PNG_DAMAGES = (
+    chunk_dropped, chunk_doubled, chunk_split, chunk_changed, chunk_foreign, header_changed, pixels_flipped,
+)  # fmt: skip
+TIFF_DAMAGES = (entry_changed,)
+
+
+def damage(rng, data: bytes) -> tuple[bytes, str]:
+    """(a damaged file, what it was and what happened to it: "PNG, cut out")."""
+    happened = DAMAGES[rng.integers(len(DAMAGES))]
+    for start, special in ((PNG_START, PNG_DAMAGES), (b"II*\0", TIFF_DAMAGES)):
+        if data.startswith(start) and rng.random() < 0.6:
+            happened = special[rng.integers(len(special))]
+    kind = next((kind for start, kind in STARTS.items() if data.startswith(start)), "other")
+    return happened(rng, data), f"{kind}, {happened.__name__.replace('_', ' ')}"

@@ -1,0 +1,189 @@
+"""A reader's folders with one odd picture or mask each, for `prepare_folder`: it has to refuse the odd file by name, or
+training has to decode from what was prepared what is in the file.
+
+What is in it is known: of a file that is whole, because it was made of these pixels; of a damaged one as Pillow reads
+it, which raises errors where it would have to guess.
+"""
+
+import contextlib
+import io
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from fuzzing_damages import damage
+from fuzzing_files import PNG_START, save
+from fuzzing_kinds import COLORS, TWO_NAMES, MaskKind, make_masks, make_pictures
+from PIL import Image, ImageOps
+
+from unet_helpers import checking
+from unet_helpers.labels import VOID, Pair
+from unet_helpers.masks import prepare_folder
+from unet_helpers.pipeline import decode_image, decode_mask
+
+ODD = "p0"  # stem of the odd pair
+MAX_NOISE = 0.01  # of a mask's pixels may have colours that no list names; they become void
+
+
+class OddFolder(NamedTuple):
+    """root: a folder of four pairs. odd: the odd picture or mask in it. kind: what it is. pixels: what is in it, (H, W,
+    3) uint8 or (H, W) ids, if it is whole and of a kind that keeps them. mask_kind: how all masks are written.
+    """
+
+    root: Path
+    odd: Path
+    kind: str
+    is_whole: bool
+    pixels: np.ndarray | None
+    mask_kind: MaskKind
+
+
+def make_folder(root: Path, rng, picture: np.ndarray, ids: np.ndarray) -> OddFolder:
+    """Write a folder whose odd pair holds the picture, (H, W, 3) uint8, or the mask, (H, W) ids."""
+    masks = make_masks(rng)
+    is_mask = rng.random() < 0.5
+    name = str(rng.choice(list(masks))) if is_mask else "PNG"
+    mask_kind = masks[name]
+    ids = np.where(np.isin(ids, mask_kind.ids), ids, mask_kind.ids[1]).astype(np.uint8)
+    some = np.resize(np.uint8(mask_kind.ids), (8, 8))
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(1, 4):
+        (root / "images" / f"p{number}.png").write_bytes(save(np.full((8, 8, 3), 60 * number, np.uint8)))
+        (root / "masks" / f"p{number}{mask_kind.suffix}").write_bytes(mask_kind.write(np.roll(some, number)))
+    (root / "classes.txt").write_text(mask_kind.classes)
+    if is_mask:
+        data, pixels, odd = mask_kind.write(ids), ids, root / "masks" / f"{ODD}{mask_kind.suffix}"
+        (root / "images" / f"{ODD}.png").write_bytes(save(picture))
+    else:
+        pictures = make_pictures(rng, picture)
+        name = str(rng.choice(list(pictures)))
+        suffix, data, pixels = pictures[name]()
+        odd = root / "images" / f"{ODD}{suffix}"
+        (root / "masks" / f"{ODD}.png").write_bytes(save(ids))
+    is_whole = rng.random() < 0.25
+    if not is_whole:
+        (data, name), pixels = damage(rng, data), None
+    odd.write_bytes(data)
+    return OddFolder(root, odd, f"prepared {'mask ' * is_mask}{name}", is_whole, pixels, mask_kind)
+
+
+def judge_folder(folder: OddFolder, prepare=prepare_folder) -> tuple[str, str]:
+    """("refused", the message), ("equal", how near) or ("between", why)."""
+    before = folder.odd.read_bytes()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            prepared = prepare(folder.root)
+        pairs = {pair.image.stem: pair for pair in prepared.train + prepared.validation + prepared.test}
+        pair = pairs[ODD]
+        counts = checking.check_pair(pair, prepared.labels)
+    except ValueError as error:
+        return _judge_refusal(folder, error)
+    except BaseException as error:
+        return "between", f"preparing raises {error!r}"
+    if folder.odd.read_bytes() != before:
+        return "between", "the file itself is another one now"
+    if len(pairs) != 4:
+        return "between", f"only {sorted(pairs)} are left"
+    image, mask = decode_image(str(pair.image)).numpy(), decode_mask(str(pair.mask), prepared.labels).numpy()[..., 0]
+    if image.shape[:2] != mask.shape:
+        return "between", f"the picture is {image.shape}, the mask {mask.shape}"
+    if counts.tolist() != np.bincount(mask.ravel(), minlength=256)[: len(counts)].tolist():
+        return "between", f"the check counts {counts}"
+    if folder.odd.parent.name == "images":
+        return _judge_picture(folder, pair, image)
+    expected = list(read_mask(folder.odd, folder.mask_kind)) if folder.pixels is None else [folder.pixels]
+    if not any(np.array_equal(mask, ids) for ids in expected):
+        return "between", f"ids {np.unique(mask)} of {mask.shape}, expected {[np.unique(ids) for ids in expected]}"
+    return "equal", ""
+
+
+def _judge_refusal(folder: OddFolder, error: ValueError) -> tuple[str, str]:
+    """Both files of the pair may be named, for a picture that is turned may not fit to its mask any more."""
+    message = str(error)
+    if type(error) is not ValueError or not any(f"{name}/{ODD}." in message for name in ("images", "masks")):
+        return "between", f"{type(error).__name__}: {message}"
+    if ".prepared" in message:
+        return "between", f"what was prepared is refused: {message}"
+    return "refused", message
+
+
+def _judge_picture(folder: OddFolder, pair: Pair, image: np.ndarray) -> tuple[str, str]:
+    with Image.open(folder.odd) as opened:
+        opened.load()
+        is_jpeg = opened.format in ("JPEG", "MPO") and pair.image == folder.odd
+        if opened.mode.startswith("F"):
+            return "between", "floats were taken"
+        expected, unseen = (folder.pixels, 0) if folder.pixels is not None else read_picture(folder.odd, opened)
+    mean, block = (checking.JPEG_MEAN, checking.JPEG_BLOCK) if is_jpeg else (0, 0)
+    apart = how_far(image >> unseen, expected)
+    if apart[0] > mean or apart[1] > block:
+        return "between", "the picture's pixels are {:.2f} apart, a block's {:.2f}".format(*apart)
+    return "equal", "{:.2f} {:.2f}".format(*apart) if is_jpeg else ""
+
+
+def read_picture(path: Path, opened: Image.Image) -> tuple[np.ndarray, int]:
+    """What Pillow sees in a picture, upright, (H, W, 3) ints; how many low bits of what is prepared it can't see.
+
+    A picture of 16 bits is divided by one power of two, so that its largest value has 8 bits at most. Of colours it
+    gives the high 8 of 16 bits.
+    """
+    upright = _turn(opened)
+    if upright.mode.startswith("I"):
+        values = np.asarray(upright).astype(np.int64)
+        return np.repeat(values[..., None] >> max(0, int(values.max()).bit_length() - 8), 3, -1), 0
+    seen = np.asarray(upright.convert("RGB")).astype(int)
+    is_deep = opened.format == "PNG" and path.read_bytes()[24] == 16
+    return seen, 8 - int(seen.max()).bit_length() if is_deep else 0
+
+
+def _turn(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data turn nothing
+        return image
+
+
+def how_far(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """How far two pictures are apart, in the mean and in the mean of the worst block of 8 x 8 pixels."""
+    if a.shape != b.shape:
+        return np.inf, np.inf
+    apart = abs(a.astype(int) - b)
+    starts = itertools.product(range(0, len(apart), 8), range(0, len(apart[0]), 8))
+    return apart.mean(), max(apart[y : y + 8, x : x + 8].sum() / (8 * 8 * 3) for y, x in starts)
+
+
+def read_mask(path: Path, kind: MaskKind) -> Iterator[np.ndarray]:
+    """Yields the (H, W) ids of a mask as Pillow reads it, -1 for what stands for nothing. More than one array where
+    the palette is one of greys only, for both the grey and its place in the palette may be meant."""
+    with Image.open(path) as opened:
+        opened.load()
+        image = _turn(opened)
+    rgb = np.asarray(image.convert("RGB")).astype(int)
+    if kind.by == "color":
+        ids = np.full(rgb.shape[:2], -1)
+        for color, k in zip(COLORS, (0, 1, 2, VOID), strict=True):
+            ids[(rgb == color).all(-1)] = k
+        yield np.where(ids < 0, VOID, ids) if (ids < 0).mean() <= MAX_NOISE else ids
+        return
+    if image.mode in ("P", "1") or image.mode.startswith("I"):
+        yield _ids(np.asarray(image), kind)
+    else:
+        yield _ids(np.asarray(image.getchannel(0)) // _spread(path), kind)
+    if image.mode == "P" and (rgb == rgb[..., :1]).all():
+        yield _ids(rgb[..., 0], kind)
+
+
+def _ids(values: np.ndarray, kind: MaskKind) -> np.ndarray:
+    if kind.classes == TWO_NAMES and set(np.unique(values)) <= {0, 255}:
+        return (values > 0).astype(int)
+    table = {0: 0, 1: 1, 2: 2, kind.void: VOID, 255: VOID}
+    return np.vectorize(lambda value: table.get(value, -1))(values)
+
+
+def _spread(path: Path) -> int:
+    """By what Pillow multiplies the values of a PNG with fewer than 8 bits of grey."""
+    data = path.read_bytes()
+    return 255 // (2 ** data[24] - 1) if data.startswith(PNG_START) and data[24] < 8 else 1
