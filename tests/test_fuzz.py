@@ -1,10 +1,14 @@
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from fuzzing import fuzz
+from fuzzing_files import write_png, write_tiff
 from PIL import Image
+from test_masks import make_ids, make_picture, prepare, read_as_training_does, write_folder
 
 from unet_helpers.labels import class_pixels
 from unet_helpers.masks import prepare_folder
@@ -61,3 +65,31 @@ def test_a_preparation_that_refuses_what_is_good_is_found_out(tmp_path):
     table, faults = fuzz(tmp_path, range(1, 100, 2), 0, prepare=strict)
     assert sum(count["refused"] for count in table.values()) == 50
     assert 5 < len(faults) < 25  # the whole files
+
+
+def with_damaged_profile() -> bytes:
+    """A TIFF with a number in the place of its colour profile."""
+    return write_tiff(make_picture(1)).replace(struct.pack("<HH", 278, 4), struct.pack("<HH", 34675, 4))
+
+
+def twelve_bits_with_alpha() -> bytes:
+    samples = np.concatenate([make_picture(1).astype(np.uint16) << 4, np.full((24, 36, 1), 0xFFFF)], -1)
+    return write_png(samples, 16, 6)
+
+
+FOUND = {  # which files the fuzzing has found that were not read as they are
+    "a damaged colour profile": ("images/p2.tif", with_damaged_profile),
+    "twelve bits with alpha": ("images/p2.png", twelve_bits_with_alpha),
+    "no palette": ("masks/p2.png", lambda: write_png(make_ids(1)[..., None], 8, 3)),
+}
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_what_the_fuzzing_has_found_is_read_as_it_is(tmp_path, found):
+    name, make = FOUND[found]
+    root = write_folder(tmp_path / "data")
+    (root / name).with_suffix(".png").unlink()
+    (root / name).write_bytes(make())
+    picture, ids = read_as_training_does(prepare(root))["p2"]
+    np.testing.assert_array_equal(picture, make_picture(1))
+    np.testing.assert_array_equal(ids, make_ids(1))
