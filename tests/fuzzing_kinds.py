@@ -163,6 +163,7 @@ def make_masks(rng) -> dict[str, MaskKind]:
     place[:3] = [SHUFFLED.index(k) for k in range(3)]
     many = np.vstack([COLORS[::-1], np.arange(3 * 252).reshape(-1, 3) % 251]).astype(np.uint8)  # no greys: 0 is an id
     shuffled = COLORS[list(SHUFFLED)]
+    greys = np.repeat(np.uint8([(0, 1, 2, VOID)[k] for k in SHUFFLED])[:, None], 3, 1)
 
     def colored(ids):
         return COLORS[np.minimum(ids, 3)]
@@ -200,6 +201,8 @@ def make_masks(rng) -> dict[str, MaskKind]:
             ".png", lambda ids: in_palette(place[ids], shuffled, bits=int(rng.choice([2, 8]))), COLOR_LIST, "color"
         ),
         "GIF": MaskKind(".gif", lambda ids: save(ids, "GIF")),
+        "GIF greys in another order": MaskKind(".gif", lambda ids: in_palette(place[ids], greys, "GIF")),
+        "PNG greys in another order": MaskKind(".png", lambda ids: in_palette(place[ids], greys)),
         "GIF palette": MaskKind(".gif", lambda ids: in_palette(ids, many, "GIF", optimize=False)),
         "GIF 0 and 255": MaskKind(".gif", lambda ids: save(ids * np.uint8(255), "GIF"), two),
         "GIF colours": MaskKind(".gif", lambda ids: in_palette(place[ids], shuffled, "GIF"), COLOR_LIST, "color"),
