@@ -19,9 +19,9 @@ from fuzzing_kinds import COLORS, TWO_NAMES, MaskKind, make_masks, make_pictures
 from PIL import Image, ImageOps
 
 from unet_helpers import checking
+from unet_helpers.decoding import decode_image, decode_mask
 from unet_helpers.labels import VOID, Pair
 from unet_helpers.masks import prepare_folder
-from unet_helpers.pipeline import decode_image, decode_mask
 
 ODD = "p0"  # stem of the odd pair
 MAX_NOISE = 0.01  # of a mask's pixels may have colours that no list names; they become void
