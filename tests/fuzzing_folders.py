@@ -103,7 +103,7 @@ def judge_folder(folder: OddFolder, prepare=prepare_folder) -> tuple[str, str]:
 def _judge_refusal(folder: OddFolder, error: ValueError) -> tuple[str, str]:
     """Both files of the pair may be named, for a picture that is turned may not fit to its mask any more."""
     message = str(error)
-    if type(error) is not ValueError or not any(f"{name}/{ODD}." in message for name in ("images", "masks")):
+    if not isinstance(error, ValueError) or not any(f"{name}/{ODD}." in message for name in ("images", "masks")):
         return "between", f"{type(error).__name__}: {message}"
     if ".prepared" in message:
         return "between", f"what was prepared is refused: {message}"

@@ -764,6 +764,13 @@ def test_nothing_is_overwritten_unless_asked_for(capsys, tmp_path, network):
     assert (out / "p_colors.png").read_bytes() != b"somebody's"
 
 
+def test_an_out_that_can_not_be_a_folder_is_named(capsys, tmp_path, network):
+    Image.new("RGB", (48, 32)).save(tmp_path / "p.png")
+    for out in (tmp_path / "p.png", tmp_path / "p.png" / "inside"):
+        assert main(["predict", str(network), str(tmp_path / "p.png"), "--out", str(out)]) == 1
+        assert re.fullmatch(rf"unet_helpers: {out}: \w+( \w+)*; give another path\n", capsys.readouterr().err)
+
+
 def test_the_pictures_themselves_are_never_replaced(capsys, tmp_path, network):
     for name in ("p.png", "p_ids.png"):
         draw(SKY, ROAD).save(tmp_path / name)

@@ -184,7 +184,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # what read our lines has ended, as `head` does; Python would complain when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, RuntimeError, DownloadError) as error:
+    except OSError as error:
+        say_error(f"{error.filename}: {error.strerror}; give another path" if error.filename else str(error))
+        return 1
+    except (ValueError, RuntimeError, DownloadError) as error:
         say_error(in_options(str(error)))
         return 1
 

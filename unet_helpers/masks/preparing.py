@@ -1,5 +1,6 @@
 """A folder of pictures and masks of any kind -> pairs that training reads, written once beside it, or not at all."""
 
+import atexit
 import hashlib
 import os
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..labels import LabelMap, Pair
+from ..locking import make_temporary_folder
 from .classes import ClassList, find_classes, make_labels
 from .examining import Examined, examine_items
 from .layout import Found, Item, find_in, find_items
@@ -41,7 +43,7 @@ def prepare_folder(
         preparation has written there is replaced; what anybody else has, is not.
     split_by: regular expression for the group (drive, patient, film) in the stems of the pictures; see `split_items`.
     skip_bad: leave out the pairs whose files are faulty, if others are left, and name them in the report's errors. No
-        pair changes its split by that. What is written then is of the others only and never taken for the whole.
+        pair changes its split by that. What has to be written then goes to a temporary folder of this process.
     Raises ValueError, naming the files, what was found, what was expected and what to do next; FaultyFiles, one of its
     kinds, also has the report.
     """
@@ -95,12 +97,14 @@ def _prepare(
             raise
         report = faulty.report
     found = found._replace(items=[found.items[k] for k in good], errors=Faults(root))
+    elsewhere, delete = make_temporary_folder("unet_good_pairs_")
+    atexit.register(delete)
     try:
-        prepared = _prepare_all(root, found, [splits[k] for k in good], classes, targets)
+        prepared = _prepare_all(root, found, [splits[k] for k in good], classes, [elsewhere / "prepared"])
     except ValueError as error:  # the others have faults together, or can't be written
         report.errors += error.report.errors if isinstance(error, FaultyFiles) else [str(error)]
         raise FaultyFiles(report) from None
-    prepared.report.errors = report.errors
+    prepared.report.errors, prepared.report.copies = report.errors, ""
     return prepared
 
 
