@@ -1,0 +1,246 @@
+"""Each cause is made with real parts: PNG pairs, `make_batches`, a tiny network that is trained on them."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import write_pair_to
+from PIL import Image
+
+from unet_helpers.diagnosis import diagnose
+from unet_helpers.labels import VOID, LabelMap, Pair
+from unet_helpers.model import unet_model
+from unet_helpers.pipeline import make_batches
+from unet_helpers.training import compile_unet
+
+SIZE = (32, 32)
+COLORS = ((0, 0, 255), (128, 64, 128), (255, 0, 0))
+THREE = LabelMap(("sky", "road", "car"), COLORS)
+TWO = LabelMap(("background", "thing"), COLORS[:2])
+RATE = "rate far too high"
+
+
+def write_pairs(folder, change=lambda ids: ids, seed=0) -> list[Pair]:
+    """Six pairs of three classes, each mask written anew with changed ids."""
+    pairs = [write_pair_to(folder, f"p{n}", SIZE, seed=100 * seed + n) for n in range(6)]
+    for pair in pairs:
+        Image.fromarray(np.uint8(change(np.asarray(Image.open(pair.mask))))).save(pair.mask)
+    return pairs
+
+
+def train(pairs, labels, rate=1e-2, epochs=12, *, helpers=False, scale=None, seed=0) -> tuple:
+    """(batches, labels, log, model) of a short training: by Adam as in a textbook, or as the helpers compile."""
+    batches = make_batches(pairs, labels, SIZE, 2, shuffle=True, seed=seed)
+    batches = batches.map(scale) if scale else batches
+    keras.utils.set_random_seed(seed)
+    normalization = "batch" if helpers else None
+    model = unet_model((*SIZE, 3), 4, labels.n_classes, depth=1, dropout_prob=0, normalization=normalization)
+    if helpers:
+        compile_unet(model, labels.n_classes, rate)
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
+        miou = keras.metrics.MeanIoU(labels.n_classes, "mIoU", "float32", ignore_class=VOID, sparse_y_pred=False)
+        model.compile(keras.optimizers.Adam(rate), loss, metrics=[miou])
+    log = model.fit(batches, epochs=epochs, shuffle=False, verbose=0).history
+    return batches, labels, log, model
+
+
+def to_1(images, masks):
+    return tf.cast(images, tf.float32) / 255, masks
+
+
+def from_minus_1_to_1(images, masks):
+    return tf.cast(images, tf.float32) / 127.5 - 1, masks
+
+
+def hidden_things(ids):
+    """One pixel of twenty, which nothing in the picture tells."""
+    return np.random.default_rng(0).random(ids.shape) < 0.05
+
+
+def causes(diagnosis) -> list[str]:
+    return [finding.cause for finding in diagnosis.findings]
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    return train(write_pairs(tmp_path_factory.mktemp("healthy")), THREE, 2e-2, helpers=True)
+
+
+# ---- a training that went well ----
+
+
+def test_a_healthy_training_has_no_finding(healthy):
+    diagnosis = diagnose(*healthy)
+    assert diagnosis.findings == []
+    said = str(diagnosis)
+    assert said.startswith("nothing wrong was found\nlooked at:\n  pictures: 6, values ")
+    assert "masks: 3 of 3 classes, 0.0% void, values 0, 1, 2 in the files" in said
+    assert "log: 12 epochs" in said
+    assert "answers: 3 classes" in said
+
+
+def test_ids_that_only_look_black_are_no_fault(healthy):
+    """The reader's "my masks are all black": the answer is how to look at them."""
+    batches, labels, *_ = healthy
+    diagnosis = diagnose(batches, labels)
+    assert diagnosis.findings == []
+    assert "ids up to 2 look black, and that is fine: unet_helpers.labels.colorize(mask, labels)" in str(diagnosis)
+    assert "log: not given" in str(diagnosis)
+    assert "answers: no network was given" in str(diagnosis)
+
+
+def test_a_textbook_training_that_learns_is_healthy_too(tmp_path):
+    assert diagnose(*train(write_pairs(tmp_path), THREE)).findings == []
+
+
+# ---- each cause, made ----
+
+FAULTS = {  # change of the ids, labels, options of the training: symptoms that may show, cause, words of the evidence
+    "0 and 255": (lambda ids: 255 * (ids > 1), TWO, {}, {"all black"}, "0/255", "hold 0, 255: .* 'background' is the"),
+    "from 1": (lambda ids: ids + 1, THREE, {}, {"wrong classes"}, "off by one", "hold 1, 2, 3, .* ids 0 to 2"),
+    "from 1, two names": (lambda ids: 1 + (ids > 1), TWO, {}, {"all black"}, "off by one", "hold 1, 2, .* ids 0 to 1"),
+    "void": (lambda ids: 0 * ids + 255, THREE, {}, {"stuck", "all black"}, "all void", "hold 255: no pixel"),
+    "far too fast": (lambda ids: ids, THREE, {"rate": 1e3}, {"nan"}, RATE, "loss is (nan|inf) in epoch 1?\\d of 12"),
+    "far too fast, helpers": (
+        lambda ids: ids, THREE, {"rate": 1e3, "helpers": True, "epochs": 4}, {"nan", "all black", "stuck"}, RATE, "",
+    ),
+    "scaled": (
+        lambda ids: ids, THREE, {"scale": to_1, "epochs": 4}, {"stuck", "all black", "low mIoU"}, "scaled twice",
+        r"values are 0\.\d+ to 0\.\d+; the network scales 0 to 255 itself\.$",
+    ),
+    "short": (lambda ids: ids, THREE, {"rate": 1e-3, "epochs": 1}, {"all black", "low mIoU"}, "too short", "one epoch"),
+    "rare": (hidden_things, TWO, {"epochs": 24}, {"all black"}, "class imbalance", "100.0% of the answers and 95.*"),
+    "far too slow": (lambda ids: ids, THREE, {"rate": 1e-6, "epochs": 6}, {"stuck"}, "not found", "Neither"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_cause_is_named_and_no_other(tmp_path, fault):
+    change, labels, options, symptoms, cause, words = FAULTS[fault]
+    diagnosis = diagnose(*train(write_pairs(tmp_path, change), labels, **options))
+    assert causes(diagnosis) == [cause]
+    (finding,) = diagnosis.findings
+    assert finding.symptom in symptoms
+    assert re.search(words, finding.evidence)
+    assert ("train anew" in finding.cure) == (cause in (RATE, "scaled twice"))
+    assert str(diagnosis).startswith(f"{finding.symptom}: {cause}. {finding.evidence}\n  Cure: {finding.cure}.\n")
+
+
+BAD_MASKS = {
+    "0 and 255": (lambda ids: 255 * (ids > 1), THREE, "0/255", "divide the masks by 255"),
+    "from 1": (lambda ids: ids + 1, THREE, "off by one", "subtract 1"),
+    "from 1, and 3 declared void": (
+        lambda ids: ids + 1, LabelMap(THREE.names, COLORS, void_values=(3, 255)), "off by one", "subtract 1",
+    ),
+    "all 255": (lambda ids: 0 * ids + 255, THREE, "all void", "ids 0 to 2"),
+    "all unknown": (lambda ids: 70 + ids, THREE, "all void", "ids 0 to 2"),
+    "empty": (lambda ids: 0 * ids, THREE, "one class", "label the others"),
+    "a name too few": (lambda ids: ids, TWO, "unknown ids", "name all classes"),
+    "made smaller smoothly": (
+        lambda ids: Image.fromarray(np.uint8(255 * (ids > 1))).resize((30, 30), Image.Resampling.BILINEAR), TWO,
+        "unknown ids", "nearest neighbour",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BAD_MASKS)
+def test_bad_masks_are_known_before_any_training(tmp_path, fault):
+    change, labels, cause, cure = BAD_MASKS[fault]
+    diagnosis = diagnose(make_batches(write_pairs(tmp_path, change), labels, SIZE, 2), labels)
+    assert causes(diagnosis) == [cause]
+    assert cure in diagnosis.findings[0].cure
+
+
+@pytest.mark.parametrize("void", [{0: 255}, {2: 255}, {1: 3}])
+def test_a_class_that_became_void_is_no_shift(tmp_path, void):
+    """Also where the number of classes is a value of void, and where class 0 never occurs."""
+    labels = LabelMap(THREE.names, COLORS, void_values=(3, 255))
+    pairs = write_pairs(tmp_path, lambda ids: np.vectorize(lambda k: void.get(k, k))(ids))
+    assert diagnose(make_batches(pairs, labels, SIZE, 2), labels).findings == []
+
+
+@pytest.mark.parametrize("scale", [to_1, from_minus_1_to_1])
+def test_pictures_scaled_only_when_the_network_is_used(healthy, scale):
+    """It was trained with the right pictures, so nobody is told to train anew."""
+    batches, *rest = healthy
+    (finding,) = diagnose(batches.map(scale), *rest).findings
+    assert finding.cause == "scaled twice"
+    right, whole = (int(n) for n in re.search(r"(\d+)% of its answers .* (\d+)% with", finding.evidence).groups())
+    assert whole > right + 10
+    assert "anew" not in finding.cure
+
+
+def test_a_network_that_does_not_rescale_may_get_scaled_pictures(healthy):
+    batches, labels, log, _ = healthy
+    inputs = keras.Input((*SIZE, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs))
+    assert "scaled twice" not in causes(diagnose(batches.map(to_1), labels, log, model))
+    assert "scaled twice" in causes(diagnose(batches.map(to_1), labels, log))
+
+
+def test_pictures_that_are_no_numbers(healthy):
+    batches, labels, *_ = healthy
+    empty = batches.map(lambda images, masks: (tf.cast(images, tf.float32) * np.nan, masks))
+    (finding,) = diagnose(empty, labels, {"loss": [np.nan]}).findings
+    assert (finding.symptom, finding.cause) == ("nan", "no numbers")
+
+
+def test_two_causes_are_both_named_the_data_first(tmp_path):
+    """Shifted ids make no loss nan."""
+    diagnosis = diagnose(*train(write_pairs(tmp_path, lambda ids: ids + 1), THREE, rate=1e3))
+    assert causes(diagnosis) == ["off by one", RATE]
+    assert [finding.symptom for finding in diagnosis.findings] == ["wrong classes", "nan"]
+
+
+# ---- what is not known is not guessed ----
+
+
+def test_without_the_files_a_shift_is_not_guessed_and_the_pairs_tell_it(tmp_path):
+    pairs = write_pairs(tmp_path, lambda ids: ids + 1)
+    batches = make_batches(pairs, THREE, SIZE, 2).map(lambda images, masks: (images, masks))
+    unknown = diagnose(batches, THREE)
+    assert unknown.findings == []
+    assert "masks: 2 of 3 classes, " in str(unknown)
+    assert "values not known" in str(unknown)
+    assert causes(diagnose(batches, THREE, pairs=pairs)) == ["off by one"]
+
+
+def test_ids_of_a_pipeline_of_ones_own():
+    """No files, no `make_batches`: arrays in a list, with weights."""
+    rng = np.random.default_rng(0)
+    images, ids = rng.integers(0, 256, (4, 8, 8, 3)), rng.integers(1, 4, (4, 8, 8, 1))
+    assert causes(diagnose([(images, ids, np.ones(ids.shape))], THREE)) == ["off by one"]
+    assert causes(diagnose([(images, ids - 1)], THREE)) == []
+    assert causes(diagnose([(images, 255 * (ids > 2))], TWO)) == ["0/255"]
+
+
+@pytest.mark.parametrize(("log", "found"), [
+    ({"loss": [1.1, np.nan]}, ["nan"]), ({"loss": [1.1, 0.9], "val_loss": [np.inf, 1]}, ["nan"]),
+    ({"loss": [1.1, 1.1, 1.08]}, ["stuck"]), ({"loss": [9e9, 1e3, 500]}, ["stuck"]),
+    ({"loss": [1.1, 0.5, 0.3]}, []), ({"loss": [0.2, 0.2]}, []),
+    ({"loss": [1.1, 0.5], "mIoU": [0.2, 0.6]}, []), ({"loss": [0.2, 0.2], "mIoU": [0.6, 0.6]}, []),
+    ({"loss": [1.1, 1.0], "mIoU": [0.16, 0.16]}, ["low mIoU"]), ({"loss": [], "mIoU": []}, []),
+])  # fmt: skip
+def test_a_log_alone(healthy, log, found):
+    batches, labels, *_ = healthy
+    assert [finding.symptom for finding in diagnose(batches, labels, log).findings] == found
+
+
+# ---- wrong arguments ----
+
+
+def test_a_network_of_other_classes_is_refused(healthy):
+    batches, _, log, model = healthy
+    with pytest.raises(ValueError, match="model: it tells 3 classes apart, the labels have 2; give the labels"):
+        diagnose(batches, TWO, log, model)
+
+
+def test_batches_without_ids_are_refused():
+    with pytest.raises(ValueError, match="batches: found none"):
+        diagnose([], THREE)
+    with pytest.raises(ValueError, match=r"masks of the shape \(1, 8, 8, 3\), expected class ids"):
+        diagnose([(np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 3)))], THREE)
