@@ -1,5 +1,6 @@
 """Each cause is made with real parts: PNG pairs, `make_batches`, a tiny network that is trained on them."""
 
+import os
 import re
 
 import keras
@@ -9,11 +10,17 @@ import tensorflow as tf
 from conftest import write_pair_to
 from PIL import Image
 
+from unet_helpers.__main__ import main
+from unet_helpers.augmentation import RandomView
+from unet_helpers.datasets import Dataset
 from unet_helpers.diagnosis import diagnose
-from unet_helpers.labels import VOID, LabelMap, Pair
+from unet_helpers.labels import CARLA, VOID, LabelMap, Pair
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
-from unet_helpers.training import compile_unet
+from unet_helpers.recipe import make_recipe
+from unet_helpers.runs import run_folder
+from unet_helpers.saving import TrainingState
+from unet_helpers.training import ProgressiveResizing, compile_unet
 
 SIZE = (32, 32)
 COLORS = ((0, 0, 255), (128, 64, 128), (255, 0, 0))
@@ -244,3 +251,130 @@ def test_batches_without_ids_are_refused():
         diagnose([], THREE)
     with pytest.raises(ValueError, match=r"masks of the shape \(1, 8, 8, 3\), expected class ids"):
         diagnose([(np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 3)))], THREE)
+
+
+# ---- python -m unet_helpers diagnose ----
+
+
+def make_run(root, name, dataset, rate=2e-2, epochs=12):
+    """The folder of a tiny training, as `python -m unet_helpers train` makes it, and the data set's folder."""
+    recipe = make_recipe(
+        "CPU", DATASET=name, DATA_DIR=str(root), MINUTES=1, IMAGE_SIZE=SIZE, SEED=0, ARCHIVE=None,
+        RUN_DIR=str(root / "runs"), EPOCHS=epochs, N_FILTERS=4, HALF_RESOLUTION=True, BATCH_SIZE=2,
+        SIZE_STAGES=((1, 1),), LEARNING_RATE=1e-2, FRAMES_PER_DRIVE=1, TRAIN_ANEW=False,
+    )  # fmt: skip
+    resizing = ProgressiveResizing(SIZE, epochs=epochs)
+    options = {"mask_size": recipe.answer_size, "resizing": resizing}
+    augment = [RandomView()]
+    batches = make_batches(dataset.train, dataset.labels, SIZE, 2, shuffle=True, augment=augment, **options)
+    validation = make_batches(dataset.validation, dataset.labels, SIZE, 2, **options)
+    model = unet_model((None, None, 3), 4, dataset.labels.n_classes, depth=1, dropout_prob=0, half_resolution=True)
+    compile_unet(model, dataset.labels.n_classes, rate)
+    run_dir = run_folder(recipe, model, dataset, augment=augment)
+    state = TrainingState(run_dir, resizing, labels=dataset.labels)
+    model.fit(
+        batches, validation_data=validation, initial_epoch=state.go_on(model), epochs=epochs, shuffle=False, verbose=0,
+        callbacks=[resizing, state],
+    )  # fmt: skip
+    return run_dir
+
+
+def make_folder(root) -> Dataset:
+    """A data set `folder` of eight pairs, and what the command will find in it."""
+    pairs = [write_pair_to(root, f"p{n}", SIZE, seed=n) for n in range(8)]
+    (root / "classes.txt").write_text("\n".join(THREE.names))
+    return Dataset("folder", THREE, tuple(pairs[:6]), tuple(pairs[6:7]), tuple(pairs[7:]))
+
+
+def command(capsys, *arguments) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main(["diagnose", *map(str, arguments)])
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    root = tmp_path_factory.mktemp("run")
+    return root, make_run(root, "folder", make_folder(root))
+
+
+def test_the_command_finds_nothing_in_a_healthy_run(capsys, run):
+    root, run_dir = run
+    code, shown, errors = command(capsys, run_dir, "--data", root)
+    assert (code, errors) == (0, "")
+    assert shown.startswith("nothing wrong was found\n")
+    for line in ("pictures: 6, values ", "masks: 3 of 3 classes", "values 0, 1, 2 in", "log: 12 epochs", "answers: "):
+        assert line in shown
+
+
+def test_the_command_changes_nothing_in_the_folder_of_the_run(capsys, run):
+    root, run_dir = run
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    command(capsys, run_dir, "--data", root)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_the_command_names_a_rate_far_too_high_though_a_best_network_was_saved(capsys, tmp_path):
+    """mIoU is a number also where the loss is nan, so the run has a best network, whose weights may be no numbers."""
+    run_dir = make_run(tmp_path, "folder", make_folder(tmp_path), rate=1e6, epochs=4)
+    assert (run_dir / "best.keras").is_file()
+    code, shown, _ = command(capsys, run_dir, "--data", tmp_path)
+    assert code == 1
+    assert re.match(f"nan: {RATE}. The loss is (nan|inf) in epoch . of 4", shown)
+    os.remove(run_dir / "best.keras")  # the log alone tells it, too
+    code, shown, _ = command(capsys, run_dir, "--data", tmp_path)
+    assert code == 1
+    assert shown.startswith(f"nan: {RATE}. ")
+    assert "answers: no network was given" in shown
+
+
+def test_the_command_names_masks_of_0_and_255_that_the_check_lets_through(capsys, tmp_path):
+    """In CARLA's layout 255 is void, so masks of 0 and 255 are valid, and nothing is learned."""
+    pairs = []
+    for n, stem in enumerate(("F4-1", "F4-2", "F2-1")):
+        folders = [tmp_path / "lyft" / "dataA" / "dataA" / name for name in ("CameraRGB", "CameraSeg")]
+        pair = write_pair_to(tmp_path / "drawn", stem, SIZE, seed=n)
+        Image.fromarray(np.uint8(255 * (np.asarray(Image.open(pair.mask)) > 0))).save(pair.mask)
+        for source, target in zip(pair, folders, strict=True):
+            target.mkdir(parents=True, exist_ok=True)
+            source.replace(target / f"{stem}.png")
+        pairs.append(Pair(*(target / f"{stem}.png" for target in folders)))
+    run_dir = make_run(tmp_path, "lyft", Dataset("lyft", CARLA, tuple(pairs[:2]), tuple(pairs[2:]), ()), epochs=3)
+    code, shown, errors = command(capsys, run_dir, "--data", tmp_path)
+    assert (code, errors) == (1, "")
+    assert ": 0/255. The mask files hold 0, 255: 255 means void, so 'none (sky)' is the only class" in shown
+    assert "look black, and that is fine" not in shown
+
+
+def test_the_command_says_which_folder_is_wrong(capsys, run, tmp_path):
+    root, run_dir = run
+    for folder, said in ((tmp_path / "none", "there is no such folder"), (tmp_path, "its settings.json can't be read")):
+        code, shown, errors = command(capsys, folder, "--data", root)
+        assert (code, shown) == (1, "")
+        assert errors == f"unet_helpers: {folder}: {said}; give the folder of a training, one of those in runs/\n"
+    code, _, errors = command(capsys, run_dir, "--data", tmp_path / "none")
+    assert code == 1
+    assert errors.startswith(f"unet_helpers: DIR: there is no folder '{tmp_path / 'none'}'")
+    (make_folder(tmp_path).train[0].image.parents[1] / "classes.txt").write_text("sky\nroad\ncar\ndog")
+    code, _, errors = command(capsys, run_dir, "--data", tmp_path)
+    assert code == 1
+    said = f"{run_dir / 'best.keras'}: it tells 3 classes apart, but the data set 'folder' in {tmp_path} has 4"
+    assert said in errors
+
+
+def test_the_command_before_the_first_epoch(capsys, run, tmp_path):
+    """Only the settings are there: the data are looked at."""
+    root, run_dir = run
+    (tmp_path / "settings.json").write_bytes((run_dir / "settings.json").read_bytes())
+    code, shown, _ = command(capsys, tmp_path, "--data", root)
+    assert code == 0
+    assert "log: not given" in shown
+
+
+def test_the_commands_help_is_quick_and_its_options_are_checked(capsys):
+    with pytest.raises(SystemExit):
+        main(["diagnose", "--help"])
+    assert "usage: python -m unet_helpers diagnose" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["diagnose", "x", "--dataset", "imagenet"])
