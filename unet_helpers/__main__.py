@@ -1,4 +1,4 @@
-"""The tutorial's steps from a terminal: `python -m unet_helpers check | train | evaluate | predict | export`.
+"""The tutorial's steps from a terminal: `python -m unet_helpers check | train | diagnose | ...`.
 
 Here are only the arguments and the exit code; `commands` has a module for each command, and says errors.
 Exit code: 0 all is well, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
@@ -54,6 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
         "(default: demo for camvid, else scratch)",
     )  # fmt: skip
     train.add_argument("--freeze-encoder", action="store_true", help="with --start-from: train the decoder only")
+
+    diagnose = _add(commands, "diagnose", "say why a training came to nothing: all black, nan or stuck")
+    diagnose.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the training, one of those in runs/")
+    diagnose.add_argument("--data", default="data", metavar="DIR", help="folder of its data set (default: %(default)s)")
+    diagnose.add_argument("--dataset", choices=DATASETS, help="which it is (default: that of the training)")
 
     evaluate = _add(commands, "evaluate", "score a network on a data set")
     _add_network(evaluate)
