@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
+from .decoding import decode_image
 from .labels import VOID, LabelMap, Pair
-from .pipeline import decode_image
-from .prediction import predict_logits, to_masks
+from .prediction import predict_logits
 
 N_BATCHES, N_ASKED, N_FILES = 50, 4, 100  # are looked at: batches, those that the network answers, mask files
 
@@ -110,7 +110,7 @@ def _ask(model: keras.Model, batches: Sequence[tuple[np.ndarray, np.ndarray]]) -
     answers = Answers(finite, any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers))
     for images, masks in batches:
         logits = predict_logits(model, images)
-        answers.ids += count(to_masks(logits))
+        answers.ids += count(logits.argmax(axis=-1))
         answers.true += count(masks[masks != VOID])
         if np.isfinite(logits).all():
             spread = logits.std(axis=(0, 1, 2), dtype=float).max() / max(1, np.abs(logits).max())
@@ -118,6 +118,7 @@ def _ask(model: keras.Model, batches: Sequence[tuple[np.ndarray, np.ndarray]]) -
     images, masks = batches[0]
     known = masks[..., 0] != VOID
     whole = (images + 1) * np.float32(127.5) if images.min() < 0 else images * np.float32(255)
-    asked = (to_masks(predict_logits(model, x), masks.shape[1:3]) for x in (images, whole))
-    answers.accuracy = tuple(float(np.mean((ids == masks[..., 0])[known])) if known.any() else 0.0 for ids in asked)
+    asked = (keras.ops.image.resize(predict_logits(model, x), masks.shape[1:3]) for x in (images, whole))
+    right = [keras.ops.convert_to_numpy(keras.ops.argmax(logits, axis=-1)) == masks[..., 0] for logits in asked]
+    answers.accuracy = tuple(float(both[known].mean()) if known.any() else 0.0 for both in right)
     return answers

@@ -7,10 +7,10 @@ import numpy as np
 from .. import diagnosis
 from ..augmentation import RandomView
 from ..datasets import load_dataset
+from ..files import read_json
 from ..networks import load_model
 from ..pipeline import make_batches
 from ..recipe import Recipe
-from ..saving import read_json
 
 
 def diagnose(run_dir: Path, data: str, dataset: str | None) -> int:
