@@ -12,12 +12,8 @@ from unet_helpers import pipeline
 from unet_helpers.augmentation import CopyPaste, RandomView
 from unet_helpers.decoding import decode_image, decode_mask, fit_image, fit_mask
 from unet_helpers.labels import VOID
-from unet_helpers.pipeline import (
-    PairReader,
-    images_per_second,
-    make_batches,
-    with_class_weights,
-)
+from unet_helpers.pipeline import PairReader, make_batches, with_class_weights
+from unet_helpers.speed import images_per_second
 from unet_helpers.training import ProgressiveResizing
 
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -193,18 +192,3 @@ def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
-
-
-def images_per_second(batches: tf.data.Dataset, step=None, max_batches: int = 20) -> float:
-    """How many pictures a second the pipeline delivers, or that step(*batch) takes in, warmed up by one batch."""
-    iterator = iter(batches.repeat())
-    n_images = 0
-    for number in range(max_batches + 1):
-        batch = next(iterator)
-        if step:
-            step(*batch)
-        if number == 0:  # the first batch fills the cache and traces the graph
-            started = time.perf_counter()
-        else:
-            n_images += len(batch[0])
-    return n_images / (time.perf_counter() - started)
