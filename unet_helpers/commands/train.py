@@ -1,12 +1,16 @@
 """train: the recipe of the notebook's part 3, from its cells `recipe-batches`, `recipe-network` and `train`."""
 
+import math
 import time
 from pathlib import Path
 
 import keras
+import numpy as np
+from PIL import Image
 
 from ..augmentation import RandomView
 from ..datasets import Dataset, load_dataset
+from ..decoding import fitted_box
 from ..files import read_json
 from ..model import unet_model
 from ..optimizers import WarmupStableDecay
@@ -51,6 +55,7 @@ def train(
         split_by=recipe.split_by,
     )  # fmt: skip
     _check(data, recipe.data_dir)
+    _say_better_size(recipe, data)
     run_dir = _fit(recipe, data)
     best = read_json(run_dir / "best.json")
     if best is None:
@@ -75,6 +80,24 @@ def _check(data: Dataset, data_dir: Path) -> None:
     for split in ("train", "validation"):
         if not getattr(data, split):
             raise ValueError(f"{data_dir}: the {split} split is empty, expected at least one pair; add pairs")
+
+
+def _say_better_size(recipe: Recipe, data: Dataset, n_pictures: int = 20) -> None:
+    """A sentence if much of what the network looks at would be grey, such as beside photographs taken upright."""
+    filled, ratios = [], []
+    for pair in data.train[:: 1 + len(data.train) // n_pictures]:
+        with Image.open(pair.image) as image:
+            top, left, bottom, right = fitted_box((image.height, image.width), recipe.image_size)
+            filled.append((bottom - top) * (right - left) / math.prod(recipe.image_size))
+            ratios.append(image.width / image.height)
+    if np.mean(filled) < 0.75:
+        height = math.sqrt(math.prod(recipe.image_size) / np.median(ratios))
+        step = 2 * recipe.size_multiple  # halves of it fit, too
+        size = [max(1, round(side / step)) * step for side in (height, height * np.median(ratios))]
+        print(
+            f"note: pictures fill {np.mean(filled):.0%} of {'{}x{}'.format(*recipe.image_size)}, the rest stays grey; "
+            f"--image-size {'{}x{}'.format(*size)} would show them larger"
+        )
 
 
 def _fit(recipe: Recipe, data: Dataset) -> Path:
