@@ -301,7 +301,7 @@ def run(tmp_path_factory):
 
 def test_the_command_finds_nothing_in_a_healthy_run(capsys, run):
     root, run_dir = run
-    code, shown, errors = command(capsys, run_dir, "--data", root)
+    code, shown, errors = command(capsys, run_dir, root)
     assert (code, errors) == (0, "")
     assert shown.startswith("nothing wrong was found\n")
     for line in ("pictures: 6, values ", "masks: 3 of 3 classes", "values 0, 1, 2 in", "log: 12 epochs", "answers: "):
@@ -311,7 +311,7 @@ def test_the_command_finds_nothing_in_a_healthy_run(capsys, run):
 def test_the_command_changes_nothing_in_the_folder_of_the_run(capsys, run):
     root, run_dir = run
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    command(capsys, run_dir, "--data", root)
+    command(capsys, run_dir, root)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
@@ -319,11 +319,11 @@ def test_the_command_names_a_rate_far_too_high_though_a_best_network_was_saved(c
     """mIoU is a number also where the loss is nan, so the run has a best network, whose weights may be no numbers."""
     run_dir = make_run(tmp_path, "folder", make_folder(tmp_path), rate=1e6, epochs=4)
     assert (run_dir / "best.keras").is_file()
-    code, shown, _ = command(capsys, run_dir, "--data", tmp_path)
+    code, shown, _ = command(capsys, run_dir, tmp_path)
     assert code == 1
     assert re.match(f"nan: {RATE}. The loss is (nan|inf) in epoch . of 4", shown)
     os.remove(run_dir / "best.keras")  # the log alone tells it, too
-    code, shown, _ = command(capsys, run_dir, "--data", tmp_path)
+    code, shown, _ = command(capsys, run_dir, tmp_path)
     assert code == 1
     assert shown.startswith(f"nan: {RATE}. ")
     assert "answers: no network was given" in shown
@@ -341,7 +341,7 @@ def test_the_command_names_masks_of_0_and_255_that_the_check_lets_through(capsys
             source.replace(target / f"{stem}.png")
         pairs.append(Pair(*(target / f"{stem}.png" for target in folders)))
     run_dir = make_run(tmp_path, "lyft", Dataset("lyft", CARLA, tuple(pairs[:2]), tuple(pairs[2:]), ()), epochs=3)
-    code, shown, errors = command(capsys, run_dir, "--data", tmp_path)
+    code, shown, errors = command(capsys, run_dir, tmp_path)
     assert (code, errors) == (1, "")
     assert ": 0/255. The mask files hold 0, 255: 255 means void, so 'none (sky)' is the only class" in shown
     assert "look black, and that is fine" not in shown
@@ -350,14 +350,14 @@ def test_the_command_names_masks_of_0_and_255_that_the_check_lets_through(capsys
 def test_the_command_says_which_folder_is_wrong(capsys, run, tmp_path):
     root, run_dir = run
     for folder, said in ((tmp_path / "none", "there is no such folder"), (tmp_path, "its settings.json can't be read")):
-        code, shown, errors = command(capsys, folder, "--data", root)
+        code, shown, errors = command(capsys, folder, root)
         assert (code, shown) == (1, "")
         assert errors == f"unet_helpers: {folder}: {said}; give the folder of a training, one of those in runs/\n"
-    code, _, errors = command(capsys, run_dir, "--data", tmp_path / "none")
+    code, _, errors = command(capsys, run_dir, tmp_path / "none")
     assert code == 1
     assert errors.startswith(f"unet_helpers: DIR: there is no folder '{tmp_path / 'none'}'")
     (make_folder(tmp_path).train[0].image.parents[1] / "classes.txt").write_text("sky\nroad\ncar\ndog")
-    code, _, errors = command(capsys, run_dir, "--data", tmp_path)
+    code, _, errors = command(capsys, run_dir, tmp_path)
     assert code == 1
     said = f"{run_dir / 'best.keras'}: it tells 3 classes apart, but the data set 'folder' in {tmp_path} has 4"
     assert said in errors
@@ -367,7 +367,7 @@ def test_the_command_before_the_first_epoch(capsys, run, tmp_path):
     """Only the settings are there: the data are looked at."""
     root, run_dir = run
     (tmp_path / "settings.json").write_bytes((run_dir / "settings.json").read_bytes())
-    code, shown, _ = command(capsys, tmp_path, "--data", root)
+    code, shown, _ = command(capsys, tmp_path, root)
     assert code == 0
     assert "log: not given" in shown
 

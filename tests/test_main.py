@@ -22,8 +22,9 @@ from conftest import LABELS, write_pair_to
 from PIL import Image
 
 from unet_helpers import datasets, exporting, networks, runs
-from unet_helpers.__main__ import DATASETS, FORMATS, in_options, main
+from unet_helpers.__main__ import in_options, main
 from unet_helpers.commands import film
+from unet_helpers.commands.arguments import DATASETS, FORMATS
 from unet_helpers.evaluation import Scores, confusion_matrices
 from unet_helpers.labels import CARLA, Pair
 from unet_helpers.masks.classes import make_labels

@@ -1,153 +1,18 @@
 """The tutorial's steps from a terminal: `python -m unet_helpers check | train | diagnose | ...`.
 
-Here are only the arguments and the exit code; `commands` has a module for each command, and says errors.
+Here is only the exit code, and how errors are said; `commands` has a module for each command, and their arguments.
 Exit code: 0 all is well, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
 """
 
-import argparse
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from pathlib import Path
 
 from .commands import WrongOption, in_options, say_error
+from .commands.arguments import make_parser
 from .download import DownloadError
-
-DATASETS = ("folder", "camvid", "lyft", "demo")  # those of `datasets`, which imports more than --help needs
-FORMATS = ("tf_saved_model", "litert", "onnx", "keras_half")  # those of `exporting`
-NETWORK = "best.keras of a training, or its folder"
-DRAWING_SEED = "of the scenes that --dataset demo draws (default: 0)"
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The arguments of all commands. Nothing that takes time is imported for them, so that --help is quick."""
-    parser = argparse.ArgumentParser(
-        "python -m unet_helpers", description="Check pictures and masks, train a U-Net on them, score it, use it.",
-        epilog="Exit code: 0 all is well, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.",
-    )  # fmt: skip
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    check = _add(commands, "check", "decode every file of a data set as training will, and say what is in them")
-    _add_dataset(check, DRAWING_SEED)
-
-    train = _add(commands, "train", "train a network with the recipe of the notebook's part 3")
-    _add_dataset(train, "of all that is random: first weights, order, changes, the scenes of demo (default: 0)")
-    train.add_argument(
-        "--minutes", type=float, default=4.0, metavar="M",
-        help="train for two thirds of M minutes, as the notebook's part 3 does of its MINUTES (default: %(default)g)",
-    )  # fmt: skip
-    train.add_argument("--epochs", type=int, metavar="N", help="exactly so many epochs, instead of --minutes")
-    _add_size(train, "of the pictures in training; both divisible by 32 (default: what suits the data set)")
-    train.add_argument(
-        "--runs", default="runs", metavar="FOLDER", help="each network gets a folder in it (default: runs)"
-    )
-    train.add_argument(
-        "--train-anew", action="store_true", help="train once more, in another folder, what was trained to its end"
-    )
-
-    train.add_argument(
-        "--start-from", metavar="NETWORK",
-        help="go on from this network: a .keras file, demo (that of the drawn scenes, which comes along), or scratch "
-        "(default: demo for camvid, else scratch)",
-    )  # fmt: skip
-    train.add_argument("--freeze-encoder", action="store_true", help="with --start-from: train the decoder only")
-
-    diagnose = _add(commands, "diagnose", "say why a training came to nothing: all black, nan or stuck")
-    diagnose.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the training, one of those in runs/")
-    diagnose.add_argument("--data", default="data", metavar="DIR", help="folder of its data set (default: %(default)s)")
-    diagnose.add_argument("--dataset", choices=DATASETS, help="which it is (default: that of the training)")
-
-    evaluate = _add(commands, "evaluate", "score a network on a data set")
-    _add_network(evaluate)
-    _add_dataset(evaluate, DRAWING_SEED)
-    evaluate.add_argument(
-        "--split", choices=("train", "validation", "test"),
-        help="the part of the data set to score (default: test, or validation where there is no test split)",
-    )  # fmt: skip
-
-    predict = _add(
-        commands, "predict", "write the network's masks of pictures, of all in a folder, of a GIF's frames",
-        "16-bit pictures: their highest 8 bits in use are taken, for all that are given of one folder alike, as in "
-        "training. One that is given alone is scaled by its own values.",
-    )  # fmt: skip
-    _add_network(predict)
-    predict.add_argument(
-        "pictures", nargs="+", type=Path, metavar="PICTURE|FOLDER|GIF",
-        help="a picture of any size, a folder with pictures, an animation",
-    )  # fmt: skip
-    predict.add_argument(
-        "--out", required=True, type=Path, metavar="DIR",
-        help="folder for NAME_ids.png (class ids), NAME_colors.png and NAME_overlay.png of each picture, and "
-        "NAME_film.gif of several; it is made where there is none",
-    )  # fmt: skip
-    predict.add_argument("--overwrite", action="store_true", help="replace such files of earlier calls")
-
-    export = _add(commands, "export", "write a network for other programs, which need neither Keras nor this package")
-    export.add_argument("network", type=Path, metavar="NETWORK", help=NETWORK)
-    export.add_argument(
-        "--format", required=True, choices=FORMATS,
-        help="SavedModel, LiteRT (phones), ONNX, or a .keras file of half the size",
-    )  # fmt: skip
-    export.add_argument(
-        "--out", required=True, type=Path, metavar="PATH",
-        help="NAME.tflite for litert, NAME.onnx for onnx, NAME.keras for keras_half, a new folder for tf_saved_model",
-    )  # fmt: skip
-    return parser
-
-
-def _add(commands, name: str, text: str, more: str | None = None) -> argparse.ArgumentParser:
-    about = f"{text[0].upper()}{text[1:]}."
-    return commands.add_parser(name, help=text, description=about, epilog=more, allow_abbrev=False)
-
-
-def _add_dataset(parser: argparse.ArgumentParser, seed: str) -> None:
-    parser.add_argument(
-        "data_dir", metavar="DIR",
-        help="folder with your images/ and masks/, or where another --dataset is, or goes: drawn or downloaded "
-        "(data/README.md says what may be in it)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--dataset", choices=DATASETS, default="folder", help="your own folder, or a known one (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--split-by", type=_pattern, metavar="PATTERN",
-        help=r"never split the pictures of one drive, patient or film: a regular expression that finds it in their "
-        r"names, such as '^(film\d+)_'; for folder only, and the same one in all commands",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help=seed)
-
-
-def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", type=Path, metavar="NETWORK", help=NETWORK)
-    _add_size(parser, "at which the network looks at pictures (default: that of its training)")
-    parser.add_argument(
-        "--classes", type=Path, metavar="FILE", help="names of the network's classes, one a line (default: as trained)"
-    )
-
-
-def _add_size(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--image-size", type=_size, metavar="HxW", help=f"height and width {text}")
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if not match:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected HEIGHTxWIDTH in pixels, such as 192x256")
-    return int(match[1]), int(match[2])
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-        fault = "" if text else "it is empty"
-    except (re.error, RecursionError, OverflowError) as error:
-        fault = f"no regular expression: {error}"
-    if fault:
-        raise argparse.ArgumentTypeError(rf"found {text!r} ({fault}), expected a pattern such as '^(film\d+)_'")
-    return text
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ PROGRESS_SECONDS = 5  # between two lines of progress
 OPTIONS = {  # a parameter of the notebook, as messages name it: what stands for it here
     "DATASET": "--dataset", "DATA_DIR": "DIR", "MINUTES": "--minutes", "EPOCHS": "--epochs", "SEED": "--seed",
     "IMAGE_SIZE": "--image-size", "RUN_DIR": "--runs", "TRAIN_ANEW": "--train-anew", "SPLIT_BY": "--split-by",
-    "START_FROM": "--start-from", "FREEZE_ENCODER": "--freeze-encoder",
+    "START_FROM": "--start-from", "FREEZE_ENCODER": "--freeze-encoder", "LEARNING_RATE": "--learning-rate",
+    "BATCH_SIZE": "--batch-size",
 }  # fmt: skip
 # Not within a path: /home/DATASET stays.
 NAMES = re.compile(rf"(?<![\w/\\.-])({'|'.join(OPTIONS)})\b(?![/\\.-])(?: =)?")

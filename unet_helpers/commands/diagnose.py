@@ -13,24 +13,24 @@ from ..pipeline import make_batches
 from ..recipe import Recipe
 
 
-def diagnose(run_dir: Path, data: str, dataset: str | None) -> int:
+def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
     """Print the likely causes of what went wrong, and what was looked at.
 
-    run_dir: of a training; what it has of settings.json, log.csv and best.keras is read. data: the folder of its data
-    set. dataset: which it is; that of the settings if None. Returns how many causes were found. Raises ValueError,
+    run_dir: of a training; what it has of settings.json, log.csv and best.keras is read. data_dir: the folder of its
+    data set. dataset: which it is; that of the settings if None. Returns how many causes were found. Raises ValueError,
     naming the folder, if it is not that of a training, or the data are others.
     """
-    recipe = _read_recipe(run_dir, data)
+    recipe = _read_recipe(run_dir, data_dir)
     found = load_dataset(
-        dataset or recipe.dataset, data, seed=recipe.seed, frames_per_drive=recipe.frames_per_drive,
+        dataset or recipe.dataset, data_dir, seed=recipe.seed, frames_per_drive=recipe.frames_per_drive,
         split_by=recipe.split_by,
     )  # fmt: skip
     best = run_dir / "best.keras"
     model = load_model(best) if best.is_file() else None
     if model is not None and model.output_shape[-1] != found.labels.n_classes:
         raise ValueError(
-            f"{best}: it tells {model.output_shape[-1]} classes apart, but the data set {found.name!r} in {data} has "
-            f"{found.labels.n_classes}; give the data that it was trained on"
+            f"{best}: it tells {model.output_shape[-1]} classes apart, but the data set {found.name!r} in {data_dir} "
+            f"has {found.labels.n_classes}; give the data that it was trained on"
         )
     batches = make_batches(
         found.train, found.labels, tuple(recipe.image_size), recipe.batch_size, mask_size=recipe.answer_size,
@@ -41,10 +41,10 @@ def diagnose(run_dir: Path, data: str, dataset: str | None) -> int:
     return len(result.findings)
 
 
-def _read_recipe(run_dir: Path, data: str) -> Recipe:
+def _read_recipe(run_dir: Path, data_dir: str) -> Recipe:
     settings = read_json(run_dir / "settings.json")
     try:
-        return Recipe(**settings["recipe"], data_dir=Path(data), archive=None, run_dir=run_dir.parent)
+        return Recipe(**settings["recipe"], data_dir=Path(data_dir), archive=None, run_dir=run_dir.parent)
     except (KeyError, TypeError):
         there = "its settings.json can't be read" if run_dir.is_dir() else "there is no such folder"
         raise ValueError(f"{run_dir}: {there}; give the folder of a training, one of those in runs/") from None

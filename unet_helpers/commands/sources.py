@@ -33,6 +33,10 @@ def open_source(path: Path) -> Source:
         files = _pictures_in(path)
         if not files:
             raise ValueError(f"{path}: found no picture in this folder; give one that holds pictures")
+        others = [file for file in path.iterdir() if file.is_file() and file not in files and file.name[0] != "."]
+        if others:
+            names = ", ".join(file.name for file in others[:3]) + ", ..." * bool(others[3:])
+            print(f"note: {path}: {len(others)} files are no pictures by their names, and passed over: {names}")
         frames = ((file.stem, file) for file in files)
         return Source(path.resolve().name, len(files), frames, is_film=len(files) > 1)
     if not path.is_file():

@@ -25,14 +25,15 @@ from .check import check_splits
 
 # What the notebook's parameters cell says, and no option here changes.
 FIXED = {
-    "ARCHIVE": None, "N_FILTERS": None, "HALF_RESOLUTION": None, "BATCH_SIZE": None, "SIZE_STAGES": None,
-    "LEARNING_RATE": 2e-2, "FRAMES_PER_DRIVE": 20,
+    "ARCHIVE": None, "N_FILTERS": None, "HALF_RESOLUTION": None, "SIZE_STAGES": None,
+    "FRAMES_PER_DRIVE": 20,
 }  # fmt: skip
 
 
 def train(
     data_dir: str, dataset: str, minutes: float, epochs: int | None, image_size: tuple[int, int] | None, seed: int,
     runs: str, train_anew: bool, split_by: str | None, start_from: str | None, freeze_encoder: bool,
+    learning_rate: float, batch_size: int | None,
 ) -> int:  # fmt: skip
     """Train a network, or go on with it, and print where it is. The options are the notebook's parameters.
 
@@ -46,7 +47,7 @@ def train(
     recipe = _make_recipe(
         device["kind"], DATASET=dataset, DATA_DIR=data_dir, MINUTES=minutes, EPOCHS=epochs, IMAGE_SIZE=image_size,
         SEED=seed, RUN_DIR=runs, TRAIN_ANEW=train_anew, SPLIT_BY=split_by, START_FROM=start_from,
-        FREEZE_ENCODER=freeze_encoder,
+        FREEZE_ENCODER=freeze_encoder, LEARNING_RATE=learning_rate, BATCH_SIZE=batch_size,
     )  # fmt: skip
     height, width = recipe.image_size
     print(f"device: {device['name']}, precision: {device['precision']}; pictures of {height}x{width}", flush=True)
