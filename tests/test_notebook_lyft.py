@@ -48,7 +48,7 @@ def parameters(tmp_path):
 
 def test_the_notebook_downloads_lyft_and_learns_from_it(server, parameters, tmp_path, capfd):
     _, executed, scores = run_notebook.run(parameters, tmp_path / "build")
-    assert re.search(r"lyft, test: 7 pictures at 60x80\nwhole recipe +mIoU 0\.\d{3}", scores)
+    assert re.search(r"lyft, test: 7 pictures, each at its own size\nwhole recipe +mIoU 0\.\d{3}", scores)
     assert [method for method, _, _ in server.requests] == ["POST", "GET"]
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lyft"]
     assert [path.name for path in (tmp_path / "data" / "lyft").iterdir() if path.is_dir()] == ["dataA"]
