@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from unet_helpers.states import State, is_finished, read_state, write_state
+
+
+def state(epochs, finished=False):
+    variables = [] if finished else [np.full((2, 3), epochs, np.float32), np.int64(epochs)]
+    best = {"epoch": epochs, "image_size": [64, 96], "val_mIoU": 0.5} if epochs else None
+    log = [{"epoch": n, "loss": 0.1 * n} for n in range(epochs)]
+    best_weights = [np.full(4, epochs, np.float32), np.full((1, 2), -epochs, np.float32)] if epochs else []
+    return State(log, best, finished, variables, best_weights)
+
+
+def assert_equal(found, expected):
+    assert found[:3] == expected[:3]
+    for ours, theirs in zip(found[3:], expected[3:], strict=True):
+        assert len(ours) == len(theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert np.asarray(a).dtype == np.asarray(b).dtype
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_state_is_read_as_it_was_written(tmp_path):
+    assert read_state(tmp_path) is None
+    for epochs in (0, 1, 2):
+        write_state(tmp_path, state(epochs))
+        assert_equal(read_state(tmp_path), state(epochs))
+        assert not is_finished(tmp_path)
+    assert names(tmp_path) == ["state.npz", "state_before.npz"]
+
+
+def test_a_finished_training_keeps_one_file(tmp_path):
+    assert not is_finished(tmp_path)
+    write_state(tmp_path, state(1))
+    write_state(tmp_path, state(2, finished=True))
+    assert is_finished(tmp_path)
+    assert names(tmp_path) == ["state.npz"]
+    assert_equal(read_state(tmp_path), state(2, finished=True))
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", None])
+def test_of_two_states_the_newest_that_can_be_read_is_taken(tmp_path, capsys, content):
+    write_state(tmp_path, state(1))
+    write_state(tmp_path, state(2))
+    path = tmp_path / "state.npz"
+    damaged = path.read_bytes()[:-100] if content is None else content
+    path.write_bytes(damaged)
+    assert not is_finished(tmp_path)
+    assert_equal(read_state(tmp_path), state(1))
+    assert "state.npz can't be read" in capsys.readouterr().out
+    assert names(tmp_path) == ["state_before.npz", "unreadable_state.npz"]
+    assert (tmp_path / "unreadable_state.npz").read_bytes() == damaged
