@@ -11,12 +11,13 @@ import tensorflow as tf
 from PIL import Image
 
 from unet_helpers import exporting
-from unet_helpers.exporting import export_network
+from unet_helpers.exporting import export_network, save_half
 from unet_helpers.labels import CAMVID, CARLA, LabelMap
 from unet_helpers.model import unet_model
 from unet_helpers.networks import RECORD, Network, load_network, save_network
 from unet_helpers.normalization import with_keras_layers_only
 from unet_helpers.prediction import predict_mask
+from unet_helpers.transfer import unet_switches
 
 THREE = LabelMap(("sky", "road", "traffic light"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)), (3, 255), ego_class=2)
 
@@ -137,6 +138,31 @@ def test_what_is_no_network_is_named(tmp_path, file):
     }.items():
         with pytest.raises(ValueError, match=f"(?s){'' if name == '.' else name}: {found}"):
             load_network(tmp_path / name)
+
+
+def test_a_damaged_file_is_named_whichever_of_its_bytes_is_wrong(tmp_path, file):
+    """By all that read it; bytes that nobody looks at, such as dates, may be wrong."""
+    save_half(file, tmp_path / "packed.keras")
+    rng, damaged = np.random.default_rng(0), tmp_path / "damaged.keras"
+    said = {reader: [] for reader in (load_network, unet_switches, save_half)}
+    for source in (file, tmp_path / "packed.keras"):
+        content = source.read_bytes()
+        with zipfile.ZipFile(source) as archive:
+            starts = [*(member.header_offset for member in archive.infolist()), archive.start_dir]
+        places = [rng.integers(start, start + 150) for start in starts[:-1] for _ in range(12)]
+        places += rng.integers(starts[-1], len(content), 60).tolist()  # the list of what is in the zip
+        for place in places:
+            wrong = bytearray(content)
+            wrong[place] ^= rng.integers(1, 256)
+            damaged.write_bytes(wrong)
+            for reader in (unet_switches, save_half, load_network)[: 2 + (place % 12 == 0)]:
+                try:
+                    reader(*[damaged, tmp_path / "out.keras"][: 1 + (reader is save_half)])
+                except ValueError as error:
+                    said[reader].append(str(error))
+    for messages in said.values():
+        assert len(messages) > 5
+        assert all("damaged.keras: " in message for message in messages)
 
 
 def write_record(path, text):

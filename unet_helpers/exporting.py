@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from .files import write_whole
-from .networks import Network, check_file, load_model
+from .networks import Network, check_file, load_model, read_member
 from .normalization import with_keras_layers_only
 
 SUFFIXES = {"tf_saved_model": "", "litert": ".tflite", "onnx": ".onnx"}  # a SavedModel is a folder
@@ -77,7 +77,7 @@ def save_half(path: str | Path, out: str | Path) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
-            data = old.read(name)
+            data = read_member(path, name)
             new.writestr(name, _halve(data, path) if name == WEIGHTS else data)
     write_whole(out, content.getvalue())
 

@@ -4,7 +4,9 @@ import contextlib
 import inspect
 import json
 import os
+import struct
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +17,11 @@ from .labels import LabelMap
 CONFIG = "config.json"  # the member of the zip in which Keras describes the layers
 RECORD = "unet_helpers.json"  # a member of the zip; Keras, which loads the file as any other, leaves it alone
 FORMAT = 1  # of the record
+# What zipfile raises for damaged bytes, also where they claim a password, another compression or an impossible place.
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, KeyError, NotImplementedError, RuntimeError,
+    UnicodeDecodeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,27 +137,41 @@ def check_file(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         found = "an empty file" if not start else "a damaged zip" if start.startswith(b"PK") else "no zip"
         raise ValueError(f"{path}: found {found}; {expected}, which is a zip: get it again, or give another file")
-    with zipfile.ZipFile(path) as archive:
-        if CONFIG not in archive.namelist():
-            raise ValueError(f"{path}: found a zip that holds no network of Keras; {expected}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except DAMAGED as error:
+        raise ValueError(f"{path}: found a damaged zip ({error}); {expected}: get it again") from error
+    if CONFIG not in names:
+        raise ValueError(f"{path}: found a zip that holds no network of Keras; {expected}")
     if path.suffix != ".keras":
         raise ValueError(f"{path}: found another suffix than .keras, without which Keras does not load it; rename it")
 
 
-def _read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None]:
-    """Labels and image size of a `.keras` file, None for what it does not hold."""
+def read_member(path: Path, name: str) -> bytes:
+    """A file in the zip that a `.keras` file is. Raises ValueError, naming the file, if it can't be read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if RECORD not in archive.namelist():
-                return None, None
-            record = json.loads(archive.read(RECORD))
+            return archive.read(name)
+    except DAMAGED as error:
+        raise ValueError(f"{path}: its {name} can't be read ({error}); it is damaged, get the file again") from error
+
+
+def _read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None]:
+    """Labels and image size of a `.keras` file, None for what it does not hold."""
+    with zipfile.ZipFile(path) as archive:
+        if RECORD not in archive.namelist():
+            return None, None
+    content = read_member(path, RECORD)
+    try:
+        record = json.loads(content)
         version, labels, size = record["format"], record.get("labels"), record.get("image_size")
         if version == FORMAT and labels:
             labels = LabelMap(
                 tuple(labels["names"]), tuple(map(tuple, labels["colors"])), tuple(labels["void_values"]),
                 labels["ego_class"],
             )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: its {RECORD} can't be read ({error}); it is damaged, get the file again") from error
     if version != FORMAT:
         raise ValueError(

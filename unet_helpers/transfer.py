@@ -1,13 +1,12 @@
 """Going on from a trained network, also one for other pictures and classes: transfer learning."""
 
 import json
-import zipfile
 from pathlib import Path
 
 import keras
 
 from .labels import LabelMap
-from .networks import check_file, load_network
+from .networks import CONFIG, check_file, load_network, read_member
 
 DRAWN_SCENES = Path(__file__).parent / "trained" / "drawn_scenes.keras"  # comes with the project; see its README.md
 
@@ -47,9 +46,9 @@ def unet_switches(path: str | Path) -> tuple[int, bool]:
     """
     path = Path(path)
     check_file(path)
+    content = read_member(path, CONFIG)
     try:
-        with zipfile.ZipFile(path) as archive:
-            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        layers = json.loads(content)["config"]["layers"]
         first = next(layer["config"] for layer in layers if layer["class_name"] == "Conv2D")
         return int(first["filters"]), tuple(first["strides"]) == (2, 2)
     except (ValueError, KeyError, TypeError, StopIteration) as error:
