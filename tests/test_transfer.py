@@ -53,6 +53,24 @@ def test_other_classes_get_a_head_of_their_own(names, trained):
         np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.parametrize("known", ["size", "labels", "nothing"])
+def test_weights_need_neither_labels_nor_size(known, trained, labels, tmp_path):
+    """Such as of a network that Keras alone saved: without labels nobody knows which class its last layer means."""
+    theirs = load_network(trained).model
+    if known == "nothing":
+        theirs.save(tmp_path / "other.keras")
+    else:
+        save_network(
+            tmp_path / "other.keras", theirs, **{"labels": {"labels": labels}, "size": {"image_size": (32, 64)}}[known]
+        )
+    model = network(3, half_resolution=True)
+    assert take_weights(model, labels, tmp_path / "other.keras") == (known == "labels")
+    for mine, other in zip(model.layers[:-1], theirs.layers[:-1], strict=True):
+        for a, b in zip(mine.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert np.array_equal(model.layers[-1].get_weights()[0], theirs.layers[-1].get_weights()[0]) == (known == "labels")
+
+
 def test_a_frozen_encoder_keeps_its_numbers_and_the_decoder_learns(trained, labels):
     model = network(3, half_resolution=True)
     take_weights(model, labels, trained, freeze_encoder=True)
@@ -69,13 +87,17 @@ def test_a_frozen_encoder_keeps_its_numbers_and_the_decoder_learns(trained, labe
             assert same == (layer in kept), layer.name
 
 
-def test_another_network_is_named_and_nothing_is_taken(trained, labels):
+def test_another_network_is_named_and_nothing_is_taken(trained, labels, tmp_path):
     for options in ({"n_filters": 8}, {"half_resolution": False}, {"normalization": None}, {"depth": 3}):
         model = network(3, **{"half_resolution": True} | options)
         before = model.get_weights()
         with pytest.raises(ValueError, match=r"START_FROM: the layers of .*best\.keras are not those of the network"):
             take_weights(model, labels, trained)
         assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    inputs = keras.Input((None, None, 3))
+    save_network(tmp_path / "nested.keras", keras.Model(inputs, network(3)(inputs)), labels, (32, 64))
+    with pytest.raises(ValueError, match=r"nested\.keras are not those .* found 1 layers with weights"):
+        take_weights(model, labels, tmp_path / "nested.keras")
     with pytest.raises(ValueError, match=r"none\.keras: there is no such file"):
         take_weights(model, labels, trained.with_name("none.keras"))
 

@@ -89,7 +89,7 @@ def load_network(
     """
     path = Path(path)
     check_file(path)
-    known_labels, known_size = _read_record(path)
+    known_labels, known_size = read_record(path)
     model = _load_model(path)
     labels, image_size = labels or known_labels, image_size or known_size
     own_size = model.input_shape[1:3]
@@ -157,8 +157,8 @@ def read_member(path: Path, name: str) -> bytes:
         raise ValueError(f"{path}: its {name} can't be read ({error}); it is damaged, get the file again") from error
 
 
-def _read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None]:
-    """Labels and image size of a `.keras` file, None for what it does not hold."""
+def read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None]:
+    """Labels and image size of a `.keras` file, None for what it does not hold. Raises ValueError, naming the file."""
     with zipfile.ZipFile(path) as archive:
         if RECORD not in archive.namelist():
             return None, None

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 
 from .labels import LabelMap
-from .networks import CONFIG, check_file, load_network, read_member
+from .networks import CONFIG, check_file, load_model, read_member, read_record
 
 DRAWN_SCENES = Path(__file__).parent / "trained" / "drawn_scenes.keras"  # comes with the project; see its README.md
 
@@ -14,24 +14,26 @@ DRAWN_SCENES = Path(__file__).parent / "trained" / "drawn_scenes.keras"  # comes
 def take_weights(model: keras.Model, labels: LabelMap, path: str | Path, freeze_encoder: bool = False) -> bool:
     """Give a `unet_model`, before it is compiled, the weights of the network in a `.keras` file.
 
-    If both know the same classes, all are taken. Otherwise the last layer, which tells the classes apart, stays as it
-    is: new and untrained.
+    If both know the same classes, all are taken. Otherwise, or if the file does not tell its classes, the last layer,
+    which tells them apart, stays as it is: new and untrained.
     freeze_encoder: the encoder keeps these weights, and only the decoder is trained: less to learn from few pictures.
     Returns whether the last layer's weights were taken. Raises ValueError, naming the file, if it can't be read or its
     layers are others.
     Source: Yosinski et al. 2014, https://arxiv.org/abs/1411.1792.
     """
-    network = load_network(path)
-    mine, theirs = ([layer for layer in m.layers if layer.weights] for m in (model, network.model))
-    shapes, found = ([[w.shape for w in layer.weights] for layer in some[:-1]] for some in (mine, theirs))
+    network, path = load_model(path), Path(path)
+    known, _ = read_record(path)
+    same_classes = known is not None and labels.names == known.names
+    mine, theirs = ([layer for layer in m.layers if layer.weights] for m in (model, network))
+    taken = slice(None if same_classes else -1)
+    shapes, found = ([[w.shape for w in layer.weights] for layer in some[taken]] for some in (mine, theirs))
     if shapes != found:
         raise ValueError(
             f"START_FROM: the layers of {path} are not those of the network that goes on from it; expected "
-            f"{_say(model)}, found {_say(network.model)}; with N_FILTERS = None and "
+            f"{_say(model)}, found {_say(network)}; with N_FILTERS = None and "
             "HALF_RESOLUTION = None it follows the file, if this project trained that"
         )
-    same_classes = labels.names == network.labels.names
-    for own, other in list(zip(mine, theirs, strict=True))[: None if same_classes else -1]:
+    for own, other in zip(mine[taken], theirs[taken], strict=True):
         own.set_weights(other.get_weights())
     if freeze_encoder:
         for layer in encoder(model):
@@ -62,6 +64,6 @@ def encoder(model: keras.Model) -> list[keras.Layer]:
 
 
 def _say(model: keras.Model) -> str:
-    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    filters = [f"{layer.filters} filters in the first" for layer in model.layers if hasattr(layer, "filters")]
     n_layers = sum(bool(layer.weights) for layer in model.layers)
-    return f"{n_layers} layers with weights, {first.filters} filters in the first, {model.count_params():,} parameters"
+    return ", ".join([f"{n_layers} layers with weights", *filters[:1], f"{model.count_params():,} parameters"])
