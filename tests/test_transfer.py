@@ -127,6 +127,36 @@ def test_half_precision_halves_the_file_and_keeps_the_answers(trained, tmp_path)
     keras.models.load_model(tmp_path / "new" / "half.keras")  # Keras alone can, too
 
 
+def test_half_precision_leaves_other_numbers_as_they_are(tmp_path, labels):
+    """Half ones in bfloat16, which NumPy does not know, and an optimizer's counters."""
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        model = network(3, normalization=None, depth=1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile("sgd")
+    model.optimizer.iterations.assign(70_000)
+    save_network(tmp_path / "bf.keras", model, labels, (32, 64))
+    save_half(tmp_path / "bf.keras", tmp_path / "half.keras")
+    loaded = keras.models.load_model(tmp_path / "half.keras")
+    assert int(loaded.optimizer.iterations) == 70_000
+    assert {w.dtype for w in loaded.layers[-3].weights} == {"bfloat16"}
+    for a, b in zip(model.layers[:-1], loaded.layers[:-1], strict=True):
+        for mine, other in zip(a.get_weights(), b.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_half_precision_never_replaces_the_network_itself(trained, tmp_path, link):
+    before, out = trained.read_bytes(), trained
+    if link:
+        (tmp_path / "link").symlink_to(tmp_path)
+        out = tmp_path / "link" / trained.name
+    with pytest.raises(ValueError, match=r"path: .*best\.keras' is the network itself"):
+        save_half(trained, out)
+    assert trained.read_bytes() == before
+
+
 def test_half_precision_refuses_what_it_would_spoil(trained, tmp_path):
     model = load_network(trained).model
     model.layers[-1].set_weights([1e5 * np.ones(w.shape) for w in model.layers[-1].weights])

@@ -66,13 +66,15 @@ def save_half(path: str | Path, out: str | Path) -> None:
     """Write the network of a `.keras` file once more, with its numbers in half precision: half as many bytes.
 
     Keras makes 32 bits of them again when it loads the file, so the network computes as before, with rounded weights.
-    Raises ValueError, naming the file, if path is none, out does not end in .keras or a number is too large for 16
-    bits; OSError if out can't be written.
+    Raises ValueError, naming the file, if path is none, out does not end in .keras or is the same file, or a number is
+    too large for 16 bits; OSError if out can't be written.
     """
     path, out = Path(path), Path(out)
     check_file(path)
     if out.suffix != ".keras" or out.is_dir():
         raise ValueError(f"path: found {str(out)!r}, expected a name that ends in .keras")
+    if out.exists() and out.samefile(path):
+        raise ValueError(f"path: {str(out)!r} is the network itself, and would lose its 32 bits; give another name")
     out.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as new:
@@ -92,9 +94,11 @@ def _halve(weights: bytes, path: Path) -> bytes:
                 copied = new.require_group(name)
             else:
                 values = item[()]
-                with np.errstate(over="ignore"):  # said below
-                    halved = values.astype(np.float16) if values.dtype == np.float32 else values
-                if not np.isfinite(halved).all():
+                halved = values
+                if values.dtype == np.float32:  # others stay: counters, and what is of 16 bits already
+                    with np.errstate(over="ignore"):  # said below
+                        halved = values.astype(np.float16)
+                if halved is not values and not np.isfinite(halved).all():
                     raise ValueError(f"{path}: {name} has numbers that 16 bits can't hold; keep the file as it is")
                 copied = new.create_dataset(name, data=halved)
             for key, value in item.attrs.items():
