@@ -90,6 +90,35 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, file, monkeypatch):
         assert [path.name for path in tmp_path.iterdir()] == ["best.keras"]
 
 
+def test_a_model_of_a_class_of_its_own_is_written_and_one_that_keras_refuses_leaves_nothing(tmp_path):
+    own = Own()
+    own(np.zeros((1, 8, 8, 3)))
+    save_network(tmp_path / "own.keras", own, THREE, (8, 8))
+    loaded = keras.models.load_model(tmp_path / "own.keras")
+    np.testing.assert_array_equal(loaded.head.kernel, own.head.kernel)
+    own.refuses = True
+    with pytest.raises(RuntimeError, match="no configuration"):
+        save_network(tmp_path / "again.keras", own, THREE, (8, 8))
+    assert [path.name for path in tmp_path.iterdir()] == ["own.keras"]
+
+
+@keras.saving.register_keras_serializable("test_networks")
+class Own(keras.Model):
+    refuses = False
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.head = keras.layers.Conv2D(3, 1)
+
+    def call(self, x):
+        return self.head(x)
+
+    def get_config(self):
+        if self.refuses:
+            raise RuntimeError("no configuration")
+        return {}
+
+
 # ---- what is no such file ----
 
 

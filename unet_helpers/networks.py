@@ -57,7 +57,7 @@ def save_network(
             for name, data in content.items():
                 archive.writestr(name, data)
         os.replace(partial, path)
-    except OSError:
+    except BaseException:  # Keras raises what its layers raise
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
@@ -70,7 +70,7 @@ def _without_defaults(config: bytes) -> bytes:
     trained with the newest Keras would not load in Colab.
     """
     network = json.loads(config)
-    for layer in network["config"]["layers"]:
+    for layer in network["config"].get("layers", []):  # a class of its own has none here
         kind = getattr(keras.layers, layer["class_name"], None)
         parameters = inspect.signature(kind.__init__).parameters if layer["module"] == "keras.layers" and kind else {}
         for name, parameter in parameters.items():
