@@ -441,23 +441,31 @@ def test_nothing_is_trained_on_bad_files(capsys, tmp_path):
     assert not list(tmp_path.glob("runs/*"))
 
 
-@pytest.mark.parametrize(("size", "said"), [((64, 40), "--image-size 128x64"), ((40, 64), None)])
-def test_upright_pictures_are_said_to_leave_much_grey(capsys, tmp_path, monkeypatch, size, said):
-    """Before the training, which is left out here: the size that is suggested fills more."""
+@pytest.mark.parametrize(
+    ("sizes", "asked", "said"),
+    [
+        ([(64, 40)], "64x96", "42% of 64x96, the rest stays grey; --image-size 128x64"),
+        ([(40, 64)], "64x96", None),
+        ([(40, 60), (40, 60), (90, 15)], "64x96", None),  # 64x96 is the size of most of them
+        ([(40, 80)], "192x256", None),  # 128x320 has their proportions, too, and shows them just as large
+    ],
+)
+def test_upright_pictures_are_said_to_leave_much_grey(capsys, tmp_path, monkeypatch, sizes, asked, said):
+    """Before the training, which is left out here: a size is suggested where it shows the pictures larger."""
     from unet_helpers.commands import train as command
 
     def stop(*_):
         raise ValueError("here it would train")
 
     monkeypatch.setattr(command, "_fit", stop)
-    for number in range(6):
-        write_pair_to(tmp_path / "data", f"p{number}", size)
-    assert main(["train", str(tmp_path / "data"), "--image-size", "64x96", "--runs", str(tmp_path / "runs")]) == 1
+    for number in range(9):
+        write_pair_to(tmp_path / "data", f"p{number}", sizes[number % len(sizes)])
+    assert main(["train", str(tmp_path / "data"), "--image-size", asked, "--runs", str(tmp_path / "runs")]) == 1
     shown = capsys.readouterr().out
+    assert "test:" in shown
     assert ("note: pictures fill" in shown) == bool(said)
-    assert said is None or "note: pictures fill 42% of 64x96, the rest stays grey; --image-size " in shown
     if said:
-        assert said in shown
+        assert f"note: pictures fill {said} would show them larger" in shown
 
 
 def test_a_split_without_a_pair_is_said(capsys, tmp_path):

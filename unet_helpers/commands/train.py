@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -84,21 +85,31 @@ def _check(data: Dataset, data_dir: Path) -> None:
 
 
 def _say_better_size(recipe: Recipe, data: Dataset, n_pictures: int = 20) -> None:
-    """A sentence if much of what the network looks at would be grey, such as beside photographs taken upright."""
-    filled, ratios = [], []
+    """A sentence if much of what the network looks at would be grey, such as beside photographs taken upright.
+
+    Nothing is said where the size of their middle proportions, with about as many pixels, would not show them larger.
+    """
+    sizes = []
     for pair in data.train[:: 1 + len(data.train) // n_pictures]:
         with Image.open(pair.image) as image:
-            top, left, bottom, right = fitted_box((image.height, image.width), recipe.image_size)
-            filled.append((bottom - top) * (right - left) / math.prod(recipe.image_size))
-            ratios.append(image.width / image.height)
-    if np.mean(filled) < 0.75:
-        height = math.sqrt(math.prod(recipe.image_size) / np.median(ratios))
-        step = 2 * recipe.size_multiple  # halves of it fit, too
-        size = [max(1, round(side / step)) * step for side in (height, height * np.median(ratios))]
+            sizes.append((image.height, image.width))
+    ratio = np.median([width / height for height, width in sizes])
+    step = 2 * recipe.size_multiple  # halves of it fit, too
+    height = math.sqrt(math.prod(recipe.image_size) / ratio)
+    better = tuple(max(1, round(side / step)) * step for side in (height, height * ratio))
+    shown = _shown_pixels(sizes, recipe.image_size)
+    filled = shown / math.prod(recipe.image_size)
+    if filled < 0.75 and _shown_pixels(sizes, better) > 1.1 * shown:
         print(
-            f"note: pictures fill {np.mean(filled):.0%} of {'{}x{}'.format(*recipe.image_size)}, the rest stays grey; "
-            f"--image-size {'{}x{}'.format(*size)} would show them larger"
+            f"note: pictures fill {filled:.0%} of {'{}x{}'.format(*recipe.image_size)}, the rest stays grey; "
+            f"--image-size {'{}x{}'.format(*better)} would show them larger"
         )
+
+
+def _shown_pixels(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> float:
+    """How many pixels of image_size a picture fills, in the mean of those of sizes, all (height, width)."""
+    boxes = [fitted_box(size, image_size) for size in sizes]
+    return float(np.mean([(bottom - top) * (right - left) for top, left, bottom, right in boxes]))
 
 
 def _fit(recipe: Recipe, data: Dataset) -> Path:
