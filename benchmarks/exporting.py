@@ -44,7 +44,7 @@ def open_saved_model(path: Path):
 
 def open_litert(path: Path):
     runner = tf.lite.Interpreter(str(path), num_threads=os.cpu_count()).get_signature_runner()  # takes any size
-    return lambda pictures: runner(images=pictures)["output_0"]
+    return lambda pictures: next(iter(runner(images=pictures).values()))
 
 
 def open_onnx(path: Path):
