@@ -1,5 +1,6 @@
 """Each cause is made with real parts: PNG pairs, `make_batches`, a tiny network that is trained on them."""
 
+import json
 import os
 import re
 
@@ -14,6 +15,7 @@ from unet_helpers.__main__ import main
 from unet_helpers.augmentation import RandomView
 from unet_helpers.datasets import Dataset
 from unet_helpers.diagnosis import diagnose
+from unet_helpers.evidence import gather
 from unet_helpers.labels import CARLA, VOID, LabelMap, Pair
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
@@ -345,6 +347,20 @@ def test_the_command_names_masks_of_0_and_255_that_the_check_lets_through(capsys
     assert (code, errors) == (1, "")
     assert ": 0/255. The mask files hold 0, 255: 255 means void, so 'none (sky)' is the only class" in shown
     assert "look black, and that is fine" not in shown
+
+
+def test_the_command_looks_at_the_batches_that_the_network_was_given(capsys, run, monkeypatch):
+    """Masks as large as its answers, too."""
+    root, run_dir = run
+    settings = json.loads((run_dir / "settings.json").read_text())["recipe"]
+    seen = []
+    monkeypatch.setattr(
+        "unet_helpers.diagnosis.gather", lambda batches, *others: seen.append(batches) or gather(batches, *others)
+    )
+    command(capsys, run_dir, "--data", root)
+    images, masks = next(iter(seen[0]))
+    half = 1 + settings["half_resolution"]
+    assert [side * half for side in masks.shape[1:3]] == list(images.shape[1:3]) == settings["image_size"]
 
 
 def test_the_command_says_which_folder_is_wrong(capsys, run, tmp_path):

@@ -28,6 +28,8 @@ from unet_helpers.commands.arguments import DATASETS, FORMATS
 from unet_helpers.evaluation import Scores, confusion_matrices
 from unet_helpers.labels import CARLA, Pair
 from unet_helpers.masks.classes import make_labels
+from unet_helpers.model import unet_model
+from unet_helpers.transfer import encoder
 
 ROOT = Path(__file__).parents[1]
 N_PAIRS = 24  # 17 train, 3 validate, 4 test
@@ -466,6 +468,32 @@ def test_upright_pictures_are_said_to_leave_much_grey(capsys, tmp_path, monkeypa
     assert ("note: pictures fill" in shown) == bool(said)
     if said:
         assert f"note: pictures fill {said} would show them larger" in shown
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_train_goes_on_from_the_folder_of_a_training(capsys, folder, tmp_path, monkeypatch, freeze):
+    """Up to where it compiles: the training itself is tested elsewhere."""
+    from unet_helpers.commands import train as command
+
+    switches = {"up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
+    theirs = unet_model((None, None, 3), 2, 3, half_resolution=True, **switches)
+    (tmp_path / "my run").mkdir()
+    networks.save_network(tmp_path / "my run" / "best.keras", theirs, LABELS, (32, 64))
+
+    def stop(model, *_):
+        compiled.append(model)
+        raise ValueError("here it would train")
+
+    compiled = []
+    monkeypatch.setattr(command, "compile_unet", stop)
+    options = ["--start-from", tmp_path / "my run", "--image-size", "32x64", "--runs", tmp_path / "runs"]
+    code, shown, errors = run(capsys, "train", folder, *options, *["--freeze-encoder"] * freeze)
+    assert (code, errors) == (1, "unet_helpers: here it would train\n")
+    assert "going on from the network in best.keras" in shown
+    for mine, other in zip(compiled[0].get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    frozen = [not layer.trainable for layer in compiled[0].layers]
+    assert frozen == [freeze and layer in encoder(compiled[0]) for layer in compiled[0].layers]
 
 
 def test_a_split_without_a_pair_is_said(capsys, tmp_path):

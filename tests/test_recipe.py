@@ -56,6 +56,9 @@ def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
     changes = {"DATASET": "lyft", "DATA_DIR": "~/x", "RUN_DIR": "~/y", "ARCHIVE": "~/my.zip"}
     recipe = make_recipe("CPU", **parameters(tmp_path, **changes))
     assert (recipe.data_dir, recipe.run_dir, recipe.archive) == (tmp_path / "x", tmp_path / "y", tmp_path / "my.zip")
+    (tmp_path / "drawn.keras").write_bytes(DRAWN_SCENES.read_bytes())
+    recipe = make_recipe("CPU", **parameters(tmp_path, DATASET="folder", START_FROM="~/drawn.keras"))
+    assert recipe.start_from == tmp_path / "drawn.keras"
 
 
 def test_camvids_photographs_start_from_the_drawn_scenes_where_the_network_fits(tmp_path):

@@ -34,6 +34,7 @@ def trained(tmp_path, labels):
 def test_the_same_classes_go_on_where_the_network_stood(trained, labels):
     model = network(3, half_resolution=True)
     assert take_weights(model, labels, trained)
+    assert all(layer.trainable for layer in model.layers)
     images = np.random.default_rng(1).integers(0, 256, (2, 32, 64, 3)).astype("f4")
     expected = load_network(trained).model.predict_on_batch(images)
     np.testing.assert_allclose(model.predict_on_batch(images), expected, rtol=1e-4, atol=1e-4)
