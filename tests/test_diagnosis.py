@@ -294,6 +294,19 @@ def command(capsys, *arguments) -> tuple[int, str, str]:
     return code, *capsys.readouterr()
 
 
+def write_lyft(root) -> list[Pair]:
+    """Three pairs in CARLA's layout, two for training and one for validation."""
+    pairs = []
+    for n, stem in enumerate(("F4-1", "F4-2", "F2-1")):
+        folders = [root / "lyft" / "dataA" / "dataA" / name for name in ("CameraRGB", "CameraSeg")]
+        pair = write_pair_to(root / "drawn", stem, SIZE, seed=n)
+        for source, target in zip(pair, folders, strict=True):
+            target.mkdir(parents=True, exist_ok=True)
+            source.replace(target / f"{stem}.png")
+        pairs.append(Pair(*(target / f"{stem}.png" for target in folders)))
+    return pairs
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     keras.utils.set_random_seed(0)
@@ -333,15 +346,9 @@ def test_the_command_names_a_rate_far_too_high_though_a_best_network_was_saved(c
 
 def test_the_command_names_masks_of_0_and_255_that_the_check_lets_through(capsys, tmp_path):
     """In CARLA's layout 255 is void, so masks of 0 and 255 are valid, and nothing is learned."""
-    pairs = []
-    for n, stem in enumerate(("F4-1", "F4-2", "F2-1")):
-        folders = [tmp_path / "lyft" / "dataA" / "dataA" / name for name in ("CameraRGB", "CameraSeg")]
-        pair = write_pair_to(tmp_path / "drawn", stem, SIZE, seed=n)
+    pairs = write_lyft(tmp_path)
+    for pair in pairs:
         Image.fromarray(np.uint8(255 * (np.asarray(Image.open(pair.mask)) > 0))).save(pair.mask)
-        for source, target in zip(pair, folders, strict=True):
-            target.mkdir(parents=True, exist_ok=True)
-            source.replace(target / f"{stem}.png")
-        pairs.append(Pair(*(target / f"{stem}.png" for target in folders)))
     run_dir = make_run(tmp_path, "lyft", Dataset("lyft", CARLA, tuple(pairs[:2]), tuple(pairs[2:]), ()), epochs=3)
     code, shown, errors = command(capsys, run_dir, tmp_path)
     assert (code, errors) == (1, "")
@@ -357,10 +364,20 @@ def test_the_command_looks_at_the_batches_that_the_network_was_given(capsys, run
     monkeypatch.setattr(
         "unet_helpers.diagnosis.gather", lambda batches, *others: seen.append(batches) or gather(batches, *others)
     )
-    command(capsys, run_dir, "--data", root)
+    command(capsys, run_dir, root)
     images, masks = next(iter(seen[0]))
     half = 1 + settings["half_resolution"]
     assert [side * half for side in masks.shape[1:3]] == list(images.shape[1:3]) == settings["image_size"]
+
+
+def test_the_command_names_a_file_that_was_damaged_since(capsys, tmp_path):
+    """Of CARLA's layout, of which no file is looked at before it is needed."""
+    pairs = write_lyft(tmp_path)
+    run_dir = make_run(tmp_path, "lyft", Dataset("lyft", CARLA, tuple(pairs[:2]), tuple(pairs[2:]), ()), epochs=1)
+    pairs[0].image.write_bytes(pairs[0].image.read_bytes()[:60])
+    code, _, errors = command(capsys, run_dir, tmp_path)
+    assert code == 1
+    assert f"{pairs[0].image}: " in errors
 
 
 def test_the_command_says_which_folder_is_wrong(capsys, run, tmp_path):

@@ -185,6 +185,7 @@ def test_a_damaged_file_is_named_whichever_of_its_bytes_is_wrong(tmp_path, file)
             wrong[place] ^= rng.integers(1, 256)
             damaged.write_bytes(wrong)
             for reader in (unet_switches, save_half, load_network)[: 2 + (place % 12 == 0)]:
+                (tmp_path / "out.keras").unlink(missing_ok=True)
                 try:
                     reader(*[damaged, tmp_path / "out.keras"][: 1 + (reader is save_half)])
                 except ValueError as error:

@@ -164,6 +164,10 @@ def test_half_precision_refuses_what_it_would_spoil(trained, tmp_path):
     save_network(tmp_path / "large.keras", model, load_network(trained).labels, (32, 64))
     with pytest.raises(ValueError, match=r"large\.keras: .* has numbers that 16 bits can't hold"):
         save_half(tmp_path / "large.keras", tmp_path / "half.keras")
+    (tmp_path / "there.keras").write_text("somebody's")
+    with pytest.raises(ValueError, match=r"path: .*there\.keras' is there already; delete it, or give another name"):
+        save_half(trained, tmp_path / "there.keras")
+    assert (tmp_path / "there.keras").read_text() == "somebody's"
     with pytest.raises(ValueError, match=r"path: found .*half\.zip', expected a name that ends in \.keras"):
         save_half(trained, tmp_path / "half.zip")
     assert not list(tmp_path.glob("half*"))

@@ -36,7 +36,7 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
         raise ValueError(f"format: found {format!r}, expected one of {', '.join(map(repr, SUFFIXES))}")
     if SUFFIXES[format] and path.suffix != SUFFIXES[format]:
         raise ValueError(f"path: found {str(path)!r}, expected a name that ends in {SUFFIXES[format]} for {format!r}")
-    if path.is_dir() or (path.exists() and not SUFFIXES[format]):
+    if path.exists():
         raise ValueError(f"path: {str(path)!r} is there already; delete it, or give another name")
     missing = [name for name in PACKAGES.get(format, ()) if importlib.util.find_spec(name) is None]
     if missing:
@@ -75,6 +75,8 @@ def save_half(path: str | Path, out: str | Path) -> None:
         raise ValueError(f"path: found {str(out)!r}, expected a name that ends in .keras")
     if out.exists() and out.samefile(path):
         raise ValueError(f"path: {str(out)!r} is the network itself, and would lose its 32 bits; give another name")
+    if out.exists():
+        raise ValueError(f"path: {str(out)!r} is there already; delete it, or give another name")
     out.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as new:

@@ -87,7 +87,7 @@ def make_recipe(device_kind: str, **parameters) -> Recipe:
     start, network = _find_start(given, defaults)
     values = {name: (defaults | network).get(name) if value is None else value for name, value in given.items()}
     if values["FREEZE_ENCODER"] and not start:
-        raise ValueError("FREEZE_ENCODER: found True in a training from scratch; try FREEZE_ENCODER = False")
+        raise ValueError("FREEZE_ENCODER: found True in a training from scratch; give START_FROM, too, or leave it out")
     half_resolution = values["HALF_RESOLUTION"]
     return Recipe(
         dataset=dataset,

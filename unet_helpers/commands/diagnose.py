@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from .. import diagnosis
 from ..augmentation import RandomView
@@ -11,6 +12,7 @@ from ..files import read_json
 from ..networks import load_model
 from ..pipeline import make_batches
 from ..recipe import Recipe
+from .check import check_files
 
 
 def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
@@ -18,7 +20,7 @@ def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
 
     run_dir: of a training; what it has of settings.json, log.csv and best.keras is read. data_dir: the folder of its
     data set. dataset: which it is; that of the settings if None. Returns how many causes were found. Raises ValueError,
-    naming the folder, if it is not that of a training, or the data are others.
+    naming the folder, if it is not that of a training, the data are others, or one of their files is damaged.
     """
     recipe = _read_recipe(run_dir, data_dir)
     found = load_dataset(
@@ -36,7 +38,13 @@ def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
         found.train, found.labels, tuple(recipe.image_size), recipe.batch_size, mask_size=recipe.answer_size,
         shuffle=True, augment=[RandomView()], seed=recipe.seed, cache=False,
     )  # fmt: skip
-    result = diagnosis.diagnose(batches, found.labels, _read_log(run_dir), model)
+    try:
+        result = diagnosis.diagnose(batches, found.labels, _read_log(run_dir), model)
+    except tf.errors.OpError:  # a file can't be decoded, and TensorFlow does not say which
+        good, _ = check_files(found.train, found.labels, "checking train")
+        if len(good) == len(found.train):
+            raise
+        raise ValueError(f"{data_dir}: {len(found.train) - len(good)} bad pairs; mend or remove them") from None
     print(result)
     return len(result.findings)
 
@@ -52,7 +60,7 @@ def _read_recipe(run_dir: Path, data_dir: str) -> Recipe:
 
 def _read_log(run_dir: Path) -> dict[str, np.ndarray] | None:
     """The columns of log.csv, one number an epoch; None where no epoch was finished."""
-    if not (run_dir / "log.csv").is_file():
+    if not (run_dir / "log.csv").is_file() or not (run_dir / "log.csv").stat().st_size:
         return None
     table = np.genfromtxt(run_dir / "log.csv", delimiter=",", names=True)
     return {name: np.atleast_1d(table[name]) for name in table.dtype.names}
