@@ -44,7 +44,8 @@ def open_saved_model(path: Path):
 
 def open_litert(path: Path):
     runner = tf.lite.Interpreter(str(path), num_threads=os.cpu_count()).get_signature_runner()  # takes any size
-    return lambda pictures: next(iter(runner(images=pictures).values()))
+    (name,) = runner.get_input_details()  # versions of Keras call it differently
+    return lambda pictures: next(iter(runner(**{name: pictures}).values()))
 
 
 def open_onnx(path: Path):
@@ -53,7 +54,7 @@ def open_onnx(path: Path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count()  # by itself it leaves out the second thread of a core
     session = onnxruntime.InferenceSession(str(path), options)
-    return lambda pictures: session.run(None, {"images": pictures})[0]
+    return lambda pictures: session.run(None, {session.get_inputs()[0].name: pictures})[0]
 
 
 PROGRAMS = {  # format: the program, and what opens a file: (B, H, W, 3) float32 pictures -> (B, H', W', K) logits
