@@ -125,7 +125,7 @@ TINY = {"IMAGE_SIZE": [64, 96], "N_FILTERS": 2, "BATCH_SIZE": 8, "EPOCHS": 2, "F
 def test_the_notebook_runs_whole(tmp_path, capfd):
     parameters = {**TINY, "DATA_DIR": str(tmp_path / "data"), "RUN_DIR": str(tmp_path / "runs")}
     html, executed, scores = run_notebook.run(parameters, tmp_path / "build")
-    assert re.search(r"demo, test: 7 pictures at 240x320\nwhole recipe +mIoU 0\.\d{3}", scores)
+    assert re.search(r"demo, test: 7 pictures, each at its own size\nwhole recipe +mIoU 0\.\d{3}", scores)
     assert "without the bonnet" in scores
     assert "baseline (always " in scores
     page = html.read_text(encoding="utf-8")
@@ -152,7 +152,7 @@ def test_one_picture_to_validate_and_one_to_test_are_enough(tmp_path, write_pair
     (tmp_path / "mine" / "classes.txt").write_text("sky\nroad\ncar\n")
     parameters = {**TINY, "DATASET": "folder", "DATA_DIR": str(tmp_path / "mine"), "RUN_DIR": str(tmp_path / "runs")}
     _, _, scores = run_notebook.run(parameters, tmp_path / "build")
-    assert "folder, test: 1 pictures at 64x96" in scores
+    assert "folder, test: 1 pictures, each at its own size" in scores
 
 
 def test_after_stop_the_notebook_says_what_is_saved_and_which_cell_goes_on(tmp_path, monkeypatch):
