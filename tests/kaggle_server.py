@@ -13,8 +13,8 @@ SIGNATURE = "SignedAddressSecret"
 class KaggleServer:
     """Serves `content`. Each GET takes the next of `steps`, and is served whole when none is left.
 
-    steps: ("cut", n) closes after n bytes, ("stall", n) sends n bytes and waits for the end of the test, ("status", s)
-        answers with an error page.
+    steps: ("cut", n) closes after n bytes, ("stall", n) sends n bytes and waits for the end of the test, at most a minute
+        (gave_up says that it did), ("status", s) answers with an error page.
     status: what the first request is answered with; 302 sends the client on to the zip.
     sent: bytes of zip in each GET's answer; requests: all (method, path, headers) in order.
     """
@@ -23,7 +23,7 @@ class KaggleServer:
         self.content, self.status, self.steps = content, 302, []
         self.etag, self.announce_length = '"v1"', True
         self.sent, self.requests = [], []
-        self.ended = threading.Event()
+        self.ended, self.gave_up = threading.Event(), False
 
     def __enter__(self):
         self._storage = self._listen(self._get)
@@ -45,7 +45,7 @@ class KaggleServer:
     def _listen(self, answer) -> ThreadingHTTPServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            timeout = 20
+            timeout = 120
             do_GET = do_POST = lambda handler: answer(handler)  # noqa: E731
             log_message = lambda *_: None  # noqa: E731
 
@@ -101,7 +101,7 @@ class KaggleServer:
             handler.wfile.write(body)
             handler.wfile.flush()
             if kind == "stall":
-                self.ended.wait(20)
+                self.gave_up |= not self.ended.wait(60)
 
 
 def make_zip(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:

@@ -69,8 +69,8 @@ def gate(folder: Path) -> str:
 def together(folder: Path, *children: subprocess.Popen) -> list[tuple[int, str, str]]:
     """Let children whose code holds `gate` go on at the same moment; (exit code, output, errors) of each."""
     for child in children:
-        assert child.stdout.readline() == "ready\n", child.communicate(timeout=10)
+        assert child.stdout.readline() == "ready\n", child.communicate(timeout=120)
     (folder / "gate").touch()
-    ends = [child.communicate(timeout=60) for child in children]
+    ends = [child.communicate(timeout=120) for child in children]
     (folder / "gate").unlink()
     return [(child.returncode, *end) for child, end in zip(children, ends, strict=True)]

@@ -62,7 +62,6 @@ def server(home, monkeypatch):
 
     with KaggleServer(ZIP) as server:
         monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.url)
-        monkeypatch.setattr(kaggle_client, "TIMEOUT", (5, 1))  # shorter ones strike on a busy machine
         monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits between its retries
         yield server
 
@@ -216,12 +215,13 @@ def test_a_server_that_never_answers(home, dest, monkeypatch):
         monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, address)
         monkeypatch.setattr(kaggle_client, "TIMEOUT", (2, 0.25))
         monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-        started, bound = time.perf_counter(), threading.Timer(6, silent.shutdown, [socket.SHUT_RDWR])
+        given_up = threading.Event()
+        bound = threading.Timer(60, lambda: (given_up.set(), silent.shutdown(socket.SHUT_RDWR)))
         bound.start()
         with pytest.raises(DownloadError, match="The connection to Kaggle failed or stopped"):
             download_dataset(dest, SLUG)
         bound.cancel()
-        assert time.perf_counter() - started < 5
+        assert not given_up.is_set()
     assert_untouched(dest)
 
 
@@ -266,11 +266,12 @@ def test_an_error_page_in_the_middle_of_a_resume_does_not_get_into_the_zip(serve
     assert server.sent[-1] == len(ZIP) - 3 * MIB
 
 
-def test_a_stalled_body_times_out_and_is_resumed(server, dest):
+def test_a_stalled_body_times_out_and_is_resumed(server, dest, monkeypatch):
+    """Only here is the client impatient: a busy machine answers nothing for a second now and then."""
+    monkeypatch.setattr(kaggle_client, "TIMEOUT", (60, 3))
     server.steps = [("stall", 5 * MIB // 2)]
-    started = time.perf_counter()
     download_dataset(dest, SLUG)
-    assert time.perf_counter() - started < 5
+    assert not server.gave_up
     assert_whole(dest)
     assert server.requests[-1][2]["Range"] == f"bytes={2 * MIB}-"
 
@@ -380,7 +381,7 @@ def die(*args, **options):
     child = start(code)
     if not wait:
         return child
-    out, err = child.communicate(timeout=30)
+    out, err = child.communicate(timeout=120)
     return subprocess.CompletedProcess([], child.returncode, out, err)
 
 
@@ -388,14 +389,14 @@ def test_killed_in_the_middle_of_the_download(server, dest):
     server.steps = [("stall", 5 * MIB // 2)]
     child = run_child(server, CALL, dest, wait=False)
     try:
-        pause, until = server.ended.wait, time.perf_counter() + 20
+        pause, until = server.ended.wait, time.perf_counter() + 120
         while time.perf_counter() < until:
             if staged_zip(dest).is_file() and staged_zip(dest).stat().st_size >= 2 * MIB:
                 break
             pause(0.02)
     finally:
         child.send_signal(signal.SIGKILL)
-        child.communicate(timeout=10)
+        child.communicate(timeout=120)
     assert child.returncode == -signal.SIGKILL
     assert not dest.exists()
     server.sent.clear()
@@ -486,14 +487,14 @@ def test_two_downloads_at_once_are_one(server, dest, tmp_path, repeat):
 def test_one_that_waits_goes_on_when_the_other_is_killed(server, dest, tmp_path, force):
     server.steps = [("stall", 5 * MIB // 2)]
     first = run_child(server, CALL, dest, wait=False)
-    until = time.perf_counter() + 20
+    until = time.perf_counter() + 120
     while time.perf_counter() < until and not (staged_zip(dest).is_file() and staged_zip(dest).stat().st_size > MIB):
         server.ended.wait(0.02)
     second = run_child(server, f"download.download_dataset(dest, slug, force={force})", dest, wait=False)
     assert second.stdout.readline() == WAITS.format(dest)
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=10)
-    shown = second.communicate(timeout=30)
+    first.communicate(timeout=120)
+    shown = second.communicate(timeout=120)
     assert second.returncode == 0, shown
     assert_whole(dest)
 
@@ -513,7 +514,7 @@ def test_a_finished_set_is_returned_while_another_process_replaces_it(server, de
     assert len(server.requests) == n_requests
     assert snapshot(tree) == half  # the other's work is left alone
     other.kill()
-    other.communicate(timeout=10)
+    other.communicate(timeout=120)
     download_dataset(dest, SLUG, force=True)
     assert_whole(dest)
 
@@ -1122,7 +1123,7 @@ def test_what_a_killed_writing_of_camvids_ids_left_is_deleted(tmp_path):
     child = start(CAMVID_CODE.format(folder=str(root)) + (
         "writing.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\nload_dataset('camvid', folder)"
     ))  # fmt: skip
-    child.communicate(timeout=30)
+    child.communicate(timeout=120)
     assert [path.name for path in tmp_path.glob("data.*")] == [f"data.prepared.partial-{child.pid}"]
     assert len(load_dataset("camvid", root).train) == 3
     assert [path.name for path in tmp_path.glob("*data.*")] == ["data.prepared"]

@@ -286,7 +286,7 @@ def test_a_killed_drawing_leaves_no_worker_and_the_next_one_no_rest(tmp_path):
     assert first.isdigit(), second
     child.kill()
     try:
-        child.communicate(timeout=10)  # not before the last of them has closed it
+        child.communicate(timeout=120)  # not before the last of them has closed it
     except subprocess.TimeoutExpired:
         for worker in (first, second):
             os.kill(int(worker), signal.SIGKILL)
@@ -319,7 +319,7 @@ def test_a_limit_on_files_is_one_sentence(tmp_path):
     child = start(DRAW.format(folder=str(tmp_path / "demo")) + (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
         "draw_scenes(folder, drives=('F1',), n_frames=2, processes=1, progress=progress)"))
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=120)
     assert re.match(FULL.format("File too large", "make it writable").replace("^", "ValueError: "),
                     errors.splitlines()[-1])
     assert list(tmp_path.iterdir()) == []

@@ -75,7 +75,7 @@ def test_a_killed_process_holds_nothing(tmp_path):
     with hold_lock(folder) as held:
         assert not held
     child.send_signal(signal.SIGKILL)
-    child.communicate(timeout=10)
+    child.communicate(timeout=120)
     with hold_lock(folder) as held:
         assert held
 
@@ -115,7 +115,7 @@ def test_temporary_folders_of_dead_processes_go_and_no_others(tmp_path, monkeypa
     dead, alive = (Path(child.stdout.readline().strip()) for child in children)
     (dead / "pixels").write_text("many")
     children[0].send_signal(signal.SIGKILL)
-    children[0].communicate(timeout=10)
+    children[0].communicate(timeout=120)
     (tmp_path / "unet_cache_not_ours").mkdir()
     new, delete = make_temporary_folder("unet_cache_")
     assert dead.exists()  # a folder that is so new may just not be locked yet
@@ -127,7 +127,7 @@ def test_temporary_folders_of_dead_processes_go_and_no_others(tmp_path, monkeypa
     assert new.is_dir()
     assert (tmp_path / "unet_cache_not_ours").is_dir()
     children[1].send_signal(signal.SIGKILL)
-    children[1].communicate(timeout=10)
+    children[1].communicate(timeout=120)
     delete()
     delete_newer()
     assert not new.exists()

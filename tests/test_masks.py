@@ -1251,7 +1251,7 @@ def test_two_at_once_write_once(tmp_path):
         "writing._write_whole = lambda *a: (time.sleep(0.5), real(*a))",
     )  # fmt: skip
     runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [run.communicate(timeout=60)[0] for run in runs]
+    outputs = [run.communicate(timeout=120)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert sorted("writing 6" in output for output in outputs) == [False, True]
     assert "".join(outputs).count("waiting for it") <= 1

@@ -450,6 +450,6 @@ with hold_lock(Path({str(training.run_dir)!r})) as held:
     with pytest.raises(RuntimeError, match=r"another process is training in .*run: wait until it ends, or"):
         training.fit()
     assert list(training.run_dir.iterdir()) == []
-    child.communicate("\n", timeout=10)
+    child.communicate("\n", timeout=120)
     training.fit(StopIn(9))
     assert not saving._locks
