@@ -73,14 +73,17 @@ def test_a_disc_stays_a_disc_under_its_mask(own_size, half):
     if half:
         fitted = fitted.reshape(*answer_size[:1], 2, answer_size[1], 2, 3).mean((1, 3))
     top, left, bottom, right = fitted_box(own_size, size)
-    assert (bottom - top) / (right - left) == pytest.approx(own_size[0] / own_size[1], rel=0.1)
+    assert (bottom - top, right - left) == pytest.approx(np.array(own_size) * min(np.divide(size, own_size)), abs=1)
+    assert abs(top - (size[0] - bottom)) <= 2
+    assert abs(left - (size[1] - right)) <= 2  # in the middle
     known = ids != VOID
     step = 2 if half else 1
     rows, columns = ((np.arange(side) + 0.5) * step for side in answer_size)
     inside = ((top <= rows) & (rows < bottom))[:, None] & ((left <= columns) & (columns < right))
     np.testing.assert_array_equal(known, inside)
-    if not half:
-        assert (fitted[~known] == GREY).all()
+    assert (fitted[~known] == GREY).all()
+    if half:  # none of its pixels lies half on grey
+        assert inside.sum() * step**2 == (bottom - top) * (right - left)
     sure = known & ((fitted[..., 0] > 200) | (fitted[..., 0] < 50))
     assert ((ids == 1) == (fitted[..., 0] > 125))[sure].mean() > 0.99
     down, across = (np.flatnonzero((ids == 1).any(axis=axis)) for axis in (1, 0))

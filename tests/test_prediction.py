@@ -178,10 +178,10 @@ def test_a_padded_picture_is_answered_by_the_part_of_the_answer_that_lies_on_it(
     """Put into grey by hand, the network's coarser answer read between its pixels with np.interp."""
     network, picture = random_network(half_resolution=True), noise(44, 32)
     whole = np.full((1, 48, 64, 3), GREY, np.float32)
-    whole[0, :, 14:49] = resize_image(picture, (48, 35))
+    whole[0, :, 14:48] = resize_image(picture, (48, 34))
     logits = network.predict_on_batch(whole)[0]
     rows = (np.arange(44) + 0.5) * 48 / 44 / 2 - 0.5
-    columns = ((np.arange(32) + 0.5) * 35 / 32 + 14) / 2 - 0.5
+    columns = ((np.arange(32) + 0.5) * 34 / 32 + 14) / 2 - 0.5
     logits = np.apply_along_axis(lambda line: np.interp(rows, np.arange(24), line), 0, logits)
     logits = np.apply_along_axis(lambda line: np.interp(columns, np.arange(32), line), 1, logits)
     assert len(np.unique(logits.argmax(axis=-1))) > 1

@@ -34,13 +34,14 @@ def resize_mask(mask, size: tuple[int, int]) -> tf.Tensor:
 def fitted_box(own_size: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) of a picture of own_size in the middle of one of size, as large as it fits.
 
-    Its proportions are kept, unless they are those of size but for a few percent: then it fills size.
+    Its proportions are kept, unless they are those of size but for a few percent: then it fills size. What it does not
+    fill begins and ends at even pixels: an answer of half the size has no pixel half on the grey around it.
     """
     own, size = np.array(own_size), np.array(size)
     factors = size / own
-    same = factors.max() / factors.min() < STRETCH
-    fitted = size if same else np.clip(np.round(own * factors.min()).astype(int), 1, size)
-    before = (size - fitted) // 2
+    fills = factors < STRETCH * factors.min()
+    fitted = np.where(fills, size, np.clip(2 * np.round(own * factors.min() / 2).astype(int), 2, size))
+    before = (size - fitted) // 4 * 2
     return *before.tolist(), *(before + fitted).tolist()
 
 
