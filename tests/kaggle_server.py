@@ -13,8 +13,8 @@ SIGNATURE = "SignedAddressSecret"
 class KaggleServer:
     """Serves `content`. Each GET takes the next of `steps`, and is served whole when none is left.
 
-    steps: ("cut", n) closes after n bytes, ("stall", n) sends n bytes and waits for the end of the test, at most a minute
-        (gave_up says that it did), ("status", s) answers with an error page.
+    steps: ("cut", n) closes after n bytes, ("stall", n) sends n bytes and waits for the end of the test, at most a
+        minute (gave_up says that it did), ("status", s) answers with an error page.
     status: what the first request is answered with; 302 sends the client on to the zip.
     sent: bytes of zip in each GET's answer; requests: all (method, path, headers) in order.
     """

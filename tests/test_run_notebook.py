@@ -82,7 +82,7 @@ def test_a_parameter_without_a_name_is_an_error():
 )
 def test_a_mistake_in_the_terminal_is_one_line(argument, message):
     script = Path(run_notebook.__file__)
-    result = subprocess.run([sys.executable, script, argument], capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run([sys.executable, script, argument], capture_output=True, text=True, timeout=99, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith(f"run_notebook.py: {message}")
     assert len(result.stderr.splitlines()) == 1

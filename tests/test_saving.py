@@ -121,6 +121,26 @@ def test_the_cell_again_after_stop_is_the_training_in_one_go(tmp_path, pairs, la
     assert_same(training, whole)
 
 
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_training_that_diverges_ends_there_and_keeps_the_epochs_before(tmp_path, pairs, labels, whole, last):
+    """Its loss and its mIoU may be numbers: a unit without one is 0 after ReLU, and so not active."""
+
+    class FarTooFast(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == last:
+                self.model.weights[0].assign(np.full_like(self.model.weights[0], np.inf))
+
+    training = Training(tmp_path / "diverged", pairs, labels)
+    kept = "what was learned until epoch 1" if last else "only a log"
+    said = f"LEARNING_RATE: the training diverged in epoch {last + 1}: .*; give a tenth of it .*diverged keeps {kept}$"
+    with pytest.raises(RuntimeError, match=said):
+        training.fit(FarTooFast())
+    assert len(training.rows()) == last + 1
+    assert (tmp_path / "diverged" / "best.keras").exists() == (last > 0)
+    training.fit()  # as if nothing had been
+    assert_same(training, whole)
+
+
 def test_a_new_session_goes_on_with_the_pictures_of_its_epoch(tmp_path, pairs, labels, whole):
     """Epoch 4 after a stop has the order, the pictures, the size and the rate of epoch 4, not those of the first."""
     with pytest.raises(KeyboardInterrupt):

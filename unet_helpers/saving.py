@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import keras
 import numpy as np
@@ -31,6 +32,7 @@ class TrainingState(keras.callbacks.Callback):
     log.csv, loss and mIoU of each epoch. So all of them belong to the same moment, whenever the process is killed.
     labels: the classes, for best.keras, from which `networks.load_network` gets all that prediction needs.
     patience: epochs of full size without a better validation mIoU after which the training ends early.
+    Raises RuntimeError after an epoch that leaves weights which are no finite numbers; only log.csv tells of that one.
     """
 
     def __init__(
@@ -76,12 +78,15 @@ class TrainingState(keras.callbacks.Callback):
     # ---- while training ----
 
     def on_epoch_end(self, epoch, logs=None):
+        weights = self.model.get_weights()
+        if not all(np.isfinite(array).all() for array in weights):  # mIoU is a number even then: it would be the best
+            self._refuse_diverged(epoch, logs)
         size = list(self.resizing.sizes[self.resizing.stage])
         beaten = self.best["val_mIoU"] if self.best and self.best["image_size"] == size else -math.inf
         if logs["val_mIoU"] > beaten:  # scores of smaller pictures are others: a larger size always begins anew
             self.best = {"epoch": epoch + 1, "image_size": size, "val_mIoU": float(logs["val_mIoU"])}
-            self.best_weights = self.model.get_weights()
-        self.log.append({"epoch": epoch, **{name: float(value) for name, value in logs.items()}})
+            self.best_weights = weights
+        self._log_epoch(epoch, logs)
         waited = epoch + 1 - max(self.best["epoch"], self.resizing.full_size_epoch)
         if waited >= self.patience:
             self.model.stop_training = True
@@ -93,6 +98,19 @@ class TrainingState(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._unlock()
+
+    def _log_epoch(self, epoch: int, logs: dict) -> None:
+        self.log.append({"epoch": epoch, **{name: float(value) for name, value in logs.items()}})
+
+    def _refuse_diverged(self, epoch: int, logs: dict) -> NoReturn:
+        self._log_epoch(epoch, logs)
+        self._write_log()
+        self._unlock()
+        raise RuntimeError(
+            f"LEARNING_RATE: the training diverged in epoch {epoch + 1}: the network has weights that are no finite "
+            f"numbers, and no further epoch mends that; give a tenth of it and train again. {self.run_dir} keeps "
+            f"{f'what was learned until epoch {epoch}' if epoch else 'only a log'}"
+        )
 
     def _lock(self) -> None:
         def refuse():
