@@ -66,7 +66,7 @@ def test_one_picture_is_a_new_one_in_each_epoch(pairs, labels):
     assert next(iter(other))[0].numpy().tobytes() not in variants
 
 
-def test_two_pictures_get_different_dice(pairs, labels):
+def test_two_pictures_get_different_draws(pairs, labels):
     batches = make_batches([pairs[0], pairs[0]], labels, (32, 48), 2, augment=[RandomView()])
     images, _ = next(iter(batches))
     assert not np.array_equal(images[0], images[1])
@@ -85,11 +85,11 @@ def test_pasting_is_drawn_anew_in_each_epoch(write_pair, labels):
     assert pasted(0) != pasted(1)
 
 
-def test_two_changes_have_dice_of_their_own(pairs, labels):
-    """The same change twice must not do the same twice: here each change hands its dice out."""
-    changes = [lambda images, masks, dice: (dice, masks), lambda images, masks, dice: ((images, dice), masks)]
+def test_two_changes_have_draws_of_their_own(pairs, labels):
+    """The same change twice must not do the same twice: here each change hands its draws out."""
+    changes = [lambda images, masks, draws: (draws, masks), lambda images, masks, draws: ((images, draws), masks)]
     (first, second), _ = next(iter(make_batches(pairs, labels, (16, 24), 5, augment=changes)))
-    assert first.shape == second.shape == (5, pipeline.N_DICE)
+    assert first.shape == second.shape == (5, pipeline.N_DRAWS)
     assert abs(np.corrcoef(np.ravel(first), np.ravel(second))[0, 1]) < 0.1
 
 

@@ -33,7 +33,7 @@ def pairs(write_pair):
 class Training:
     """A small training whose files lie in run_dir, as the notebook makes it."""
 
-    def __init__(self, run_dir, pairs, labels, epochs=4, patience=20):
+    def __init__(self, run_dir, pairs, labels, epochs=4):
         run_dir.mkdir(exist_ok=True)
         self.run_dir, self.epochs = run_dir, epochs
         self.resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs)
@@ -44,7 +44,7 @@ class Training:
         keras.utils.set_random_seed(0)
         self.model = unet_model((None, None, 3), 2, 3, depth=1)
         compile_unet(self.model, 3, WarmupStableDecay(epochs * 3, 1e-2))
-        self.state = TrainingState(run_dir, self.resizing, patience, labels)
+        self.state = TrainingState(run_dir, self.resizing, labels)
 
     def fit(self, *extra):
         return self.model.fit(
@@ -294,21 +294,19 @@ def test_where_no_state_can_be_read_training_begins_again(tmp_path, pairs, label
 # ---- the best network, and when to stop ----
 
 
-def scored(run_dir, scores, epochs=4, patience=20, new=True):
-    """Networks with one weight, the number of their epoch, get these validation scores; ends where training would."""
+def scored(run_dir, scores, epochs=4, new=True):
+    """Networks with one weight, the number of their epoch, get these validation scores; what is left of them."""
     run_dir.mkdir(exist_ok=True)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.compile("sgd", "mse")
     resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs)
-    state = TrainingState(run_dir, resizing, patience)
+    state = TrainingState(run_dir, resizing)
     state.set_model(model)
     assert (state.go_on(model) == 0) == new
-    model.stop_training = False
     for epoch, score in scores.items():
-        if not model.stop_training:
-            resizing.on_epoch_begin(epoch)
-            model.set_weights([np.float32([[epoch]])])
-            state.on_epoch_end(epoch, {"val_mIoU": score})
+        resizing.on_epoch_begin(epoch)
+        model.set_weights([np.float32([[epoch]])])
+        state.on_epoch_end(epoch, {"val_mIoU": score})
     state.on_train_end()
     loaded, size = load_best(run_dir, (64, 96))
     return int(loaded.get_weights()[0][0, 0]), size, len(state.log)
@@ -332,13 +330,13 @@ def test_a_worse_network_after_an_interruption_does_not_replace_the_best(tmp_pat
     assert scored(tmp_path, {6: 0.85}, epochs=7, new=False)[0] == 6
 
 
-def test_patience_counts_epochs_of_full_size_and_survives_an_interruption(tmp_path):
-    scores = {epoch: 0.9 - 0.1 * epoch for epoch in range(8)}
-    assert scored(tmp_path / "one", scores, epochs=8, patience=2)[2] == 7  # full size from epoch 5 on, the best
-    first, rest = dict(list(scores.items())[:6]), dict(list(scores.items())[6:])
-    assert scored(tmp_path / "two", first, epochs=8, patience=2)[2] == 6
-    assert scored(tmp_path / "two", rest, epochs=8, patience=2, new=False)[2] == 7
-    assert is_finished(tmp_path / "two")
+def test_a_training_without_any_progress_takes_all_its_epochs(tmp_path):
+    """The rate falls at the end, and that brings the last gain: who stops on the plateau never sees it."""
+    scores = {epoch: 0.9 - 0.01 * epoch for epoch in range(60)}
+    scored(tmp_path, dict(list(scores.items())[:59]), epochs=60)
+    assert not is_finished(tmp_path)
+    assert scored(tmp_path, {59: 0.95}, epochs=60, new=False)[::2] == (59, 60)
+    assert is_finished(tmp_path)
 
 
 def test_no_epoch_at_all_is_said(tmp_path):

@@ -89,9 +89,8 @@ def test_the_last_epoch_has_the_full_size_however_few_there_are():
         resizing = ProgressiveResizing((64, 96), ((0.9, 0.5), (1, 1)), epochs)
         resizing.on_epoch_begin(epochs - 1)
         assert resizing.sizes[resizing.stage] == (64, 96)
-        assert resizing.full_size_epoch == epochs - 1
-    assert ProgressiveResizing((64, 96), ((0.6, 0.5), (1, 1)), epochs=32).full_size_epoch == 20
-    assert ProgressiveResizing((64, 96), epochs=3).full_size_epoch == 0
+        assert resizing.changes == ([(epochs, "64x96")] if epochs > 1 else [])
+    assert ProgressiveResizing((64, 96), ((0.6, 0.5), (1, 1)), epochs=32).changes == [(21, "64x96")]
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Augmentation: random changes that show the network a new variant of each picture in each epoch.
 
-A change is called with a whole batch and its dice, (images, masks, dice), and returns the changed (images, masks).
-images: (B, H, W, 3) 0..255. masks: (B, H', W', 1) uint8 ids. dice: (B, 256) float32, evenly spread over 0..1, a row
-for each picture: `pipeline.make_batches` throws them anew for each picture in each epoch. So a change has no random
-state of its own, and the same dice always give the same picture.
+A change is called with a whole batch and random draws, (images, masks, draws), and returns new images and masks.
+images: (B, H, W, 3) 0..255. masks: (B, H', W', 1) uint8 ids. draws: (B, 256) float32, evenly spread over 0..1, a row
+for each picture: `pipeline.make_batches` makes them anew for each picture in each epoch. So a change has no random
+state of its own, and the same draws always give the same picture.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class RandomView:
     stretch: float = 1.05
     light: float = 0.2
 
-    def __call__(self, images, masks, dice):
-        enlargement, ratio, row, column, mirror, contrast, brightness = tf.unstack(2 * dice[:, :7, None] - 1, axis=1)
+    def __call__(self, images, masks, draws):
+        enlargement, ratio, row, column, mirror, contrast, brightness = tf.unstack(2 * draws[:, :7, None] - 1, axis=1)
 
         # One op cuts a window out of each picture and enlarges it; a window that runs from right to left mirrors.
         # Keras has a layer for each of these changes, but several passes over the pictures would slow training down,
@@ -57,7 +57,7 @@ class RandomView:
 class CopyPaste:
     """Rare things more often: pixels of these classes, cut out of the batch's next picture and pasted at their place.
 
-    classes: ids. share: 0..1, how many of the classes, thrown for each picture, are pasted into it.
+    classes: ids. share: 0..1, how many of the classes, drawn for each picture, are pasted into it.
     Source: Ghiasi et al. 2021, https://arxiv.org/abs/2012.07177 (objects); Olsson et al. 2021,
     https://arxiv.org/abs/2007.07936 (all pixels of a class, as here).
     """
@@ -69,8 +69,8 @@ class CopyPaste:
         if not np.isin(self.classes, np.arange(VOID)).all():
             raise ValueError(f"classes: expected ids 0..{VOID - 1}, found {list(self.classes)}")
 
-    def __call__(self, images, masks, dice):
-        chosen = np.isin(np.arange(256), self.classes) & (dice < self.share)
+    def __call__(self, images, masks, draws):
+        chosen = np.isin(np.arange(256), self.classes) & (draws < self.share)
         other_images, other_masks = tf.roll(images, 1, axis=0), tf.roll(masks, 1, axis=0)
         covered = tf.gather(chosen, tf.cast(other_masks[..., 0], tf.int32), batch_dims=1)[..., None]
         masks = tf.where(covered, other_masks, masks)

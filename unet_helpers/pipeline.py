@@ -16,7 +16,7 @@ from .decoding import decode_image, decode_mask, fit_image, fit_mask
 from .labels import LabelMap, Pair
 from .locking import make_temporary_folder
 
-N_DICE = 256  # random numbers for each picture and change: one for each id that a mask can hold
+N_DRAWS = 256  # random numbers for each picture and change: one for each id that a mask can hold
 
 
 class PairReader:
@@ -116,17 +116,17 @@ def make_batches(
     def load(epoch, indices):
         reader = readers_of_batches().of(resizing.stage if resizing else 0)
         images, masks = zip(*(reader.read(index) for index in indices), strict=True)
-        dice = [np.random.default_rng([seed, epoch, 1 + i]).random((len(augment), N_DICE), "f4") for i in indices]
-        return np.stack(images), np.stack(masks), np.stack(dice)
+        draws = [np.random.default_rng([seed, epoch, 1 + i]).random((len(augment), N_DRAWS), "f4") for i in indices]
+        return np.stack(images), np.stack(masks), np.stack(draws)
 
     def prepare(epoch, indices):
-        images, masks, dice = tf.numpy_function(load, [epoch[0], indices], (tf.uint8, tf.uint8, tf.float32))
+        images, masks, draws = tf.numpy_function(load, [epoch[0], indices], (tf.uint8, tf.uint8, tf.float32))
         size = (*sizes[0], *mask_size) if len(sizes) == 1 else (None,) * 4
         images = tf.ensure_shape(images, (*indices.shape, *size[:2], 3))
         masks = tf.ensure_shape(masks, (*indices.shape, *size[2:], 1))
-        dice = tf.ensure_shape(dice, (*indices.shape, len(augment), N_DICE))
+        draws = tf.ensure_shape(draws, (*indices.shape, len(augment), N_DRAWS))
         for number, change in enumerate(augment):
-            images, masks = change(images, masks, dice[:, number])
+            images, masks = change(images, masks, draws[:, number])
         return images, masks
 
     order = epoch_order(len(pairs), shuffle, seed, resizing)

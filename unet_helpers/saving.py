@@ -31,15 +31,12 @@ class TrainingState(keras.callbacks.Callback):
     pictures so far, made of Keras's own layers without loss and optimizer, so that it loads without this package; and
     log.csv, loss and mIoU of each epoch. So all of them belong to the same moment, whenever the process is killed.
     labels: the classes, for best.keras, from which `networks.load_network` gets all that prediction needs.
-    patience: epochs of full size without a better validation mIoU after which the training ends early.
     Raises RuntimeError after an epoch that leaves weights which are no finite numbers; only log.csv tells of that one.
     """
 
-    def __init__(
-        self, run_dir: str | Path, resizing: ProgressiveResizing, patience: int = 20, labels: LabelMap | None = None
-    ):
+    def __init__(self, run_dir: str | Path, resizing: ProgressiveResizing, labels: LabelMap | None = None):
         super().__init__()
-        self.run_dir, self.resizing, self.patience, self.labels = Path(run_dir), resizing, patience, labels
+        self.run_dir, self.resizing, self.labels = Path(run_dir), resizing, labels
         self.log: list[dict[str, float]] = []
         self.best: dict | None = None  # epoch, image_size and val_mIoU of the best network
         self.best_weights: list[np.ndarray] = []
@@ -87,10 +84,7 @@ class TrainingState(keras.callbacks.Callback):
             self.best = {"epoch": epoch + 1, "image_size": size, "val_mIoU": float(logs["val_mIoU"])}
             self.best_weights = weights
         self._log_epoch(epoch, logs)
-        waited = epoch + 1 - max(self.best["epoch"], self.resizing.full_size_epoch)
-        if waited >= self.patience:
-            self.model.stop_training = True
-        self.finished = epoch + 1 == self.resizing.epochs or waited >= self.patience
+        self.finished = epoch + 1 == self.resizing.epochs
         if self._save(self.model):
             self._write_log()
             if self.best["epoch"] != self.best_written:  # also one that a full disk did not take in its epoch

@@ -82,12 +82,6 @@ class ProgressiveResizing(keras.callbacks.Callback):
         self.sizes = [tuple(max(1, int(side * f / step + 1e-6)) * step for side in image_size) for _, f in stages]
 
     @property
-    def full_size_epoch(self) -> int:
-        """The first epoch of the last stage. The last epoch is always in it, however few there are."""
-        last = len(self.stages) - 1
-        return next(n for n in range(self.epochs) if stage_of(n, self.epochs, self.stages) == last)
-
-    @property
     def changes(self) -> list[tuple[int, str]]:
         """(epoch, "HEIGHTxWIDTH") of each epoch (1, 2, ...) that has pictures of another size than the one before."""
         stages = [stage_of(epoch, self.epochs, self.stages) for epoch in range(self.epochs)]
