@@ -21,6 +21,7 @@ from test_main import make_lyft, save_network
 from unet_helpers.__main__ import main
 from unet_helpers.datasets import load_dataset
 from unet_helpers.download import DownloadError
+from unet_helpers.parameters import RULES, check_parameters
 
 ROOT = Path(__file__).parents[1]
 HEADING = "## What can be wrong, and what you see then"
@@ -56,6 +57,21 @@ def load(name="folder", folder="ROOT", archive="", **options) -> Callable[[Path]
         try:
             load_dataset(name, placed(folder, root), archive=placed(archive, root) or None, **options)
         except (ValueError, DownloadError) as error:
+            print(error)
+            return 1
+        return 0
+
+    return run
+
+
+def parameters(**changed) -> Callable[[Path], int]:
+    """What the notebook does before it looks at any data."""
+    good_ones = {name: example for name, (_, _, example) in RULES.items()}
+
+    def run(root: Path) -> int:
+        try:
+            check_parameters(good_ones | changed)
+        except ValueError as error:
             print(error)
             return 1
         return 0
@@ -265,7 +281,7 @@ CASES: dict[str, list[Case]] = {
     "`train.txt` without `val.txt`": [Case(good.split_lists(train="p1\np2\np3\np4\n"))],
     "nothing to validate": refused("an empty list"),
     "`SPLIT_BY` (`--split-by`) finds nothing in a name": [Case(nothing, load(split_by="film"))],
-    "`SPLIT_BY` is no pattern": [Case(nothing, load(split_by="("))],
+    "`SPLIT_BY` is no pattern": [Case(nothing, parameters(DATASET="folder", SPLIT_BY="("))],
     "a file goes bad after a good run": [Case(chain(checked_once, text_in("images/p2.png")))],
     "files were changed since the last run": [
         Case(chain(to_convert, checked_once, lambda root: os.utime(root / "masks" / "p2.gif", (1, 1))))

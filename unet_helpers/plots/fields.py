@@ -57,7 +57,8 @@ def show_feature_maps(
 ) -> Picture:
     """A row for each level: the picture and the feature maps that vary most; dark is small, bright is large.
 
-    Each map has its own scale. image: (H, W, C), 0..255, as large as the network's input.
+    Each map has its own scale, from its smallest value to the one that a hundredth of its pixels exceeds.
+    image: (H, W, C), 0..255, as large as the network's input.
     shown: levels from `levels.levels`; None: the first one, the bottom, and the last one of the way up.
     Raises ValueError if the picture does not fit the network.
     """
@@ -74,12 +75,14 @@ def show_feature_maps(
     figure, axes = new_figure(alt, len(shown), n_maps + 1, size, squeeze=False)
     for row, level, answer in zip(axes, shown, features if len(shown) > 1 else [features], strict=True):
         maps = np.asarray(keras.ops.convert_to_numpy(answer)[0], np.float32)
-        strongest = np.argsort(-maps.var(axis=(0, 1)), kind="stable")[:n_maps]
+        # By the largest value, a few bright pixels would be chosen first, and leave all else in their map dark.
+        bright = np.maximum(np.percentile(maps, 99, axis=(0, 1)), 1e-6)
+        strongest = np.argsort(-np.minimum(maps / bright, 1).var(axis=(0, 1)), kind="stable")[:n_maps]
         for panel in row:
             panel.set_axis_off()
         row[0].imshow(image.squeeze(), cmap="gray", interpolation="none")
         for panel, channel in zip(row[1:], strongest, strict=False):
-            panel.imshow(maps[..., channel], cmap="cividis", interpolation="none")
+            panel.imshow(maps[..., channel], cmap="cividis", interpolation="none", vmax=bright[channel])
         title = level.name + {"down": ", way down", "up": ", way up"}.get(level.part, "")
         title += f", {level.shape[0]}x{level.shape[1]}, {level.shape[2]} channels"
         row[len(row) // 2].set_title(title, fontsize=FONT)

@@ -1,0 +1,73 @@
+"""What one run of the lesson can't show: do skip connections gain more than a seed does, do neighbouring frames leak?
+
+    python benchmarks/lesson.py --seeds 0,1,2
+
+Trains the network of part 1 on the drawn scenes as part 1 does, with and without skip connections, by epochs, not by
+the clock, so that other work on the machine changes nothing. After each of --epochs it is scored on the validation
+drives and on the training drives' frames that were set aside. Writes --out, which the notebook reads, anew after each
+training.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import keras
+from learning import notebook_recipe
+
+from unet_helpers.datasets import Dataset, load_dataset
+from unet_helpers.evaluation import evaluate_model
+from unet_helpers.files import write_json
+from unet_helpers.labels import VOID
+from unet_helpers.model import unet_model
+from unet_helpers.pipeline import make_batches
+from unet_helpers.recipe import Recipe
+
+FILE = Path(__file__).resolve().parent / "lesson_demo.json"
+
+
+def train(recipe: Recipe, dataset: Dataset, skips: bool, seed: int, epochs: list[int]) -> dict:
+    """{"skips", "seed", "new drives": mIoU after each of epochs, "set aside": the same}, one answer a picture."""
+    labels, size = dataset.labels, recipe.answer_size
+    splits = {"new drives": dataset.validation, "set aside": dataset.train[9::10]}
+    learned = [pair for pair in dataset.train if pair not in splits["set aside"]]
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    network = unet_model(
+        (*size, 3), recipe.n_filters, labels.n_classes, skip_connections=skips, normalization=None, up_kernel_size=2,
+        last_conv=False, dropout_prob=0,
+    )  # fmt: skip
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
+    network.compile(keras.optimizers.Adam(1e-3), cross_entropy, jit_compile=False)
+    batches = make_batches(learned, labels, size, recipe.batch_size, shuffle=True, seed=seed)
+    result: dict = {"skips": skips, "seed": seed} | {name: [] for name in splits}
+    for begun, end in zip([0, *epochs], epochs, strict=False):
+        network.fit(batches, initial_epoch=begun, epochs=end, shuffle=False, verbose=0)
+        for name, pairs in splits.items():
+            scores = evaluate_model(network, pairs, labels, size, mirror=False)
+            result[name].append(round(scores.miou, 4))
+    return result
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="data", help="where the drawn scenes are, or go (default: data)")
+    parser.add_argument("--epochs", default="10,20,40", help="after which to score, rising (default: 10,20,40)")
+    parser.add_argument("--seeds", default="0,1,2", help="such as 0,1,2, which is the default")
+    parser.add_argument("--out", type=Path, default=FILE, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    recipe, epochs = notebook_recipe("demo"), [int(text) for text in options.epochs.split(",")]
+    dataset = load_dataset("demo", options.data, frames_per_drive=recipe.frames_per_drive)
+    record = {"data": f"demo, {len(dataset.validation)} pictures of new drives", "epochs": epochs, "trainings": []}
+    for seed in map(int, options.seeds.split(",")):
+        for skips in (True, False):
+            record["trainings"].append(train(recipe, dataset, skips, seed, epochs))
+            print(record["trainings"][-1], flush=True)
+            write_json(options.out, record)
+    return record
+
+
+if __name__ == "__main__":
+    main()
