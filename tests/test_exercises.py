@@ -17,6 +17,7 @@ from benchmarks import exercises
 from unet_helpers.datasets import Dataset, check_pairs, drive_of
 from unet_helpers.evaluation import Scores, evaluate_model
 from unet_helpers.exercises import CHECKS, check
+from unet_helpers.labels import VOID
 from unet_helpers.model import conv_block, unet_model, upsampling_block
 from unet_helpers.pipeline import make_batches
 
@@ -38,7 +39,7 @@ def part_1(folder) -> dict:
     def train_network(network, batches=None, n_steps=4):
         if batches is None:
             batches = make_batches(learned, labels, size, recipe.batch_size, shuffle=True, seed=recipe.seed)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
         network.compile(keras.optimizers.Adam(3e-3), loss)
         return network.fit(batches, steps_per_epoch=n_steps, shuffle=False, verbose=0).history
 
@@ -46,15 +47,15 @@ def part_1(folder) -> dict:
         return evaluate_model(network, pairs, labels, size, mirror=False)
 
     pixels = check_pairs(dataset.train, labels)
-    switches = {"normalization": None, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
-    network = unet_model((*size, 3), n_filters, labels.n_classes, **switches)
+    plain = {"normalization": None, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
+    network = unet_model((*size, 3), n_filters, labels.n_classes, **plain)
     train_network(network, n_steps=1)
     return {
         "keras": keras, "np": np, "tf": tf, "dataset": dataset, "recipe": recipe, "labels": labels, "pixels": pixels,
         "commonest": int(np.argmax(pixels)), "size": size, "n_filters": n_filters, "learned": learned,
         "make_batches": make_batches, "validation_batches": validation_batches, "conv_block": conv_block,
-        "upsampling_block": upsampling_block, "unet_model": unet_model, "network": network,
-        "train_network": train_network, "score": score, "network_scores": score(network),
+        "upsampling_block": upsampling_block, "unet_model": unet_model, "plain": plain, "network": network,
+        "train_network": train_network, "score": score, "network_scores": score(network), "VOID": VOID,
     }  # fmt: skip
 
 
@@ -273,7 +274,7 @@ def test_the_right_answers_computed_in_another_way(solved):
 
 
 def mean_iou(network, pairs) -> float:
-    metric = keras.metrics.MeanIoU(LABELS.n_classes, sparse_y_pred=False, ignore_class=255)
+    metric = keras.metrics.MeanIoU(LABELS.n_classes, sparse_y_pred=False, ignore_class=VOID)
     for images, masks in make_batches(pairs, LABELS, (32, 32), 4):
         metric.update_state(masks, network(images))
     return float(metric.result())
