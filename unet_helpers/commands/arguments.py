@@ -17,87 +17,102 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0 all is well, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.",
     )  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_check, _add_train, _add_diagnose, _add_evaluate, _add_predict, _add_export):
+        add(commands)
+    return parser
 
-    check = _add(commands, "check", "decode every file of a data set as training will, and say what is in them")
-    _add_dataset(check, DRAWING_SEED)
 
-    train = _add(commands, "train", "train a network with the recipe of the notebook's part 3")
-    _add_dataset(train, "of all that is random: first weights, order, augmentation, the scenes of demo (default: 0)")
-    train.add_argument(
+def _add_check(commands) -> None:
+    parser = _add(commands, "check", "decode every file of a data set as training will, and say what is in them")
+    _add_dataset(parser, DRAWING_SEED)
+
+
+def _add_train(commands) -> None:
+    parser = _add(commands, "train", "train a network with the recipe of the notebook's part 3")
+    _add_dataset(parser, "of all that is random: first weights, order, augmentation, the scenes of demo (default: 0)")
+    parser.add_argument(
         "--minutes", type=float, default=4.0, metavar="M",
         help="the notebook's MINUTES: train for two thirds of them, as its part 3 does (default: %(default)g)",
     )  # fmt: skip
-    train.add_argument("--epochs", type=int, metavar="N", help="exactly so many epochs, instead of --minutes")
-    _add_size(train, "of the pictures in training; both divisible by 32 (default: what suits the data set)")
-    train.add_argument(
+    parser.add_argument("--epochs", type=int, metavar="N", help="exactly so many epochs, instead of --minutes")
+    _add_size(parser, "of the pictures in training; both divisible by 32 (default: what suits the data set)")
+    parser.add_argument(
         "--runs", default="runs", metavar="FOLDER", help="each network gets a folder in it (default: runs)"
     )
-    train.add_argument(
+    parser.add_argument(
         "--train-anew", action="store_true", help="train once more, in another folder, what was trained to its end"
     )
-
-    train.add_argument(
+    parser.add_argument(
         "--learning-rate", type=float, default=2e-2, metavar="R", help="the highest (default: %(default)g)"
     )
-    train.add_argument("--batch-size", type=int, metavar="N", help="pictures a step (default: 8 on a CPU, 16 on a GPU)")
-    train.add_argument(
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="pictures a step (default: 8 on a CPU, 16 on a GPU)"
+    )
+    parser.add_argument(
         "--start-from", metavar="NETWORK",
         help="begin with the weights of this network: a .keras file, a training's folder, demo (the included network "
         "of the drawn scenes), or scratch (default: demo for camvid on a CPU, else scratch)",
     )  # fmt: skip
-    train.add_argument(
+    parser.add_argument(
         "--freeze-encoder", action="store_true", help="with --start-from: keep encoder and bottleneck, train the rest"
     )
 
-    diagnose = _add(
+
+def _add_diagnose(commands) -> None:
+    parser = _add(
         commands, "diagnose", "say why a training failed: all black, nan or stuck", "Exit code 1: a cause was found.",
     )  # fmt: skip
-    diagnose.add_argument("run_dir", type=Path, metavar="RUN", help="folder of the training, one of those in runs/")
-    diagnose.add_argument("data_dir", metavar="DIR", help="folder of its data set, as train had it")
-    diagnose.add_argument("--dataset", choices=DATASETS, help="which it is (default: that of the training)")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="folder of the training, one of those in runs/")
+    parser.add_argument("data_dir", metavar="DIR", help="folder of its data set, as train had it")
+    parser.add_argument("--dataset", choices=DATASETS, help="which it is (default: that of the training)")
 
-    evaluate = _add(commands, "evaluate", "score a network on a data set")
-    _add_network(evaluate)
-    _add_dataset(evaluate, DRAWING_SEED)
-    evaluate.add_argument(
+
+def _add_evaluate(commands) -> None:
+    parser = _add(commands, "evaluate", "score a network on a data set")
+    _add_network(parser)
+    _add_dataset(parser, DRAWING_SEED)
+    parser.add_argument(
         "--split", choices=("train", "validation", "test"),
         help="the part of the data set to score (default: test, or validation where there is no test split)",
     )  # fmt: skip
 
-    predict = _add(
+
+def _add_predict(commands) -> None:
+    parser = _add(
         commands, "predict", "write the network's masks of pictures, of all in a folder, of a GIF's frames",
         "16-bit pictures: their highest 8 bits in use are taken, for all that are given of one folder alike, as in "
         "training. One that is given alone is scaled by its own values.",
     )  # fmt: skip
-    _add_network(predict)
-    predict.add_argument(
+    _add_network(parser)
+    parser.add_argument(
         "pictures", nargs="+", type=Path, metavar="PICTURE|FOLDER|GIF",
         help="a picture of any size, a folder with pictures, an animation",
     )  # fmt: skip
-    predict.add_argument(
+    parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR",
         help="folder for NAME_ids.png (class ids), NAME_colors.png and NAME_overlay.png of each picture, and "
         "NAME_film.gif of several; it is made where there is none",
     )  # fmt: skip
-    predict.add_argument("--overwrite", action="store_true", help="replace such files of earlier calls")
+    parser.add_argument("--overwrite", action="store_true", help="replace such files of earlier calls")
 
-    export = _add(
+
+def _add_export(commands) -> None:
+    parser = _add(
         commands, "export", "write a network for other programs, which need neither Keras nor this package",
         "What is written takes (batch, height, width, 3) float32 RGB, 0..255, and answers logits, (batch, height, "
         "width, classes), of half that height and width where it was trained on a CPU. Fit each picture into the size "
         "of the training, keep its proportions, fill the rest with grey (128); the largest logit is the class id. "
         "onnx needs two more packages: pip install onnx tf2onnx.",
     )  # fmt: skip
-    export.add_argument("network", type=Path, metavar="NETWORK", help=NETWORK)
-    export.add_argument(
+    parser.add_argument("network", type=Path, metavar="NETWORK", help=NETWORK)
+    parser.add_argument(
         "--format", required=True, choices=FORMATS,
         help="SavedModel, LiteRT (phones), ONNX, or a .keras file of half the size",
     )  # fmt: skip
-    export.add_argument(
+    parser.add_argument(
         "--out", required=True, type=Path, metavar="PATH",
         help="NAME.tflite for litert, NAME.onnx for onnx, NAME.keras for keras_half, a new folder for tf_saved_model",
     )  # fmt: skip
-    return parser
 
 
 def _add(commands, name: str, text: str, more: str | None = None) -> argparse.ArgumentParser:
