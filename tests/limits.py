@@ -59,11 +59,26 @@ def start(code: str) -> subprocess.Popen:
 
 
 def gate(folder: Path) -> str:
-    """Code that waits until `together` opens the gate in `folder`."""
-    return (
-        "import time, pathlib\nprint('ready', flush=True)\n"
-        f"while not pathlib.Path({str(folder / 'gate')!r}).exists(): time.sleep(.001)\n"
-    )
+    """Code that waits until `together` opens the gate in `folder`.
+
+    It defines `until_met()`, for what only one of the processes does: it waits until another has said that it waits.
+    However busy the machine is, they have then been at it at the same time.
+    """
+    return f"""
+import builtins, pathlib, time
+gate, met, show = pathlib.Path({str(folder / "gate")!r}), pathlib.Path({str(folder / "met")!r}), print
+def print_and_meet(*texts, **options):
+    show(*texts, **options)
+    if texts and str(texts[0]).endswith("waiting for it"):
+        met.touch()
+def wait_for(path):
+    while not path.exists(): time.sleep(.001)
+def until_met(*_, **__):
+    wait_for(met)
+builtins.print = print_and_meet
+print("ready", flush=True)
+wait_for(gate)
+"""
 
 
 def together(folder: Path, *children: subprocess.Popen) -> list[tuple[int, str, str]]:
@@ -73,4 +88,5 @@ def together(folder: Path, *children: subprocess.Popen) -> list[tuple[int, str, 
     (folder / "gate").touch()
     ends = [child.communicate(timeout=120) for child in children]
     (folder / "gate").unlink()
+    (folder / "met").unlink(missing_ok=True)
     return [(child.returncode, *end) for child, end in zip(children, ends, strict=True)]

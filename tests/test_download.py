@@ -474,7 +474,8 @@ COUNT = "print(sum(path.is_file() for path in download.download_dataset(dest, sl
 
 @pytest.mark.parametrize("repeat", range(5))
 def test_two_downloads_at_once_are_one(server, dest, tmp_path, repeat):
-    children = [run_child(server, f"{gate(tmp_path)}\n{COUNT}", dest, wait=False) for _ in range(2)]
+    slow = "fetch = download.fetch_zip\ndownload.fetch_zip = lambda *a: (until_met(), fetch(*a))"
+    children = [run_child(server, f"{gate(tmp_path)}\n{slow}\n{COUNT}", dest, wait=False) for _ in range(2)]
     ends = together(tmp_path, *children)
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert [out.splitlines()[-1] for _, out, _ in ends] == ["4", "4"]  # with the note
@@ -1106,7 +1107,7 @@ def test_two_at_once_write_camvids_ids_once(tmp_path, repeat):
     root = put(camvid_files(""), tmp_path / "data")
     code = CAMVID_CODE.format(folder=str(root)) + gate(tmp_path) + (
         "write = writing._write_whole\n"
-        "writing._write_whole = lambda *a: (time.sleep(.3), write(*a))\n"  # so that they meet
+        "writing._write_whole = lambda *a: (until_met(), write(*a))\n"
         "print(len(load_dataset('camvid', folder).train))"
     )  # fmt: skip
     ends = together(tmp_path, start(code), start(code))

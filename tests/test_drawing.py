@@ -254,7 +254,7 @@ def progress(line):
 def test_two_that_draw_to_one_folder_draw_it_once(tmp_path, processes, repeat):
     code = DRAW.format(folder=str(tmp_path / "sets" / "demo")) + gate(tmp_path) + (
         f"draw_scenes(folder, size=(48, 64), n_frames=10, drives=('F1', 'F2'), processes={processes},"
-        " progress=progress)\n"
+        " progress=lambda line: ('waiting' in line or until_met(), progress(line)))\n"
         "print(sum(path.is_file() for path in folder.rglob('*')))")
     ends = together(tmp_path, start(code), start(code))
     assert [code for code, _, _ in ends] == [0, 0], ends
