@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks import faults, learning, throughput, transfer
-from unet_helpers.datasets import load_dataset
+from benchmarks import faults, learning, lesson, throughput, transfer
+from unet_helpers.datasets import drive_of, load_dataset
+from unet_helpers.evaluation import evaluate_model
 from unet_helpers.labels import CARLA
 from unet_helpers.model import unet_model
 from unet_helpers.networks import save_network
@@ -191,6 +192,43 @@ def test_photographs_go_on_from_the_drawn_scenes_for_as_many_epochs(camvid, tmp_
         ("from the drawn scenes, encoder frozen, rate 0.01, few scenes", 2, [4]), ("from scratch, few scenes", 2, [4]),
     ]  # fmt: skip
     assert all(len(row["curve"]) == row["epochs"] and len(row["miou"]) == 1 for row in rows)
+
+
+def test_part_1_is_trained_with_and_without_skips_and_scored_on_both_kinds_of_frames(tmp_path, monkeypatch):
+    tiny, scored = learning.notebook_recipe("demo", **TINY | {"FRAMES_PER_DRIVE": 1}), []
+
+    def score(model, pairs, *others, **options):
+        scored.append((model, pairs))
+        return evaluate_model(model, pairs, *others, **options)
+
+    monkeypatch.setattr(lesson, "notebook_recipe", lambda dataset: tiny)
+    monkeypatch.setattr(lesson, "evaluate_model", score)
+    out = tmp_path / "lesson.json"
+    lesson.main(["--data", str(tmp_path), "--epochs", "1,3", "--seeds", "4", "--out", str(out)])
+    record = json.loads(out.read_text())
+    assert record["epochs"] == [1, 3]
+    assert [(training["skips"], training["seed"]) for training in record["trainings"]] == [(True, 4), (False, 4)]
+    assert all(len(training[name]) == 2 for training in record["trainings"] for name in ("new drives", "set aside"))
+    skips = [any(layer.name.startswith("concatenate") for layer in model.layers) for model, _ in scored]
+    assert skips == [True] * 4 + [False] * 4
+    drives = [{drive_of(pair.image.stem) for pair in pairs} for _, pairs in scored[:2]]
+    dataset = load_dataset("demo", tmp_path, frames_per_drive=1)
+    trained = {drive_of(pair.image.stem) for pair in dataset.train}
+    assert not drives[0] & trained
+    assert drives[1] <= trained
+
+
+def test_the_lesson_reads_what_was_measured_for_its_first_network():
+    """Why the skip connections stay: each seed gained, and more with more epochs. Neighbouring frames flatter."""
+    found = json.loads(lesson.FILE.read_text())
+    runs = {(run["skips"], run["seed"]): run for run in found["trainings"]}
+    assert runs.keys() == {(skips, seed) for skips in (True, False) for seed in (0, 1, 2)}
+    gains = np.array([np.subtract(runs[True, n]["new drives"], runs[False, n]["new drives"]) for n in range(3)])
+    assert (gains[:, 0] > 0).all()
+    assert (np.diff(gains, axis=1) > 0).all()
+    gaps = np.array([np.subtract(runs[True, n]["set aside"], runs[True, n]["new drives"]) for n in range(3)])
+    assert (gaps > 0).all()
+    assert gaps[:, 0].mean() < gaps[:, -1].mean()
 
 
 def test_the_lesson_reads_what_was_measured_for_photographs():

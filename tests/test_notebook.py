@@ -145,14 +145,16 @@ def test_the_notebook_runs_whole(tmp_path, capfd):
     assert {"best.keras", "best.json", "log.csv", "plan.json", "settings.json"} <= {p.name for p in folder.iterdir()}
 
 
-def test_one_picture_to_validate_and_one_to_test_are_enough(tmp_path, write_pair):
-    """The reader's own seven pictures: five to learn from. The best and the worst are the same one."""
+def test_one_picture_to_validate_and_one_to_test_are_enough(tmp_path, write_pair, capfd):
+    """The reader's own seven pictures, upright: five to learn from. The best and the worst are the same one."""
     for n in range(7):
-        write_pair(stem=f"p{n}", size=(64, 96), seed=n, folder=tmp_path / "mine")
+        write_pair(stem=f"p{n}", size=(96, 60), seed=n, folder=tmp_path / "mine")
     (tmp_path / "mine" / "classes.txt").write_text("sky\nroad\ncar\n")
     parameters = {**TINY, "DATASET": "folder", "DATA_DIR": str(tmp_path / "mine"), "RUN_DIR": str(tmp_path / "runs")}
     _, _, scores = run_notebook.run(parameters, tmp_path / "build")
     assert "folder, test: 1 pictures, each at its own size" in scores
+    shown = capfd.readouterr().out
+    assert re.search(r"note: pictures fill 4\d% of \(64, 96\), .*; IMAGE_SIZE = \(128, 64\) would", shown)
 
 
 def test_after_stop_the_notebook_says_what_is_saved_and_which_cell_goes_on(tmp_path, monkeypatch):

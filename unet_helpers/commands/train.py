@@ -1,17 +1,12 @@
 """train: the recipe of the notebook's part 3, from its cells `recipe-batches`, `recipe-network` and `train`."""
 
-import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
-from PIL import Image
 
 from ..augmentation import RandomView
 from ..datasets import Dataset, load_dataset
-from ..decoding import fitted_box
 from ..files import read_json
 from ..model import unet_model
 from ..optimizers import WarmupStableDecay
@@ -19,6 +14,7 @@ from ..pipeline import make_batches
 from ..recipe import Recipe, make_recipe
 from ..runs import make_plan, run_folder
 from ..saving import TrainingState
+from ..sizes import better_size
 from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
 from ..transfer import take_weights
 from . import WrongOption, find_network
@@ -57,7 +53,12 @@ def train(
         split_by=recipe.split_by,
     )  # fmt: skip
     _check(data, recipe.data_dir)
-    _say_better_size(recipe, data)
+    filled, better = better_size(data.train, recipe)
+    if better:
+        print(
+            f"note: pictures fill {filled:.0%} of {height}x{width}, the rest stays grey; "
+            f"--image-size {'{}x{}'.format(*better)} would show them larger"
+        )
     run_dir = _fit(recipe, data)
     best = read_json(run_dir / "best.json")
     if best is None:
@@ -82,34 +83,6 @@ def _check(data: Dataset, data_dir: Path) -> None:
     for split in ("train", "validation"):
         if not getattr(data, split):
             raise ValueError(f"{data_dir}: the {split} split is empty, expected at least one pair; add pairs")
-
-
-def _say_better_size(recipe: Recipe, data: Dataset, n_pictures: int = 20) -> None:
-    """A sentence if much of what the network looks at would be grey, such as beside photographs taken upright.
-
-    Nothing is said where the size of their middle proportions, with about as many pixels, would not show them larger.
-    """
-    sizes = []
-    for pair in data.train[:: 1 + len(data.train) // n_pictures]:
-        with Image.open(pair.image) as image:
-            sizes.append((image.height, image.width))
-    ratio = np.median([width / height for height, width in sizes])
-    step = 2 * recipe.size_multiple  # halves of it fit, too
-    height = math.sqrt(math.prod(recipe.image_size) / ratio)
-    better = tuple(max(1, round(side / step)) * step for side in (height, height * ratio))
-    shown = _shown_pixels(sizes, recipe.image_size)
-    filled = shown / math.prod(recipe.image_size)
-    if filled < 0.75 and _shown_pixels(sizes, better) > 1.1 * shown:
-        print(
-            f"note: pictures fill {filled:.0%} of {'{}x{}'.format(*recipe.image_size)}, the rest stays grey; "
-            f"--image-size {'{}x{}'.format(*better)} would show them larger"
-        )
-
-
-def _shown_pixels(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> float:
-    """How many pixels of image_size a picture fills, in the mean of those of sizes, all (height, width)."""
-    boxes = [fitted_box(size, image_size) for size in sizes]
-    return float(np.mean([(bottom - top) * (right - left) for top, left, bottom, right in boxes]))
 
 
 def _fit(recipe: Recipe, data: Dataset) -> Path:
