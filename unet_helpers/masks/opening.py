@@ -130,6 +130,10 @@ def _what_it_is(path: Path) -> str:
             file.seek(tags.next)
             tags.load(file)
         channels, bits = tags.get(277, 1), max(tags.get(258, (1,)))
-        return f"a TIFF with {channels} channels of {bits} bits, expected 1, 3 or 4 of 8, or 1 of 16" if tags else ""
+        grey = channels > 1 and tags.get(262) in (0, 1)  # as satellites' pictures of red, green, blue and infrared are
+        if not tags or not grey and (channels in (1, 3, 4) and bits <= 8 or (channels, bits) == (1, 16)):
+            return ""  # it is damaged, and Pillow says more of that
+        not_rgb = " that it calls grey, not RGB" * grey
+        return f"a TIFF with {channels} channels of {bits} bits{not_rgb}, expected 1, 3 or 4 of 8, or 1 of 16"
     except Exception:  # it is no TIFF, or damaged
         return ""
