@@ -236,7 +236,7 @@ CASES: dict[str, list[Case]] = {
         Case(nothing, command("check", f"ROOT/{path}")) for path in ("none", "classes.txt", "classes.txt/data")
     ],
     "neither `images/` nor `train/`": refused("no folders"),
-    "no `masks/`": [Case(lambda root: (root / "masks").rename(root / "labels"))],
+    "no `masks/`": [Case(lambda root: (root / "masks").rename(root / "truth"))],
     "a picture without a mask": refused("picture without a mask"),
     "a mask without a picture": refused("mask without a picture"),
     "two files of one stem": [

@@ -1,19 +1,18 @@
 """Which pairs train, validate and test: as folders, lists, groups or blocks say, the same on every machine."""
 
-import os
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 
-from .classes import read_text
-from .layout import SPLIT_FOLDERS, Item
+from .layout import Item
+from .lists import find_lists, read_list
+from .pairing import normalize
 from .report import Faults
 
 NAMES = ("train", "validation", "test")
 MIN_PAIRS = 4  # a network learns nothing from fewer, and one of them has to validate
-LIST_FOLDERS = (".", "ImageSets/Segmentation")  # the second: as the PASCAL challenge has it, and CVAT exports it
 
 
 def natural(name: str) -> list:
@@ -40,7 +39,9 @@ def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors:
     else blocks of the names in their natural order.
     Raises ValueError if split_by is no regular expression, or a list is no text.
     """
-    lists = _find_lists(root, warnings)
+    lists, lone = find_lists(root)
+    for path in lone:
+        warnings.add("it is not used: lists need one for training, train.txt, and one to validate, val.txt", path)
     try:
         re.compile(split_by or "")
     except (re.error, RecursionError, OverflowError) as error:
@@ -105,29 +106,13 @@ def _split_by_groups(items: Sequence[Item], split_by: str, errors: Faults) -> li
     return splits
 
 
-def _find_lists(root: Path, warnings: Faults) -> dict[str, Path]:
-    """{split: file} of the lists that there are, if that for training and that for validation are."""
-    for folder in LIST_FOLDERS:
-        files = {
-            split: next((p for p in (root / folder / f"{name}.txt" for name in names) if os.path.isfile(p)), None)
-            for split, names in SPLIT_FOLDERS.items()
-        }
-        if files["train"] and files["validation"]:
-            return {split: path for split, path in files.items() if path}
-        for path in filter(None, files.values()):
-            warnings.add("it is not used: lists need one for training, train.txt, and one to validate, val.txt", path)
-    return {}
-
-
 def _split_by_lists(items: Sequence[Item], lists: dict, errors: Faults, warnings: Faults) -> list[str | None]:
-    numbers = {item.stem: k for k, item in enumerate(items)}
+    numbers = {normalize(item.stem): k for k, item in enumerate(items)}
     splits: list[str | None] = [None] * len(items)
     for split, path in lists.items():
-        for line_number, line in enumerate(read_text(path).splitlines(), 1):
-            if not line.strip():
-                continue
-            where = f"line {line_number}: {line.strip()!r}"
-            found = next((numbers[name] for name in _names(line.strip()) if name in numbers), None)
+        for line_number, line, names in read_list(path):
+            where = f"line {line_number}: {line!r}"
+            found = next((numbers[name] for name in names if name in numbers), None)
             if found is None:
                 errors.add("there is no pair of this name; correct the list", path, where)
             elif splits[found] not in (None, split):
@@ -138,9 +123,3 @@ def _split_by_lists(items: Sequence[Item], lists: dict, errors: Faults, warnings
         if split is None:
             warnings.add("it is in none of the lists; it is left out", item.image)
     return splits
-
-
-def _names(line: str) -> list[str]:
-    """What a line of a list may mean: a stem, a file's name or path, or this and then that of its mask."""
-    first = line.split()[0]
-    return [line, PurePath(line).name, PurePath(line).stem, PurePath(first).name, PurePath(first).stem]
