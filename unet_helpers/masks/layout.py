@@ -122,7 +122,9 @@ def _read_masks(folder: Path, errors: Faults) -> dict[str, Path]:
     return files.of
 
 
-def _pair(split: str | None, images: dict[str, Path], masks: dict, needed, found: Found) -> list[Item]:
+def _pair(
+    split: str | None, images: dict[str, Path], masks: dict, needed: Collection[str] | None, found: Found
+) -> list[Item]:
     mask_of, several = match(images, masks)
     items = []
     for stem, image in sorted(images.items()):
