@@ -61,7 +61,7 @@ def find_in(root: Path, places: dict[str | None, tuple], needed: Collection[str]
     needed: stems of the pictures that need a mask; None: all do.
     """
     found = Found([], (), Faults(root), Faults(root))
-    annotations = Annotations(root, found.errors)
+    annotations = Annotations(root, {split: place[:2] for split, place in places.items()}, found.errors)
     for split, place in places.items():
         place = Place(*place)
         pictures = _read(place.images)

@@ -1,4 +1,4 @@
-"""Masks given as outlines, drawn by Pillow: LabelMe's JSON, one for each picture, and COCO's, one for many.
+"""Masks given as outlines, drawn by Pillow: LabelMe's JSON, one for each picture, read here; COCO's: see `coco`.
 
 What has no area (points, lines) is refused by its name, as is what is no outline: LabelMe's bitmaps ("mask"), COCO's
 run lengths (RLE, "iscrowd"). Neither format has holes: the hole is drawn by an outline of the class inside, which comes
@@ -8,7 +8,7 @@ later in the file, for what comes later covers what came before.
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
@@ -20,6 +20,7 @@ from .report import Unfit
 
 BACKGROUND = "background"  # the class of all that no outline covers
 LABELME_NAMES = {"_background_": BACKGROUND, "__ignore__": None}  # its own names; None: void
+LABELME_KINDS = {None: "polygon", "": "polygon", "rotation": "polygon"}  # the last: a turned box, of X-AnyLabeling
 SHAPES: dict[str, tuple[Callable, int]] = {  # how it is drawn, and of how many points at least
     "polygon": (lambda draw, points, k: draw.polygon(points, fill=k, outline=k), 3),
     "rectangle": (lambda draw, points, k: draw.rectangle(_box(points), fill=k), 2),
@@ -28,11 +29,14 @@ SHAPES: dict[str, tuple[Callable, int]] = {  # how it is drawn, and of how many 
 
 
 class Drawing(NamedTuple):
-    """The outlines of one picture: size (height, width); shapes (label, or None for void; key of SHAPES; points)."""
+    """The outlines of one picture: size (height, width); shapes (label, or None for void; key of SHAPES; points).
+    of_many: whether the file has those of other pictures, too.
+    """
 
     path: Path
     size: tuple[int, int]
     shapes: tuple[tuple[str | None, str, list[tuple[float, float]]], ...]
+    of_many: bool = False
 
 
 def read_json(path: Path):
@@ -49,17 +53,16 @@ def is_labelme(content) -> bool:
     return isinstance(content, dict) and isinstance(content.get("shapes"), list)
 
 
-def is_coco(content) -> bool:
-    return isinstance(content, dict) and all(isinstance(content.get(k), list) for k in ("images", "annotations"))
-
-
 def read_labelme(path: Path, content: dict) -> Drawing:
     """The outlines of a LabelMe file. Raises Unfit if it holds anything else, or lacks the picture's size."""
     shapes = []
     for number, shape in enumerate(content["shapes"], 1):
         try:
-            label, kind = str(shape["label"]), shape.get("shape_type") or "polygon"
-            points = _points(*zip(*shape["points"], strict=True))
+            label, kind = str(shape["label"]), shape.get("shape_type")
+            kind = LABELME_KINDS.get(kind, kind)
+            points = as_points(*zip(*shape["points"], strict=True))
+            if kind == "rectangle" and not _is_upright(points):
+                kind = "polygon"
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unfit("a shape lacks label or points; save it again with LabelMe", f"{number}: {error}") from None
         if kind not in SHAPES or len(points) < SHAPES[kind][1]:
@@ -68,43 +71,7 @@ def read_labelme(path: Path, content: dict) -> Drawing:
                 f"shape {number}, {label!r}: {kind!r} of {len(points)} points",
             )
         shapes.append((LABELME_NAMES.get(label, label), kind, points))
-    return Drawing(path, _size(content.get("imageHeight"), content.get("imageWidth")), tuple(shapes))
-
-
-def read_coco(path: Path, content: dict) -> dict[str, Drawing]:
-    """{stem of a picture: its outlines} of a COCO file. Raises Unfit if it holds anything else, or is not whole."""
-    try:
-        names = {category["id"]: str(category["name"]) for category in content.get("categories", [])}
-        shapes: dict = {image["id"]: [] for image in content["images"]}
-        for annotation in content["annotations"]:
-            of_picture = shapes[annotation["image_id"]]
-            outlines, label = annotation["segmentation"], names[annotation["category_id"]]
-            if not isinstance(outlines, list) or annotation.get("iscrowd"):
-                raise Unfit(
-                    "run lengths (RLE, iscrowd) are not supported, expected polygons; export it again as polygons, or "
-                    "as PNG masks", f"annotation {annotation.get('id')}, {label!r}",
-                )  # fmt: skip
-            for outline in outlines:
-                points = _points(outline[::2], outline[1::2])
-                if len(points) < 3:
-                    raise Unfit("an outline has no area; draw it as a polygon", f"annotation {annotation.get('id')}")
-                of_picture.append((label, "polygon", points))
-        return {
-            PurePosixPath(str(image["file_name"]).replace("\\", "/")).stem: Drawing(
-                path, _size(image["height"], image["width"]), tuple(shapes[image["id"]])
-            )
-            for image in content["images"]
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, Unfit):
-            raise
-        raise Unfit("it is no whole COCO file; export it again", f"{type(error).__name__}: {error}") from None
-
-
-def coco_names(content: dict) -> list[str]:
-    """Names of all categories, in the order of their ids."""
-    categories = [c for c in content.get("categories", []) if isinstance(c, dict) and {"id", "name"} <= c.keys()]
-    return [str(category["name"]) for category in sorted(categories, key=lambda category: category["id"])]
+    return Drawing(path, as_size(content.get("imageHeight"), content.get("imageWidth")), tuple(shapes))
 
 
 def draw(drawing: Drawing, names: tuple[str, ...]) -> Image.Image:
@@ -131,14 +98,17 @@ def examine_drawing(drawing: Drawing, names: tuple[str, ...]) -> Mask:
     return Mask("outlines in JSON", drawing.size, "grey", counts, {}, False)
 
 
-def _size(height, width) -> tuple[int, int]:
-    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+def as_size(height, width) -> tuple[int, int]:
+    """(height, width) of a picture as whole numbers; some programs write 48.0. Raises Unfit for anything else."""
+    sides = [int(side) if isinstance(side, float) and side.is_integer() else side for side in (height, width)]
+    if not all(isinstance(side, int) and side > 0 for side in sides):
         sentence = "it lacks the picture's size, expected two whole numbers; save it again"
         raise Unfit(sentence, f"{height} x {width}") from None
-    return height, width
+    return tuple(sides)
 
 
-def _points(xs, ys) -> list[tuple[float, float]]:
+def as_points(xs, ys) -> list[tuple[float, float]]:
+    """Pairs (x, y). Raises ValueError for what is not finite, or where one is missing."""
     points = [(float(x), float(y)) for x, y in zip(xs, ys, strict=True)]
     if not all(math.isfinite(side) for point in points for side in point):
         raise ValueError("a point is not finite")
@@ -146,8 +116,14 @@ def _points(xs, ys) -> list[tuple[float, float]]:
 
 
 def _box(points: list[tuple[float, float]]) -> list[float]:
-    (x0, y0), (x1, y1) = points[:2]
-    return [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
+    xs, ys = zip(*points, strict=True)
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def _is_upright(points: list[tuple[float, float]]) -> bool:
+    """Whether all points are corners of one box: two of them, or, as some programs write it, four."""
+    left, top, right, bottom = _box(points)
+    return all(x in (left, right) and y in (top, bottom) for x, y in points)
 
 
 def _circle(points: list[tuple[float, float]]) -> list[float]:
