@@ -90,9 +90,11 @@ def _look(item: Item, names: tuple[str, ...]) -> tuple[Picture | None, Mask | No
         elif picture and item.mask.size in (picture.stored, picture.upright):  # else it may be of any size
             mask = examine_drawing(item.mask, names)
         elif picture:
-            faults.append((SIZES, item.mask_path, _show_sizes(item.mask.size, picture)))
+            raise Unfit(SIZES, _show_sizes(item.mask.size, picture))
     except Unfit as error:
-        faults.append((str(error), item.mask_path, error.found))
+        of_many = isinstance(item.mask, Drawing) and item.mask.of_many  # then the file alone does not tell the picture
+        found = f"{item.mask_path.name}: {error.found}" if of_many else error.found
+        faults.append((str(error), item.image if of_many else item.mask_path, found))
     return picture, mask, faults
 
 
