@@ -352,6 +352,9 @@ SHAPES = {  # kind and points that programs write; the points of the polygon tha
     "rectangle of four points, across": (
         "rectangle", [[4, 3], [20, 15], [20, 3], [4, 15]], good.corners((4, 3, 20, 15)),
     ),
+    "rectangle of four points, row by row": (
+        "rectangle", [[4, 3], [20, 3], [4, 15], [20, 15]], good.corners((4, 3, 20, 15)),
+    ),
     "turned rectangle": ("rotation", TURNED, TURNED),
     "turned rectangle, called a rectangle": ("rectangle", TURNED, TURNED),
 }  # fmt: skip
