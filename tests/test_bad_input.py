@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,6 +181,48 @@ def unseen_class(root):
     good.listed("road\nparked car\nsky\ntram\n")(root)
 
 
+def masks_among_pictures(root):
+    for mask in (root / "masks").iterdir():
+        with Image.open(mask) as image:
+            image.save(root / "images" / f"{mask.stem}.bmp")
+    no_masks(root)
+
+
+def no_masks(root):
+    shutil.rmtree(root / "masks")
+
+
+def patients(root):
+    for number, picture in enumerate(sorted((root / "images").iterdir())):
+        folder = root / "images" / f"patient{number // 3 + 1}"
+        folder.mkdir(exist_ok=True)
+        picture.rename(folder / picture.name)
+
+
+def renamed(suffix):
+    return lambda root: [path.rename(path.with_suffix(suffix)) for path in sorted((root / "images").iterdir())]
+
+
+def two_folders_of_masks(root):
+    (root / "masks").rename(root / "labels")
+    shutil.copytree(root / "labels", root / "annotations")
+
+
+def boxes_only(root):
+    content = good.coco(good.STEMS)
+    good.annotations(annotations=[one | {"segmentation": []} for one in content["annotations"]])(root)
+
+
+def outlines_of_training(root):
+    """Of a picture of validation, which has the name of another one, they are not there."""
+    no_masks(root)
+    (root / "images").rename(root / "train")
+    (root / "val").mkdir()
+    shutil.copy(root / "train" / "p2.png", root / "val")
+    content = json.dumps(good.coco(good.STEMS)).replace("some/", "")
+    (root / "instances_train.json").write_text(content)
+
+
 def camvid(root):
     for split in ("train", "val"):
         good.array("_0.png")(good.make_picture(0), root.parent / "camvid" / split / "0001TP")
@@ -239,6 +282,11 @@ CASES: dict[str, list[Case]] = {
     "no `masks/`": [Case(lambda root: (root / "masks").rename(root / "truth"))],
     "a picture without a mask": refused("picture without a mask"),
     "a mask without a picture": refused("mask without a picture"),
+    "several masks for a picture": [Case(lambda root: good.save(good.make_ids(1), root / "masks" / "p2_car.png"))],
+    "masks among the pictures, with their stems": [Case(masks_among_pictures)],
+    "pictures in folders within `images/`": [Case(patients)],
+    "only HEIC or DICOM": [Case(renamed(".heic"))],
+    "two folders that may be the masks": [Case(two_folders_of_masks)],
     "two files of one stem": [
         *refused("two pictures of a stem"), Case(lambda root: good.save(good.make_ids(1), root / "masks" / "p2.jpg")),
     ],
@@ -274,6 +322,9 @@ CASES: dict[str, list[Case]] = {
     "a class without a pixel": [Case(good.listed("road\nparked car\nsky\ntram\n"))],
     "a class that only other splits have": [Case(unseen_class)],
     "COCO with run lengths (RLE, `iscrowd`)": refused("COCO with run lengths"),
+    "COCO with boxes only": [Case(boxes_only)],
+    "JSON of another tool, and no masks": [Case(chain(no_masks, write("data/via.json", b'{"_via_settings": {}}')))],
+    "COCO of another split's pictures": [Case(outlines_of_training)],
     "LabelMe with points or lines": [Case(good.one_shape(shape_type=kind)) for kind in ("point", "line", "linestrip")],
     "JSON that is cut off": refused("outlines cut off"),
     "a list with a name that no picture has": refused("a list of an unknown name"),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageSequence
 
-from ..masks.layout import PICTURES
+from ..masks.folders import PICTURES
 from ..masks.reading import find_bits, read_picture
 from ..masks.splits import natural
 from ..prediction import read_image

@@ -1,12 +1,12 @@
 """Where the JSON files with outlines lie, and which picture each outline belongs to."""
 
 import os
-import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePath
 
 from .coco import Coco, has_objects, is_coco, open_coco, read_outlines
+from .pairing import normalize
 from .polygons import BACKGROUND, Drawing, is_labelme, read_json, read_labelme
 from .records import Record, choose, list_records, name_files
 from .report import Faults, Unfit
@@ -26,6 +26,7 @@ class Annotations:
     def __init__(self, root: Path, folders: Mapping[str | None, tuple[Path, Path | None]], errors: Faults):
         self.root, self.errors = root, errors
         self.splits = {image_dir: split for split, (image_dir, _) in folders.items()}
+        self.contents: dict[Path, dict[Path, Coco | Drawing | str | None]] = {}  # of the files for each image_dir
         self.coco: dict[Path, Coco] = {}
         self.faulty: set[Path] = set()  # named already
         self.used: set[Path] = set()  # COCO's that have a picture of some folder
@@ -38,27 +39,23 @@ class Annotations:
         return tuple(names) if self.names or self.labels else ()
 
     def find(self, image_dir: Path, mask_dir: Path | None, images: Mapping[str, Path]) -> dict[str, Drawing | None]:
-        """{stem: outlines, None if they are faulty} for the pictures {stem: file} in a folder.
-
-        Where there are none at all, each file that is not used is an error; but a test may do without masks.
-        """
-        stems = {_composed(stem): stem for stem in images}
+        """{stem: outlines, None if they are faulty} for the pictures {stem: file} in a folder."""
+        stems = {normalize(stem): stem for stem in images}
         contents = {path: self._open(path, close) for path, close in self._list_files(image_dir, mask_dir)}
+        self.contents[image_dir] = contents
         drawings: dict[str, Drawing | None] = {}
         for path, content in contents.items():
             if content is None:
                 drawings |= _all_faulty(path, images)
             elif isinstance(content, Drawing):
-                self._add(stems.get(_composed(path.stem), path.stem), content, drawings)
+                self._add(stems.get(normalize(path.stem), path.stem), content, drawings)
         records: dict[str, list[Record]] = {}
         for content in contents.values():
             for record in list_records(content, self.root) if isinstance(content, Coco) else ():
-                if _composed(record.name.stem) in stems:
-                    records.setdefault(stems[_composed(record.name.stem)], []).append(record)
+                if normalize(record.name.stem) in stems:
+                    records.setdefault(stems[normalize(record.name.stem)], []).append(record)
                     self.used.add(content.path)
         self._add_coco(self.splits[image_dir], images, records, drawings)
-        if images and not drawings and self.splits[image_dir] != "test":
-            self._blame_unused(contents, image_dir)
         return drawings
 
     def _list_files(self, image_dir: Path, mask_dir: Path | None) -> Iterator[tuple[Path, bool]]:
@@ -96,7 +93,7 @@ class Annotations:
         """Add the outlines of COCO's files. records: {stem: all that have it}."""
         chosen: dict[Path, dict[int | str, str]] = {}  # {file: {number of a picture in it: stem}}
         for stem, those in records.items():
-            others = {other for other, there in self.stems_of.items() if other != split and _composed(stem) in there}
+            others = {other for other, there in self.stems_of.items() if other != split and normalize(stem) in there}
             try:
                 record = choose(those, split, others)
                 if record:
@@ -119,7 +116,7 @@ class Annotations:
         """{split: the stems in its folder of pictures}; what can't be read is named by who reads the pictures."""
         listed = {split: os.listdir(folder) for folder, split in self.splits.items() if os.access(folder, os.R_OK)}
         return {
-            split: {_composed(PurePath(name).stem) for name in names if not name.lower().endswith(".json")}
+            split: {normalize(PurePath(name).stem) for name in names if not name.lower().endswith(".json")}
             for split, names in listed.items()
         }
 
@@ -135,9 +132,9 @@ class Annotations:
             self.errors.add(str(error), path, error.found)
         self.faulty.add(path)
 
-    def _blame_unused(self, contents: dict[Path, Coco | Drawing | str | None], image_dir: Path) -> None:
-        """Say of each file why it is not used."""
-        for path, content in contents.items():
+    def blame_unused(self, image_dir: Path) -> None:
+        """Say of each file that `find` looked at why it is not used: for where nothing else has masks, either."""
+        for path, content in self.contents.get(image_dir, {}).items():
             if isinstance(content, str):
                 self.errors.add(content, path)
             elif isinstance(content, Coco) and path not in self.used:
@@ -150,8 +147,3 @@ class Annotations:
 def _all_faulty(path: Path, images: Mapping[str, Path]) -> dict[str, None]:
     """The stems that a faulty file may be of."""
     return dict.fromkeys({path.stem} if path.stem in images else images)
-
-
-def _composed(stem: str) -> str:
-    """A Mac writes a letter and its dots as two characters, others as one."""
-    return unicodedata.normalize("NFC", stem)

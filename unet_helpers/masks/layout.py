@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .annotations import Annotations
-from .folders import PICTURES as PICTURES  # for those who ask here which files are pictures
 from .folders import Place, find_other_masks, find_places, has_pictures, is_picture, list_folder
 from .lists import find_lists, list_names
 from .pairing import match, normalize
@@ -71,6 +70,7 @@ def find_in(root: Path, places: dict[str | None, tuple], needed: Collection[str]
         elif not images:
             _say_no_pictures(place, pictures, found.errors)
         elif not masks:
+            annotations.blame_unused(place.images)
             _say_no_masks(place, pictures, found.errors)
         else:
             _say_twins(pictures, found.errors)
