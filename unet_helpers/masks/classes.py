@@ -3,15 +3,16 @@
 import colorsys
 import csv
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..labels import CAMVID, VOID, LabelMap
+from .lines import Line, parse_lines, to_color
 
 VOID_NAME = "void"  # in a list of classes: what is so called is no class, and is neither learned nor scored
-COLOR = re.compile(r"(.*[^\s:])[\s:]+(#[0-9a-fA-F]{6}|\d+\s*,\s*\d+\s*,\s*\d+)")  # NAME R,G,B or NAME #RRGGBB
+BACKGROUND = "background"  # the class of all that no outline covers
+LABELME_NAMES = {"_background_": BACKGROUND, "__ignore__": VOID_NAME}  # its own names, in its labels.txt
 # M. Okabe and K. Ito, Color Universal Design, 2008: told apart by the colour-blind, too.
 OKABE_ITO = (
     (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
@@ -33,34 +34,30 @@ CAMVID_GROUPS = {
 }
 
 
-class Line(NamedTuple):
-    """A class in a list: number of its line in the file, its name, its colour 65536 r + 256 g + b if it has one."""
-
-    number: int
-    name: str
-    color: int | None
-
-
 class ClassList(NamedTuple):
-    """names: of the K classes. value_ids: id, or VOID, of the value 0, 1, ... in a mask; color_ids: the same for
-    colours 65536 r + 256 g + b, empty where the list has none. colors: K (r, g, b) or () if not known. path: the file.
+    """names: of the K classes. value_ids: {value in a mask: id, or VOID}; color_ids: the same for colours 65536 r + 256
+    g + b, empty where the list has none. colors: K (r, g, b) or () if not known. path: the file. numbered: whether the
+    list itself gives the values; else they are 0, 1, ... in the order of its lines.
     """
 
     names: tuple[str, ...]
-    value_ids: tuple[int, ...]
+    value_ids: dict[int, int]
     color_ids: dict[int, int]
     colors: tuple[tuple[int, int, int], ...]
     path: Path
+    numbered: bool = False
 
 
 def find_classes(root: Path) -> ClassList | None:
     """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None where there is none of them.
 
-    classes.txt has a name a line, that of value 0 first, spaces allowed; with colours, each line ends in "R,G,B" or
-    "#RRGGBB" after a space. The name "void" stands for pixels that are neither learned nor scored.
+    classes.txt has a name a line, that of value 0 first, spaces allowed, or each line begins with its value; with
+    colours, each line ends in "R,G,B" or "#RRGGBB" after a space. The name "void" stands for pixels that are neither
+    learned nor scored. Lines that begin with "#" are comments.
     Raises ValueError, naming file and line, if it can't be understood.
     """
-    for name, read in (("classes.txt", _read_names), ("class_dict.csv", _read_csv), ("labelmap.txt", _read_labelmap)):
+    readers = {"classes.txt": _read_names, "class_dict.csv": _read_csv, "labelmap.txt": _read_labelmap}
+    for name, read in readers.items():
         if os.path.isfile(root / name):  # Path.is_file raises PermissionError
             return _make_list(root / name, read(root / name))
     return None
@@ -80,7 +77,7 @@ def camvid_classes(root: Path) -> ClassList:
     if missing:
         raise ValueError(f"{path}: the class {missing[0]!r} is not listed ({len(missing)} are missing); get it again")
     color_ids = {color: id_of.get(name, VOID) for name, color in colors.items()}
-    return ClassList(CAMVID.names, (), color_ids, CAMVID.colors, path)
+    return ClassList(CAMVID.names, {}, color_ids, CAMVID.colors, path)
 
 
 def make_labels(names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...] = ()) -> LabelMap:
@@ -121,7 +118,9 @@ def _make_list(path: Path, lines: list[Line]) -> ClassList:
     ids = [VOID if line.name.lower() == VOID_NAME else names.index(line.name) for line in lines]
     rgb = tuple((line.color >> 16, line.color >> 8 & 255, line.color & 255) for line in classes) if colored else ()
     color_ids = dict(zip((line.color for line in lines), ids, strict=True)) if colored else {}
-    return ClassList(names, tuple(ids), color_ids, rgb, path)
+    numbered = lines[0].value is not None
+    values = [line.value for line in lines] if numbered else range(len(lines))
+    return ClassList(names, dict(zip(values, ids, strict=True)), color_ids, rgb, path, numbered)
 
 
 def read_text(path: Path) -> str:
@@ -137,12 +136,10 @@ def read_text(path: Path) -> str:
 
 
 def _read_names(path: Path) -> list[Line]:
-    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
-    if "" in lines:
-        number = lines.index("") + 1
-        raise ValueError(f"{path}, line {number}: it is empty; write the name of value {number - 1}, or delete it")
-    found = [(number, line, COLOR.fullmatch(line)) for number, line in enumerate(lines, 1)]
-    return [Line(n, m[1], _color(path, n, m[2])) if m else Line(n, line, None) for n, line, m in found]
+    lines = parse_lines(path, read_text(path).rstrip().splitlines())
+    if [line.name for line in lines[:2]] == ["__ignore__", "_background_"] and lines[0].value is None:
+        lines = lines[1:]  # LabelMe counts from -1, so that the background is 0
+    return [line._replace(name=LABELME_NAMES.get(line.name, line.name)) for line in lines]
 
 
 def _read_csv(path: Path) -> list[Line]:
@@ -171,16 +168,4 @@ def _line(path: Path, number: int, cells: list[str], split: Callable) -> Line:
             raise IndexError
     except IndexError:
         raise ValueError(f"{path}, line {number}: found {cells}, expected a name and r, g, b; complete it") from None
-    return Line(number, name, _color(path, number, color))
-
-
-def _color(path: Path, number: int, text: str) -> int:
-    try:
-        r, g, b = bytes.fromhex(text[1:]) if text.startswith("#") else map(int, text.split(","))
-        if not all(0 <= channel <= 255 for channel in (r, g, b)):
-            raise ValueError
-    except ValueError:
-        raise ValueError(
-            f"{path}, line {number}: found the colour {text!r}, expected R,G,B, three numbers from 0 to 255; correct it"
-        ) from None
-    return r << 16 | g << 8 | b
+    return Line(number, name, to_color(path, number, color))

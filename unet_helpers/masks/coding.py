@@ -1,26 +1,24 @@
 """Which value or colour of a data set's masks is which class: one rule for all of them, found by looking at all."""
 
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from ..labels import VOID
 from .classes import ClassList
+from .misfits import add_colors, add_greys, add_unknown_values, add_unlisted, warn_of_start, warn_of_void
 from .reading import Mask
 from .report import Faults
 from .values import (
     MAX_UNNAMED,
+    are_grey_levels,
     are_red_and_white,
     colors_of,
     count_unknown,
     find_levels,
     find_scale,
-    show_color,
     values_of,
 )
 
-MAX_UNLISTED = 0.01  # share of a mask's pixels; a few are noise and become void, more are another kind of file
-SHOWN = 20  # colours that are shown to be named
 WHERE = {
     "grey": "in one channel", "deep": "of 16 bits", "palette": "by the index of the palette", "bit": "of 1 bit",
     "color": "in the red channel",
@@ -75,22 +73,27 @@ def decide(masks: dict[Path, Mask], classes: ClassList | None, errors: Faults, w
                 f"{len(classes.names)} names; write two names, or make masks with all classes", errors.root,
             )  # fmt: skip
         unknown = {path: count_unknown(mask, meanings[path], by_value.ids) for path, mask in masks.items()}
+        two_at_most = not classes or (len(classes.names) == 2 and any(unknown.values()))
+        if two_at_most and are_grey_levels(masks, meanings):
+            add_greys(meanings, errors)
+            return by_value
         if not any(unknown.values()):
-            _warn_of_void(meanings, by_value, warnings)
+            warn_of_void(meanings, by_value.ids, classes, warnings)
+            warn_of_start(values, by_value.ids, classes, warnings)
             return by_value
         if sum(unknown.values()) <= sum(unlisted.values()):
-            _add_unknown_values(meanings, by_value, errors)
+            add_unknown_values(meanings, by_value.ids, classes, errors)
             return by_value
     if listed:
-        _add_unlisted(masks, unlisted, classes, errors, warnings)
+        add_unlisted(masks, unlisted, classes, errors, warnings)
         return by_color
-    _add_colors(masks, errors)
+    add_colors(masks, classes, errors)
     return None
 
 
 def _decide_values(masks: dict[Path, Mask], classes: ClassList | None) -> Coding | None:
     """The rule if all masks hold values, not colours; its ids may lack some of them."""
-    n = len(classes.value_ids) if classes else None
+    n = max(classes.value_ids) + 1 if classes else None
     levels, scale = find_levels(masks.values(), n), find_scale(masks.values())
     meanings = {path: values_of(mask, levels, scale) for path, mask in masks.items()}
     if None in meanings.values() or (levels is None) or are_red_and_white(masks.values()):
@@ -101,7 +104,8 @@ def _decide_values(masks: dict[Path, Mask], classes: ClassList | None) -> Coding
     says = f"class ids {', '.join(WHERE[kind] for kind in kinds)}"
     says = says.replace("index", "grey") if levels else says
     names, colors = (classes.names, classes.colors) if classes else (("background", "foreground"), ())
-    if present <= {0, VOID} and (VOID in present or bits) and len(names) == 2:
+    counted = classes is None or not classes.numbered or set(classes.value_ids) in ({0, 1}, {0, VOID})
+    if present <= {0, VOID} and (VOID in present or bits) and len(names) == 2 and counted:
         says = f"0 and {'255' if VOID in present else '1'} in all masks: 0 is {names[0]!r}, the other {names[1]!r}"
         return Coding("value", {0: 0, 1: 1, VOID: 1}, names, colors, says, levels, scale)
     present |= {0, 1} if bits else set()
@@ -110,22 +114,11 @@ def _decide_values(masks: dict[Path, Mask], classes: ClassList | None) -> Coding
         names = tuple(f"class {value}" for value in found)
         ids = {value: k for k, value in enumerate(found[:MAX_UNNAMED])} if len(found) <= MAX_UNNAMED else {}
         return Coding("value", ids | {VOID: VOID}, names, (), says, levels, scale)
-    starts_at_1 = bool(found) and found[0] >= 1 and found[-1] == n
+    starts_at_1 = bool(found) and found[0] >= 1 and found[-1] == n and not classes.numbered
     says += f", from 1: 1 is {names[0]!r}" if starts_at_1 else ""
-    ids = {value + starts_at_1: k for value, k in enumerate(classes.value_ids)}
-    return Coding("value", ids | {VOID: VOID}, names, colors, says, levels, scale)
-
-
-def _warn_of_void(meanings: dict, coding: Coding, warnings: Faults) -> None:
-    """One value too much in one mask makes 255 void in all of them: where most have no other value, that is seldom
-    meant."""
-    pairs = [path for path, meaning in meanings.items() if set(meaning.values()) == {0, VOID}]
-    if coding.ids[VOID] == VOID and 2 * len(pairs) > len(meanings):
-        for path, meaning in meanings.items():
-            others = sorted(set(meaning.values()) - {0, VOID})
-            if others:
-                sentence = "most masks hold only 0 and 255, but this one holds more, so that 255 is void in all of them"
-                warnings.add(f"{sentence}; if 255 is a class, mend this mask", path, f"holds {others[:5]}")
+    says += f", with the numbers of {classes.path.name}" if classes.numbered else ""
+    ids = {value + starts_at_1: k for value, k in classes.value_ids.items()}
+    return Coding("value", {VOID: VOID} | ids, names, colors, says, levels, scale)
 
 
 def _palettes_contradict(masks: dict[Path, Mask], by_value: Coding, listed: dict[int, int]) -> bool:
@@ -135,47 +128,3 @@ def _palettes_contradict(masks: dict[Path, Mask], by_value: Coding, listed: dict
     return not by_value.levels and any(
         by_value.ids[index] != listed[color] for index, color in places if index in by_value.ids and color in listed
     )
-
-
-def _add_unknown_values(meanings: dict, coding: Coding, errors: Faults) -> None:
-    unknown = {path: sorted(set(meaning.values()) - coding.ids.keys()) for path, meaning in meanings.items()}
-    kinds = len(set().union(*unknown.values()))
-    known = sorted(coding.ids.keys() - {VOID})
-    expected = f"class ids {known[0]}..{known[-1]} or 255 = void" if known else f"at most {MAX_UNNAMED} class ids"
-    remedy = "correct the list of classes, or the masks; grey levels that stand for classes are listed as colours are"
-    if kinds > 5:
-        remedy = "smoothing makes such values: make the masks smaller by nearest neighbour only, and never as JPEG"
-    for path, values in unknown.items():
-        if values:
-            found = f"holds {values[:5]}" + (f" and {len(values) - 5} more values" if len(values) > 5 else "")
-            errors.add(f"expected {expected}; {remedy}", path, found)
-
-
-def _add_unlisted(masks: dict, unlisted: dict, classes: ClassList, errors: Faults, warnings: Faults) -> None:
-    for path, number in unlisted.items():
-        share = number / sum(masks[path].counts.values())
-        if 0 < share <= MAX_UNLISTED:
-            warnings.add(f"a few pixels have colours that {classes.path.name} does not list; they become void", path)
-        elif share:
-            color = max(set(colors_of(masks[path]).values()) - classes.color_ids.keys())
-            errors.add(
-                f"it has colours that {classes.path.name} does not list; is it the mask? List them, or make the mask "
-                "again without smoothing, as a PNG", path, f"{share:.0%} of it, such as {show_color(color)}",
-            )  # fmt: skip
-
-
-def _add_colors(masks: dict[Path, Mask], errors: Faults) -> None:
-    counts = Counter()
-    for mask in masks.values():
-        for value, color in colors_of(mask).items():
-            counts[color] += mask.counts[value]
-    shown = [f"{show_color(c)} ({n / counts.total():.2%})" for c, n in counts.most_common(SHOWN)]
-    more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
-    colored = [path for path, mask in masks.items() if mask.values == "palette" or values_of(mask) is None]
-    colored = colored or list(masks)
-    some = " (is it the mask? the others hold none)" if len(colored) < len(masks) else ""
-    for path in colored:
-        errors.add(
-            f"it holds colours{some}, and no list says which class is which: found {', '.join(shown)}{more} in all "
-            "masks; write each with a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first", path,
-        )  # fmt: skip

@@ -64,11 +64,11 @@ def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors:
         splits = _split_by_blocks([item.stem for item in items])
     if split_by is not None and (lists or any(item.split for item in items)):
         warnings.add("the pattern for groups in names is not used, because folders or lists tell the splits", root)
+    if len(items) < MIN_PAIRS and not errors.files_of:
+        errors.add(f"found {len(items)} pairs, expected {MIN_PAIRS} at least, one of them to validate; add some", root)
     for name in ("train", "validation"):
         if items and name not in splits and not errors.files_of:
             errors.add(f"no pair is for {name}, expected one at least; put some there", root)
-    if len(items) < MIN_PAIRS and not errors.files_of:
-        errors.add(f"found {len(items)} pairs, expected {MIN_PAIRS} at least, one of them to validate; add some", root)
     return splits
 
 

@@ -1,11 +1,14 @@
 """What the values in mask files may stand for: ids or colours."""
 
+from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 from ..labels import VOID
 from .reading import Mask
 
 MAX_UNNAMED = 64  # different values without a list of names; more are no classes
+MAX_ID = 64  # a value from here to 254 beside 0 and 255 is hardly an id
 WHITE, GREY = 0xFFFFFF, 0x010101
 
 
@@ -58,6 +61,21 @@ def are_red_and_white(masks: Iterable[Mask]) -> bool:
     """Whether some masks hold reds and others greys: then their values are colours, not ids."""
     seen = {color for mask in masks if mask.values == "color" for color in mask.counts if color}
     return bool(seen) and not (all(map(_is_grey, seen)) or all(not color & 0xFFFF for color in seen))
+
+
+def are_grey_levels(masks: dict[Path, Mask], meanings: dict[Path, dict[int, int]]) -> bool:
+    """Whether 255 is the bright end of a grey scale, and not void: class ids are small numbers, so that 0, 255 and a
+    value from 64 to 254, where most pixels are 0 or 255, come of smoothing, of a JPEG or of classes as grey levels.
+
+    meanings: of each mask {value in the file: the id that it may stand for}.
+    """
+    counts: Counter[int] = Counter()
+    for path, mask in masks.items():
+        if all(color == -1 or _is_grey(color) for color in mask.palette.values()):  # true colours are not smoothed
+            for value, number in mask.counts.items():
+                counts[meanings[path][value]] += number
+    ends = counts[0] + counts[VOID]
+    return bool(counts[0] and counts[VOID]) and 2 * ends > counts.total() and any(MAX_ID <= v < VOID for v in counts)
 
 
 def _is_grey(color: int) -> bool:
