@@ -3,7 +3,8 @@
 import colorsys
 import csv
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +50,8 @@ class ClassList(NamedTuple):
 
 
 def find_classes(root: Path) -> ClassList | None:
-    """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None where there is none of them.
+    """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None where there is none of them. Where no
+    name is so spelled, those in other letters count, too, and those with a second ".txt", which Windows hides.
 
     classes.txt has a name a line, that of value 0 first, spaces allowed, or each line begins with its value; with
     colours, each line ends in "R,G,B" or "#RRGGBB" after a space. The name "void" stands for pixels that are neither
@@ -60,7 +62,27 @@ def find_classes(root: Path) -> ClassList | None:
     for name, read in readers.items():
         if os.path.isfile(root / name):  # Path.is_file raises PermissionError
             return _make_list(root / name, read(root / name))
+    for name, read in readers.items():
+        spelled = [path for path in _list_files(root) if path.name.lower() in (name, f"{name}.txt")]
+        if len(spelled) > 1:
+            raise ValueError(f"{spelled[0]}: {spelled[1].name} is there, too; keep one list of classes, as {name}")
+        if spelled:
+            return _make_list(spelled[0], read(spelled[0]))
     return None
+
+
+def find_unread_lists(folders: Iterable[Path], stems: Collection[str]) -> list[Path]:
+    """Files in these folders that may be lists of classes by their names; none has the stem of a picture, for tools
+    that draw boxes write a text for each."""
+    files = [path for folder in folders for path in _list_files(folder) if path.stem not in stems]
+    return [path for path in files if re.fullmatch(r".*(class|label).*\.(txt|csv|names)", path.name.lower())]
+
+
+def _list_files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError:  # `layout.find_items` says what is wrong with the folder
+        return []
 
 
 def camvid_classes(root: Path) -> ClassList:

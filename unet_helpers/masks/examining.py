@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..labels import VOID
-from .classes import ClassList
+from .classes import ClassList, find_unread_lists
 from .coding import Coding, decide
 from .layout import Item
+from .opening import open_file
 from .polygons import Drawing, examine_drawing
 from .reading import FIRST_FRAME, Mask, Picture, examine_mask, examine_picture
-from .report import Faults, Report, Unfit
+from .report import MOST, Faults, Report, Unfit
+from .turning import SIZES, find_turns, show_sizes
 
-SIZES = "a mask and its picture need the same height x width; make the mask again in the picture's size"
+TRANSPARENT = (
+    "parts of it are transparent, and the values or colours there count all the same, also those that nobody sees; if "
+    "they are not what is meant, save it without transparency"
+)
 
 
 class Need(NamedTuple):
@@ -52,13 +57,17 @@ def examine_items(
     names = classes.names if classes else tuple(labels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked = list(pool.map(lambda item: _look(item, names), items))
-    for _, _, faults in looked:
+    for _, _, faults, _ in looked:
         for fault in faults:
             errors.add(*fault)
-    pictures, masks = [picture for picture, _, _ in looked], [mask for _, mask, _ in looked]
-    turns = _find_turns(items, pictures, masks, errors, warnings)
+    pictures, masks = [picture for picture, *_ in looked], [mask for _, mask, *_ in looked]
+    turns = find_turns(items, pictures, masks, errors, warnings)
     coding = _find_coding(items, masks, classes, names, errors, warnings)
-    for item, picture in zip(items, pictures, strict=True):
+    if not classes:
+        _warn_of_lists(root, items, warnings)
+    for item, picture, (*_, transparent) in zip(items, pictures, looked, strict=True):
+        if transparent:
+            warnings.add(TRANSPARENT, item.mask_path)
         if picture and FIRST_FRAME in picture.changes:
             warnings.add("it holds more than one picture, and only the first is used; save others as files", item.image)
     bits = max([8, *(picture.highest.bit_length() for picture in pictures if picture)])
@@ -77,9 +86,10 @@ def examine_items(
     return Examined(needs, bits, coding, report)
 
 
-def _look(item: Item, names: tuple[str, ...]) -> tuple[Picture | None, Mask | None, list[tuple[str, Path, str]]]:
+def _look(item: Item, names: tuple[str, ...]) -> tuple[Picture | None, Mask | None, list[tuple[str, Path, str]], bool]:
+    """What picture and mask are, None for a faulty one; the faults; whether the mask is partly transparent."""
     picture = mask = None
-    faults = []
+    faults, transparent = [], False
     try:
         picture = examine_picture(item.image)
     except Unfit as error:
@@ -87,19 +97,34 @@ def _look(item: Item, names: tuple[str, ...]) -> tuple[Picture | None, Mask | No
     try:
         if not isinstance(item.mask, Drawing):
             mask = examine_mask(item.mask)
+            transparent = _is_partly_transparent(item.mask, mask)
         elif picture and item.mask.size in (picture.stored, picture.upright):  # else it may be of any size
             mask = examine_drawing(item.mask, names)
         elif picture:
-            raise Unfit(SIZES, _show_sizes(item.mask.size, picture))
+            raise Unfit(SIZES, show_sizes(item.mask.size, picture))
     except Unfit as error:
         of_many = isinstance(item.mask, Drawing) and item.mask.of_many  # then the file alone does not tell the picture
         found = f"{item.mask_path.name}: {error.found}" if of_many else error.found
         faults.append((str(error), item.image if of_many else item.mask_path, found))
-    return picture, mask, faults
+    return picture, mask, faults, transparent
 
 
-def _show_sizes(size: tuple[int, int], picture: Picture) -> str:
-    return "{}x{}, its picture {}x{}".format(*size, *picture.upright)
+def _is_partly_transparent(path: Path, mask: Mask) -> bool:
+    if "mode RGBA" not in mask.kind and "mode LA" not in mask.kind:
+        return False
+    low, high = open_file(path).image.getchannel("A").getextrema()
+    return low < high
+
+
+def _warn_of_lists(root: Path, items: Sequence[Item], warnings: Faults) -> None:
+    """Names the files that may be lists of classes, where no list was found that is read."""
+    close = {path.parent for item in items for path in (item.image, item.mask_path)}
+    folders = {folder for inner in close for folder in (inner, inner.parent) if folder.is_relative_to(root)} | {root}
+    for path in find_unread_lists(sorted(folders), {item.stem for item in items}):
+        warnings.add(
+            "it is not read, for the list of classes is classes.txt in the folder that holds images/, or train/ and "
+            "val/; if this is one, copy it there under this name", path,
+        )  # fmt: skip
 
 
 def _find_coding(items, masks, classes, names, errors: Faults, warnings: Faults) -> Coding | None:
@@ -114,35 +139,6 @@ def _find_coding(items, masks, classes, names, errors: Faults, warnings: Faults)
         return Coding("value", ids, names, classes.colors if classes else (), says)
     files = {item.mask_path: mask for item, mask in zip(items, masks, strict=True) if mask}
     return decide(files, classes, errors, warnings) if files else None
-
-
-def _find_turns(items, pictures, masks, errors: Faults, warnings: Faults) -> list[int]:
-    """For each pair, the orientation by which its mask is to be turned along with its picture; 1: it is upright.
-
-    Labelling tools show pictures upright, and write masks in that size; what decodes pictures without their EXIF data
-    makes masks of the stored size. Where both have the same size (square, upside down or mirrored) the mask is taken
-    as upright, unless all masks of turned pictures whose size tells were made of stored pixels.
-    """
-    turns, told, untold = [], [], []
-    for place, (item, picture, mask) in enumerate(zip(items, pictures, masks, strict=True)):
-        turns.append(1)
-        if not picture or not mask:
-            continue
-        if mask.size not in (picture.stored, picture.upright):
-            errors.add(SIZES, item.mask_path, _show_sizes(mask.size, picture))
-        elif picture.stored != picture.upright:
-            turns[place] = picture.orientation if mask.size == picture.stored else 1
-            told.append(turns[place])
-        elif picture.orientation > 1:
-            untold.append(place)
-    as_stored = bool(told) and all(turn > 1 for turn in told)
-    for place in untold:
-        if as_stored:
-            turns[place] = pictures[place].orientation
-        how = "as stored, like the other masks of turned pictures" if as_stored else "as upright"
-        sentence = "its EXIF data turn it, and its size does not tell whether its mask is turned, too"
-        warnings.add(f"{sentence}; the mask is taken {how}: look at this pair", items[place].image)
-    return turns
 
 
 def _need(item: Item, picture: Picture, mask: Mask, turn: int, coding: Coding) -> Need:
@@ -168,9 +164,13 @@ def _count_pixels(needs, coding: Coding, report: Report, root: Path, errors: Fau
             f"all masks hold only {what} ({coding.says}), expected two classes at least; label the others, or, if they "
             "were lost when the masks were saved, save them again as 8-bit PNG with ids 0, 1, 2 ...", root,
         )  # fmt: skip
-    for k, name in enumerate(coding.names):
-        if not counts[k] and len(present) >= 2:
-            warnings.add(f"class {name!r} has no pixel in any mask", root)
+    absent = [repr(name) for k, name in enumerate(coding.names) if not counts[k] and len(present) >= 2]
+    if len(absent) > MOST:
+        shown = f"{', '.join(absent[:MOST])} and {len(absent) - MOST} more"
+        warnings.add(f"{len(absent)} of {len(coding.names)} classes have no pixel in any mask: {shown}", root)
+        return
+    for name in absent:
+        warnings.add(f"class {name} has no pixel in any mask", root)
 
 
 def _count_converted(needs, pictures, masks, bits: int) -> dict[str, int]:

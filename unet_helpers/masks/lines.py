@@ -85,15 +85,22 @@ def _unclear(path: Path, number: int, text: str) -> ValueError:
 def _take_numbers(path: Path, lines: list[Line]) -> list[Line]:
     """The lines with the numbers in front of their names as values, if all have one."""
     matches = [NUMBERED.fullmatch(line.name) for line in lines]
-    if not lines or not all(matches):
+    numbers = [int(match[1]) for match in matches if match]
+    if len(numbers) < len(lines):
+        in_order = numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))) and numbers[0] < 2
+        if in_order and 1 < len(numbers) == len(lines) - 1:
+            line = lines[matches.index(None)]
+            raise ValueError(
+                f"{path}, line {line.number}: {line.name!r} has no number, but all other lines have; write one in "
+                "front of it, or, if it is a title, a # and a space"
+            )
         return lines
-    seen: dict[int, Line] = {}
-    for line, match in zip(lines, matches, strict=True):
-        twin = seen.setdefault(int(match[1]), line)
+    for place, line in enumerate(lines):
+        twin = lines[numbers.index(numbers[place])]
         if twin is not line:
             raise ValueError(
                 f"{path}, line {line.number}: {line.name!r} has the same number as line {twin.number}; give each class "
-                "its own, the value that stands for it in the masks, or take all numbers away"
+                "its own, the value that stands for it in the masks"
             )
     numbered = [line._replace(name=match[2], value=int(match[1])) for line, match in zip(lines, matches, strict=True)]
     return sorted(numbered, key=lambda line: line.value)
