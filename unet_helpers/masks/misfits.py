@@ -7,7 +7,7 @@ from ..labels import VOID
 from .classes import BACKGROUND, VOID_NAME, ClassList
 from .reading import Mask
 from .report import Faults
-from .values import MAX_ID, MAX_UNNAMED, colors_of, show_color, values_of
+from .values import MAX_UNNAMED, MIDDLE, colors_of, show_color, values_of
 
 MAX_UNLISTED = 0.01  # share of a mask's pixels; a few are noise and become void, more are another kind of file
 SHOWN = 20  # colours that are shown to be named
@@ -25,7 +25,7 @@ def warn_of_void(meanings: dict[Path, dict], ids: dict, classes: ClassList | Non
             if others:
                 sentence = "most masks hold only 0 and 255, but this one holds more, so that 255 is void in all of them"
                 warnings.add(f"{sentence}; if 255 is a class, mend this mask", path, f"holds {others[:5]}")
-    elif not classes and {0, VOID} <= values and ids[VOID] == VOID and max(values - {VOID}) >= MAX_ID:
+    elif not classes and {0, VOID} <= values and ids[VOID] == VOID and max(values - {VOID}) >= MIDDLE:
         warnings.add(
             f"255 is taken as void, though {max(values - {VOID})} occurs, too; if it is a class, as white is in grey "
             "levels, list all in classes.txt, a line 'NAME 255,255,255' each", warnings.root,

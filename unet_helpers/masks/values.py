@@ -8,7 +8,7 @@ from ..labels import VOID
 from .reading import Mask
 
 MAX_UNNAMED = 64  # different values without a list of names; more are no classes
-MAX_ID = 64  # a value from here to 254 beside 0 and 255 is hardly an id
+MIDDLE = 127  # of a grey scale; few data sets have ids as large
 WHITE, GREY = 0xFFFFFF, 0x010101
 
 
@@ -64,8 +64,8 @@ def are_red_and_white(masks: Iterable[Mask]) -> bool:
 
 
 def are_grey_levels(masks: dict[Path, Mask], meanings: dict[Path, dict[int, int]]) -> bool:
-    """Whether 255 is the bright end of a grey scale, and not void: class ids are small numbers, so that 0, 255 and a
-    value from 64 to 254, where most pixels are 0 or 255, come of smoothing, of a JPEG or of classes as grey levels.
+    """Whether 255 is the bright end of a grey scale, and not void: ids are small, but smoothing and JPEG make values in
+    both halves of the scale, so a value from 127 to 254 tells, where most pixels are 0 or 255 and both occur.
 
     meanings: of each mask {value in the file: the id that it may stand for}.
     """
@@ -75,7 +75,7 @@ def are_grey_levels(masks: dict[Path, Mask], meanings: dict[Path, dict[int, int]
             for value, number in mask.counts.items():
                 counts[meanings[path][value]] += number
     ends = counts[0] + counts[VOID]
-    return bool(counts[0] and counts[VOID]) and 2 * ends > counts.total() and any(MAX_ID <= v < VOID for v in counts)
+    return bool(counts[0] and counts[VOID]) and 2 * ends > counts.total() and any(MIDDLE <= v < VOID for v in counts)
 
 
 def _is_grey(color: int) -> bool:
