@@ -179,9 +179,13 @@ def test_a_list_much_longer_than_the_ids_is_said(tmp_path):
     np.testing.assert_array_equal(read_as_training_does(prepared)["p1"][1], expected)
 
 
-def test_numbers_that_the_masks_contradict_are_refused(tmp_path):
-    root = write_folder(tmp_path / "data", classes="1 road\n2 car\n3 sky\n", values=(0, 1, 2))
-    with pytest.raises(FaultyFiles, match=r"expected class ids 1\.\.3, the numbers in classes\.txt, or 255 = void; c"):
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_that_the_masks_contradict_are_refused(tmp_path, first):
+    """0, 1, 2 in the list and 1, 2, 3 in the masks, or the other way round: nobody knows which begin wrongly."""
+    text = "".join(f"{first + k} {name}\n" for k, name in enumerate(("road", "car", "sky")))
+    root = write_folder(tmp_path / "data", classes=text, values=range(1 - first, 4 - first))
+    expected = rf"expected class ids {first}\.\.{first + 2}, the numbers in classes\.txt, or 255 = void; correct"
+    with pytest.raises(FaultyFiles, match=expected):
         prepare(root)
 
 
@@ -191,7 +195,7 @@ ROWS = [("road", (128, 64, 128)), ("parked car", (0, 0, 142)), ("sky", (70, 130,
 COLORED = {
     "commas": "{0},{1},{2},{3}", "semicolons": "{0};{1};{2};{3}", "brackets": "{0} ({1},{2},{3})",
     "square brackets": "{0}: [{1}, {2}, {3}]", "spaces": "{0} {1} {2} {3}", "colour first": "{1},{2},{3} {0}",
-    "CamVid's": "{1} {2} {3}\t\t{0}", "with the shares of the message": "{0} {1},{2},{3} (81.83%)",
+    "CamVid's": "{1} {2} {3}\t\t{0}",
 }  # fmt: skip
 
 
@@ -204,6 +208,13 @@ def test_colours_in_other_syntaxes(tmp_path, how):
     assert prepared.labels.colors == tuple(map(tuple, COLORS.tolist()))
     for number, stem in enumerate(STEMS):
         np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], make_ids(number))
+
+
+def test_the_shares_of_our_own_message_may_stand_behind_colours(tmp_path):
+    (tmp_path / "classes.txt").write_text("class 3 1,2,3 (81.83%)\nroad,4,5,6 (8%)\nb (50%) 7,8,9\n")
+    classes = find_classes(tmp_path)
+    assert classes.names == ("class 3", "road", "b (50%)")
+    assert classes.colors == ((1, 2, 3), (4, 5, 6), (7, 8, 9))
 
 
 @pytest.mark.parametrize("title", ["", "# my classes\n", "#road first\n"])
@@ -226,7 +237,8 @@ def test_numbers_may_leave_some_out(tmp_path):
 
 
 NAMES_AS_EVER = ("road\n2 wheeler\n4 wheeler\n", "a 1\na 2\na 3\n", "0\n1\n2\n", "road 1\ncar 2 3 4\nsky\n",
-                 "class 3\nzone 1 2 3\nb (50%)\n", "lot 2019 2020 2021\nlot 2020 2021 2022\nsky\n")  # fmt: skip
+                 "class 3\nzone 1 2 3\nb (50%)\n",
+                 "lot 2019 2020 2021\nlot 2020 2021 2022\nlot 2021 2022 2023\n")  # fmt: skip
 
 
 @pytest.mark.parametrize("text", NAMES_AS_EVER)
