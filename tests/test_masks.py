@@ -489,6 +489,23 @@ def test_outlines_are_drawn(tmp_path, where, classes):
         np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], drawn(number, names))
 
 
+@pytest.mark.parametrize("name", ["void", "Void"])
+@pytest.mark.parametrize("where", ["images", "annotations.json"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_outlines_of_void_are_no_class(tmp_path, name, where, listed):
+    def renamed(content):
+        return json.loads(json.dumps(content).replace('"sky"', f'"{name}"'))
+
+    root = write_outlines(tmp_path / "data", where, lambda n: renamed(coco(STEMS) if ".json" in where else labelme(n)))
+    if listed:
+        (root / "classes.txt").write_text(f"background\nparked car\n{name}\n")
+    prepared = prepare(root)
+    assert prepared.labels.names == ("background", "parked car")
+    for number, stem in enumerate(STEMS):
+        expected = drawn(number, ("background", "parked car", "sky"))
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], np.where(expected == 2, VOID, expected))
+
+
 def test_a_circle_and_void_of_labelme(tmp_path):
     shapes = [{"label": "sky", "shape_type": "circle", "points": [[10, 10], [10, 15]]},
               {"label": "__ignore__", "shape_type": "rectangle", "points": [[35, 23], [30, 20]]}]  # fmt: skip

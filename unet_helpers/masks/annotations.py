@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePath
 
+from .classes import BACKGROUND, VOID_NAME
 from .coco import Coco, has_objects, is_coco, open_coco, read_outlines
 from .pairing import normalize
-from .polygons import BACKGROUND, Drawing, is_labelme, read_json, read_labelme
+from .polygons import Drawing, is_labelme, read_json, read_labelme
 from .records import Record, choose, list_records, name_files
 from .report import Faults, Unfit
 
@@ -36,7 +37,7 @@ class Annotations:
     def classes(self) -> tuple[str, ...]:
         """The names in all files that were looked at, background first; () if there were none."""
         names = dict.fromkeys([BACKGROUND, *self.names, *sorted(self.labels)])
-        return tuple(names) if self.names or self.labels else ()
+        return tuple(name for name in names if name.lower() != VOID_NAME) if self.names or self.labels else ()
 
     def find(self, image_dir: Path, mask_dir: Path | None, images: Mapping[str, Path]) -> dict[str, Drawing | None]:
         """{stem: outlines, None if they are faulty} for the pictures {stem: file} in a folder."""
@@ -84,7 +85,7 @@ class Annotations:
             self.coco[path] = content
             self.names |= dict.fromkeys(content.names)
         elif isinstance(content, Drawing):
-            self.labels |= {label for label, _, _ in content.shapes if label is not None}
+            self.labels |= {label for label, _, _ in content.shapes}
         return content
 
     def _add_coco(

@@ -14,12 +14,10 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from ..labels import VOID
-from .classes import VOID_NAME
+from .classes import BACKGROUND, LABELME_NAMES, VOID_NAME
 from .reading import Mask
 from .report import Unfit
 
-BACKGROUND = "background"  # the class of all that no outline covers
-LABELME_NAMES = {"_background_": BACKGROUND, "__ignore__": None}  # its own names; None: void
 LABELME_KINDS = {None: "polygon", "": "polygon", "rotation": "polygon"}  # the last: a turned box, of X-AnyLabeling
 SHAPES: dict[str, tuple[Callable, int]] = {  # how it is drawn, and of how many points at least
     "polygon": (lambda draw, points, k: draw.polygon(points, fill=k, outline=k), 3),
@@ -29,13 +27,13 @@ SHAPES: dict[str, tuple[Callable, int]] = {  # how it is drawn, and of how many 
 
 
 class Drawing(NamedTuple):
-    """The outlines of one picture: size (height, width); shapes (label, or None for void; key of SHAPES; points).
+    """The outlines of one picture: size (height, width); shapes (label; key of SHAPES; points).
     of_many: whether the file has those of other pictures, too.
     """
 
     path: Path
     size: tuple[int, int]
-    shapes: tuple[tuple[str | None, str, list[tuple[float, float]]], ...]
+    shapes: tuple[tuple[str, str, list[tuple[float, float]]], ...]
     of_many: bool = False
 
 
@@ -81,7 +79,8 @@ def draw(drawing: Drawing, names: tuple[str, ...]) -> Image.Image:
     Raises Unfit for a label that is none of the names.
     """
     background = next((k for k, name in enumerate(names) if name.lower() == BACKGROUND), VOID)
-    ids = {None: VOID, VOID_NAME: VOID, BACKGROUND: background} | {name: k for k, name in enumerate(names)}
+    ids = {BACKGROUND: background} | {name: k for k, name in enumerate(names)}
+    ids |= {label: VOID for label, _, _ in drawing.shapes if label.lower() == VOID_NAME}
     unknown = [label for label, _, _ in drawing.shapes if label not in ids]
     if unknown:
         raise Unfit(f"expected the labels {', '.join(names)}; add others to the list of classes", repr(unknown[0]))

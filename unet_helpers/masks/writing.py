@@ -22,7 +22,7 @@ from .reading import read_picture, read_values
 from .report import Unfit
 
 RECORD = "prepared.json"  # beside what was written: of which files it was made, and what was found
-FORMAT = 1  # of the record and of what is written; another number makes everything anew
+FORMAT = 2  # of the record and of what is written; another number makes everything anew
 
 
 def read_record(folder: Path, sources: dict | None = None) -> dict | None:
