@@ -192,7 +192,7 @@ def make_masks(rng) -> dict[str, MaskKind]:
         "PNG 0 and 255": MaskKind(".png", lambda ids: save(ids * np.uint8(255)), two),
         "PNG 0 and 255, RGB": MaskKind(".png", lambda ids: save(ids * np.uint8(255), mode="RGB"), two),
         "PNG 16-bit": MaskKind(
-            ".png", lambda ids: save(np.where(ids == VOID, 0xFFFF, ids).astype(np.uint16)), void=0xFFFF
+            ".png", lambda ids: save(np.where(ids == VOID, np.uint16(0xFFFF), ids)), void=0xFFFF
         ),
         "PNG 16-bit red": MaskKind(".png", lambda ids: write_png(in_red(ids).astype(np.uint16) * 257, 16, 2)),
         "PNG colours": MaskKind(".png", lambda ids: save(colored(ids)), COLOR_LIST, "color"),

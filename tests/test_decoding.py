@@ -13,6 +13,7 @@ from unet_helpers.decoding import (
     resize_mask,
 )
 from unet_helpers.labels import VOID
+from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
 
 
@@ -100,3 +101,38 @@ def test_batches_of_pictures_of_all_sizes_keep_their_proportions(write_pair, lab
         np.testing.assert_array_equal(image, fit_image(picture, (48, 64)))
         np.testing.assert_array_equal(mask, fit_mask(ids, (24, 32), (48, 64)))
     assert [(mask == VOID).mean() > 0.1 for mask in masks.numpy()] == [False, True, True]
+
+
+def test_grey_around_a_picture_is_nothing_to_the_network():
+    """As much as the zeros beyond the picture's borders: what its rescaling makes of grey is nearly 0."""
+    fitted = fit_image(np.full((60, 30, 3), 255, np.uint8), (64, 64))
+    rescaling = next(layer for layer in unet_model((None, None, 3), 2, 2, depth=1).layers if "rescaling" in layer.name)
+    seen = np.asarray(rescaling(fitted[None].astype(np.float32)))[0]
+    assert np.abs(seen[:, :16]).max() < 0.01
+    assert seen[32, 32].min() == 1
+
+
+def test_a_picture_of_nearly_these_proportions_fills_the_size_and_others_do_not():
+    assert fitted_box((480, 616), (96, 128)) == (0, 0, 96, 128)  # 4 % narrower: as 360x480 beside 720x960 cut by hand
+    assert fitted_box((480, 600), (96, 128)) == (0, 4, 96, 124)  # 7 %
+    assert fitted_box((100, 100), (96, 128)) == (0, 16, 96, 112)
+
+
+def test_a_very_long_picture_still_has_two_rows():
+    """One of an answer of half the size."""
+    picture = np.full((1, 400, 3), 200, np.uint8)
+    fitted = fit_image(picture, (48, 64))
+    assert (fitted == 200).all(axis=(1, 2)).sum() == 2
+    assert (fit_mask(np.ones((1, 400, 1), np.uint8), (48, 64), (48, 64)) == 1).sum() == 2 * 64
+
+
+def test_shrunk_pixels_are_rounded():
+    """Else all pictures would be darker in training than they are, by half a step."""
+    chess = np.indices((8, 8)).sum(0)[..., None] % 2 * np.uint8([1, 3, 255])
+    shrunk = resize_image(np.uint8(chess), (4, 4)).numpy()[1:3, 1:3].reshape(-1, 3)
+    np.testing.assert_allclose(shrunk, [[0.5, 1.5, 127.5]] * 4, atol=0.5)
+    assert (resize_image(np.uint8([[[10], [13]]] * 2).repeat(3, -1), (2, 3)).numpy()[0, :, 0] >= [10, 11, 13]).all()
+    ramp = np.arange(0, 200, 10, np.uint8)[None, :, None].repeat(3, -1).repeat(2, 0)
+    enlarged = resize_image(ramp, (2, 60)).numpy()[0, 1:-1, 0]  # between the first and the last centre
+    exact = (np.arange(60) + 0.5) / 3 * 10 - 5
+    np.testing.assert_allclose(enlarged, exact[1:-1].round(), atol=1e-3)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fuzzing import write_png
+from fuzzing_files import chunk, write_tiff
 from PIL import Image, ImageOps
 
 from unet_helpers import masks
@@ -142,8 +143,8 @@ def low_bits(ids, path):
     save_bytes(write_png(np.where(ids == VOID, 15, ids)[..., None], depth=4, color_type=0), path.with_suffix(".png"))
 
 
-def deep_rgb(ids, path):
-    samples = np.stack([ids, 0 * ids, 0 * ids], -1).astype(np.uint16)
+def deep_rgb(ids, path, factors=(1, 0, 0)):
+    samples = np.stack([ids * np.uint8(factor) for factor in factors], -1).astype(np.uint16)
     save_bytes(write_png(samples, depth=16, color_type=2), path.with_suffix(".png"))
 
 
@@ -165,11 +166,14 @@ ENCODINGS = {  # how a mask is written; classes.txt, or what writes another list
     "ids in red, RGBA": (array(".png", in_channels(1, 0, 0, 255)), None),
     "ids in grey RGB": (array(".png", in_channels(1, 1, 1)), None),
     "ids in grey with alpha": (array(".png", lambda ids: ids, "LA"), None),
-    "16 bits": (array(".png", lambda ids: np.where(ids == VOID, 0xFFFF, ids).astype(np.uint16)), None),
+    "ids in one channel, one of them transparent": (array(".png", transparency=1), None),
+    "16 bits": (array(".png", lambda ids: np.where(ids == VOID, np.uint16(0xFFFF), ids)), None),
     "16 bits, void 255": (array(".png", lambda ids: ids.astype(np.uint16)), None),
     "16 bits, 8 spread over them": (array(".png", lambda ids: ids.astype(np.uint16) * 257), None),
     "16 bits, TIFF": (array(".tif", lambda ids: ids.astype(np.uint16)), None),
     "16 bits, RGB": (deep_rgb, None),
+    "16 bits, grey in RGB": (lambda ids, path: deep_rgb(ids, path, (1, 1, 1)), None),
+    "16 bits, ids times 256": (array(".png", lambda ids: ids.astype(np.uint16) * 256), None),
     "4 bits": (low_bits, "\n".join(["road", "parked car", "sky", *map(str, range(3, 15)), "void"])),
     "palette PNG": (palette(".png"), None),
     "palette GIF": (palette(".gif"), None),
@@ -273,6 +277,37 @@ def test_without_a_list_the_values_found_are_the_classes(tmp_path):
         np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], expected)
 
 
+@pytest.mark.parametrize(("values", "own_order"), [((1, 2, 2, VOID), False), ((0, 41, 120, VOID), True)])
+def test_greys_of_a_palette_are_the_values_wherever_they_stand_in_it(tmp_path, values, own_order):
+    """Programs that make files small leave out greys that do not occur, or put the commonest first."""
+
+    def save_mask(ids, path):
+        greys = np.unique(values).astype(np.uint8)
+        order = np.random.default_rng(ids.sum()).permutation(len(greys)) if own_order else np.arange(len(greys))
+        image = Image.fromarray(np.argsort(order)[np.searchsorted(greys, ids)].astype(np.uint8))
+        image.putpalette(greys[order].repeat(3).tolist())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path.with_suffix(".png"))
+
+    prepared = prepare(write_folder(tmp_path / "data", save_mask, classes=None, values=values))
+    known = sorted({*values} - {VOID})
+    assert prepared.labels.names == tuple(f"class {value}" for value in known)
+    table = np.full(256, VOID, np.uint8)
+    table[known] = range(len(known))
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], table[make_ids(number, values)])
+
+
+def test_masks_of_one_bit_among_others_hold_the_ids_0_and_1(tmp_path):
+    root = write_folder(tmp_path / "data", classes=None, values=(0, 2))
+    save(make_ids(0, (0, 1)).astype(bool), root / "masks" / "p1.png")
+    prepared = prepare(root)
+    assert prepared.labels.names == ("class 0", "class 1", "class 2")
+    read = read_as_training_does(prepared)
+    np.testing.assert_array_equal(read["p1"][1], make_ids(0, (0, 1)))
+    np.testing.assert_array_equal(read["p2"][1], make_ids(1, (0, 2)))
+
+
 # ---- the same pictures in every kind of file ----
 
 
@@ -303,6 +338,12 @@ def in_picture_palette(suffix, **options):
     return write
 
 
+def deep_alpha(picture, path):
+    """12 of 16 bits, and opaque throughout: what is opaque tells nothing of how bright the picture is."""
+    samples = np.dstack([picture.astype(np.uint16) << 4, np.full(SIZE, 0xFFFF, np.uint16)])
+    save_bytes(write_png(samples, 16, 6), path.with_suffix(".png"))
+
+
 PICTURES = {  # how a picture is written; whether it is grey; whether training reads the file as it is
     "PNG": (array(".png"), False, True),
     "PNG, RGBA": (array(".png", lambda p: np.dstack([p, p[..., 0]])), False, True),
@@ -320,6 +361,9 @@ PICTURES = {  # how a picture is written; whether it is grey; whether training r
     "TIFF, CMYK": (array(".tif", lambda p: p, "CMYK"), False, False),
     "TIFF, 16 bits": (array(".tif", lambda p: p[..., 0].astype(np.uint16) * 257), True, False),
     "TIFF, 12 of 16 bits": (array(".tif", lambda p: p[..., 0].astype(np.uint16) * 16), True, False),
+    "PNG, 12 of 16 bits, RGBA": (deep_alpha, False, False),
+    "PNG, EXIF data damaged": (array(".png", exif=b"Exif\0\0no header of a TIFF"), False, True),
+    "TIFF, colour profile damaged": (array(".tif", icc_profile=b"no profile"), False, False),
     "TIFF, pages": (in_picture_palette(".tif", save_all=True), False, False),
     "BMP": (array(".bmp"), False, True),
     "BMP, palette": (in_picture_palette(".bmp"), False, False),
@@ -345,7 +389,21 @@ def test_the_same_pictures_in_every_kind_of_file_have_the_same_pixels(tmp_path, 
         expected = np.repeat(make_picture(number)[..., :1], 3, 2) if is_grey else make_picture(number)
         np.testing.assert_array_equal(read[stem][0], expected, kind)
     assert {pair.image.parent == root / "images" for pair in pairs_of(prepared).values()} == {as_it_is}
+    if not as_it_is:  # what is written is pixels and nothing that another program could take for more
+        with Image.open(prepared.train[0].image) as image:
+            assert (image.mode, image.info) == ("RGB", {})
     assert {pair.mask.parent for pair in pairs_of(prepared).values()} == {root / "masks"}
+
+
+def test_a_phones_jpeg_with_more_pictures_behind_it_is_taken_as_it_is(tmp_path):
+    """An MPO: a preview or a depth map follows, which no viewer shows."""
+    others = [Image.new("RGB", SIZE[::-1], "red")]
+    write = array(".jpg", format="MPO", save_all=True, append_images=others, quality=95)
+    prepared = prepare(write_folder(tmp_path / "data", save_picture=write))
+    assert prepared.report.warnings == []
+    assert prepared.report.converted == {}
+    for number, (picture, _) in enumerate(read_as_training_does(prepared).values()):
+        assert np.abs(picture.astype(int) - make_picture(number)).mean() < 70  # noise; red would be 130
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -403,6 +461,28 @@ def test_a_picture_and_its_mask_are_upright(tmp_path, orientation, suffix, mask_
         np.testing.assert_array_equal(read[stem][1], make_ids(number))
     said = any("does not tell whether its mask is turned" in line for line in prepared.report.warnings)
     assert said == (orientation in (2, 3, 4))
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_mask_of_16_bits_is_turned_by_exif_of_its_own(tmp_path, orientation):
+    def save_mask(ids, path):
+        turned(orientation, ".png")(ids.astype(np.uint16), path)
+
+    prepared = prepare(write_folder(tmp_path / "data", save_mask))
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], make_ids(number))
+
+
+def test_masks_of_both_kinds_tell_nothing_of_those_upside_down(tmp_path):
+    """One was made of stored pixels, one of the upright picture: the third is taken as upright."""
+    root = write_folder(tmp_path / "data")
+    for stem, orientation in (("p1", 6), ("p2", 6), ("p3", 3)):
+        turned(orientation, ".png")(make_picture(int(stem[1]) - 1), root / "images" / stem)
+    save(STORED[6](make_ids(0)), root / "masks" / "p1.png")
+    prepared = prepare(root)
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], make_ids(number))
+    assert [line for line in prepared.report.warnings if "images/p3.png" in line and "taken as upright" in line]
 
 
 def test_masks_of_stored_pixels_tell_how_to_take_those_upside_down(tmp_path):
@@ -530,6 +610,80 @@ def test_outlines_are_upright_as_labelling_tools_show_the_picture(tmp_path, orie
         np.testing.assert_array_equal(read[stem][1], drawn(number, ("background", "parked car", "sky")))
 
 
+def test_outlines_drawn_on_the_stored_picture_are_turned_with_it(tmp_path):
+    """By a tool that shows pictures without their EXIF data: the size in its files tells."""
+    shapes = [{"label": "sky", "shape_type": "rectangle", "points": [[2, 5], [9, 30]]}]
+    content = labelme(0, shapes=shapes, imageHeight=SIZE[1], imageWidth=SIZE[0])
+    root = write_outlines(tmp_path / "data", "images", lambda n: content)
+    for number, stem in enumerate(STEMS):
+        turned(6, ".png")(make_picture(number), root / "images" / stem)
+    stored = np.zeros(SIZE[::-1], np.uint8)
+    stored[5:31, 2:10] = 1
+    for number, (picture, ids) in enumerate(read_as_training_does(prepare(root)).values()):
+        np.testing.assert_array_equal(picture, make_picture(number))
+        np.testing.assert_array_equal(ids, np.rot90(stored, -1))
+
+
+def test_outlines_as_other_tools_write_them(tmp_path):
+    """LabelMe's own names, no kind of shape, a UTF-8 mark, capitals; COCO with several outlines of one thing."""
+    left, right, cut = corners((0, 0, 4, 23)), corners((30, 0, 35, 23)), corners((2, 10, 12, 12))
+    shapes = [
+        {"label": "sky", "points": left}, {"label": "sky", "shape_type": None, "points": right},
+        {"label": "_background_", "points": cut}, {"label": "void", "points": corners((20, 0, 21, 23))},
+    ]  # fmt: skip
+    root = write_outlines(tmp_path / "data", "images", lambda n: labelme(n, shapes=shapes))
+    for path in (root / "images").glob("*.json"):
+        path.with_suffix(".JSON").write_text(path.read_text(), encoding="utf-8-sig")
+        path.unlink()
+    (root / "classes.txt").write_text("Background\nsky\nvoid\n")
+    expected = np.zeros(SIZE, np.uint8)
+    expected[:, :5], expected[:, 30:], expected[:, 20:22] = 1, 1, VOID
+    expected[10:13, 2:5] = 0
+    for _, ids in read_as_training_does(prepare(root)).values():
+        np.testing.assert_array_equal(ids, expected)
+
+    content = coco(STEMS, annotations=[
+        {"id": n, "image_id": n, "category_id": 7, "segmentation": [sum(left, []), sum(right, [])]} for n in range(6)
+    ])  # fmt: skip
+    for image, stem in zip(content["images"], STEMS, strict=True):
+        image["file_name"] = f"C:\\films\\{stem}.png"
+    root = write_outlines(tmp_path / "coco", "annotations.json", lambda n: content)
+    (root / "classes.txt").write_text("sky\nBackground\n")
+    expected = np.ones(SIZE, np.uint8)
+    expected[:, :5], expected[:, 30:] = 0, 0
+    for _, ids in read_as_training_does(prepare(root)).values():
+        np.testing.assert_array_equal(ids, expected)
+
+
+def test_one_coco_file_may_be_for_several_splits(tmp_path):
+    """Each takes the pictures that it has; a LabelMe file that lies above belongs to no picture."""
+    root = tmp_path / "data"
+    for split, stems in (("train", STEMS[:4]), ("val", STEMS[4:])):
+        for stem in stems:
+            save(make_picture(STEMS.index(stem)), root / split / "images" / f"{stem}.png")
+    (root / "annotations.json").write_text(json.dumps(coco(STEMS)))
+    (root / "p1.json").write_text(json.dumps(labelme(3)))
+    (root / "train" / "p2.json").write_text(json.dumps(labelme(3)))
+    prepared = prepare(root)
+    assert splits_of(prepared) == {"train": STEMS[:4], "validation": STEMS[4:], "test": []}
+    names = ("background", "parked car", "sky")
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], drawn(number, names))
+
+
+def test_outlines_and_pictures_of_masks_are_not_mixed(tmp_path):
+    root = tmp_path / "data"
+    for split in ("train", "val"):
+        write_stems(root / split, STEMS)
+    for number, stem in enumerate(STEMS):
+        (root / "val" / "masks" / f"{stem}.png").unlink()
+        (root / "val" / "masks" / f"{stem}.json").write_text(json.dumps(labelme(number)))
+    with pytest.raises(
+        ValueError, match=r"train/masks/p1\.png: it is a picture, but other masks are outlines in JSON; make all of one"
+    ):
+        prepare(root)
+
+
 # ---- what is refused ----
 
 
@@ -552,10 +706,25 @@ def all_masks(save_mask):
     return change
 
 
+def chain_of(*changes):
+    return lambda root: [change(root) for change in changes]
+
+
+def gradient(ids):
+    return np.arange(ids.size).reshape(ids.shape).astype(np.uint8)
+
+
 def smoothed(ids):
     return np.asarray(
         Image.fromarray(ids * np.uint8(100)).resize((360, 240), Image.Resampling.BILINEAR).resize(SIZE[::-1])
     )
+
+
+def cut_palette(ids, path):
+    """Colours of the first three ids only, the last one first: void has none, which is not black."""
+    samples = np.where(ids == VOID, 3, 2 - np.minimum(ids, 2))[..., None]
+    colors = chunk(b"PLTE", COLORS[::-1].tobytes())
+    save_bytes(write_png(samples, color_type=3, before=[colors]), path.with_suffix(".png"))
 
 
 def half_a_file(name):
@@ -647,6 +816,10 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
         r"masks/p2\.png \(24x35, its picture 24x36\): a mask and its picture need the same height x width; make the ma",
     ),
     "mask is half a file": (half_a_file("masks/p2.png"), r"masks/p2\.png \(.+\): it can't be read as a picture; save"),
+    "masks with a palette that lacks their colours": (
+        lambda root: (all_masks(cut_palette)(root), listed(NAMED)(root)),
+        r"masks/p1\.png, .* \(1% of it, such as no colour of 8 bits\); .*: it has colours that cla",
+    ),
     "mask is a photograph": (
         replace("masks/p2.png", lambda p: save(
             np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8), p.with_suffix(".png"))),
@@ -659,6 +832,11 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     "masks smoothed": (
         all_masks(array(".png", smoothed)),
         r"masks/p1\.png \(holds \[\d+, .*\] and \d+ more values\).*: expected class ids 0\.\.2 .*; smoothing makes suc",
+    ),
+    "grey pictures in place of the masks, without a list": (
+        chain_of(all_masks(array(".png", gradient)), lambda root: (root / "classes.txt").unlink()),
+        r"masks/p1\.png, .* \(holds \[0, 1, 2, 3, 4\] and 250 more values\): expected at most 64 class ids "
+        r"where no list names them; write all their names to classes\.txt",
     ),
     "masks of grey levels": (
         all_masks(array(".png", lambda ids: np.uint8([0, 100, 200])[ids % 3])),
@@ -688,6 +866,19 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     "picture of floats": (
         replace("images/p2.png", lambda p: save(np.zeros(SIZE, np.float32), p.with_suffix(".tif"))),
         r"images/p2\.tif \(TIFF of mode F, 32 bits\): expected a picture in grey, RGB or CMYK of 8 or 16 bits; save it",
+    ),
+    "picture of 32 bits": (
+        replace("images/p2.png", lambda p: save(make_ids(1).astype(np.int32) << 16, p.with_suffix(".tif"))),
+        r"images/p2\.tif \(TIFF of mode I, 32 bits\): expected a picture in grey, RGB or CMYK of 8 or 16 bits; save it",
+    ),
+    "mask of 32 bits": (
+        replace("masks/p2.png", lambda p: save(make_ids(1).astype(np.int32) << 16, p.with_suffix(".tif"))),
+        r"masks/p2\.tif \(TIFF of mode I, 32 bits\): expected a mask of ids of 8 or 16 bits, or of colours of 8; save",
+    ),
+    "picture of 16 bits that is dark and can't be read whole": (
+        replace("images/p2.png", lambda p: save_bytes(
+            write_tiff(make_picture(1).astype(np.uint16) << 4), p.with_suffix(".tif"))),
+        r"images/p2\.tif \(TIFF of mode RGB, 16 bits\): it is dark, and only 8 of its 16 bits can be read; save it as",
     ),
     "picture of more channels": (
         replace("images/p2.png", many_channels),
@@ -757,14 +948,39 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
         annotations(categories=[]),
         r"annotations\.json \(KeyError: .*\): it is no whole COCO file; export it again",
     ),
+    "COCO with a polygon of a crowd": (
+        annotations(annotations=[RLE[0] | {"segmentation": [[1, 2, 3, 4, 5, 6]]}]),
+        r"annotations\.json \(annotation 5, 'sky'\): run lengths \(RLE, iscrowd\) are not supported, expected polygons",
+    ),
+    "COCO with a line": (
+        annotations(annotations=[RLE[0] | {"iscrowd": 0, "segmentation": [[1, 2, 3, 4]]}]),
+        r"annotations\.json \(annotation 5, 'sky'\): an outline has no area; draw it as a polygon",
+    ),
+    "outlines of a picture in two files": (
+        chain_of(annotations(), lambda root: save_bytes(
+            json.dumps(coco(STEMS[1:2])).encode(), root / "annotations" / "again.json")),
+        r"images/p2\.png \(annotations\.json and again\.json\): several outlines have its name, and neither "
+        r"folders nor splits tell which are its own; keep one",
+    ),
     "an empty line": (listed("road\n\nsky\n"), r"classes\.txt, line 2: it is empty; write the name of value 1, or del"),
     "a name twice": (listed("road\nsky\nroad\n"), r"classes\.txt, line 3: 'road' has the same name as line 1; give ea"),
     "a colour twice": (listed("road 1,2,3\nsky 1,2,3"), r"classes\.txt, line 2: 'sky' has the same colour as line 1;"),
     "a colour too few": (listed("road 1,2,3\nsky\n"), r"classes\.txt, line 2: 'sky' has no colour, but other lines ha"),
     "a colour too large": (listed("road 1,2,3\nsky 1,2,256"), r"line 2: found the colour '1,2,256', expected R,G,B, t"),
     "one name": (listed("road\n"), r"classes\.txt: found 1 names, expected 2 to 255, one for each class; what surroun"),
+    "256 names": (listed("\n".join(map(str, range(256)))), r"classes\.txt: found 256 names, expected 2 to 255, one f"),
+    "a line without a name": (
+        chain_of(
+            lambda root: (root / "class_dict.csv").write_text("name,r,g,b\nroad,1,2,3\n,4,5,6\n"),
+            lambda root: (root / "classes.txt").unlink(),
+        ),
+        r"class_dict\.csv, line 3: found \['', '4', '5', '6'\], expected a name and r, g, b; complete it",
+    ),
     "no name": (listed(""), r"classes\.txt: found 0 names, expected 2 to 255"),
     "names in UTF-16": (listed("road\nsky\n", "utf-16"), r"classes\.txt: it is not UTF-8 text \(.*\); save it as UTF-"),
+    "names in UTF-16 without its mark": (
+        listed("road\nsky\n", "utf-16-le"), r"classes\.txt: it holds zero bytes, as UTF-16 does; save it as UTF-8"
+    ),
     "a list of an unknown name": (
         split_lists(train="p1\np2\np3\np4\n", val="p5\np7\n"),
         r"val\.txt \(line 2: 'p7'\): there is no pair of this name; correct the list",
@@ -791,6 +1007,19 @@ def test_each_fault_is_named_with_its_file_and_what_to_do(tmp_path, fault):
     assert str(caught.value).startswith(str(root))
     assert len(str(caught.value).splitlines()) == 1, caught.value
     assert [path.name for path in tmp_path.iterdir()] == ["data"]  # nothing is left beside it
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_picture_of_very_many_pixels_is_named(tmp_path, monkeypatch):
+    """Pillow itself only warns up to twice its limit."""
+    root = write_folder(tmp_path / "data")
+    save(np.zeros((30, 36, 3), np.uint8), root / "images" / "p2.png")
+    save(np.zeros((30, 36), np.uint8), root / "masks" / "p2.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(
+        FaultyFiles, match=r"images/p2\.png, masks/p2\.png \(1080 pixels, and the limit is 1000\): too la"
+    ):
+        prepare(root)
 
 
 def test_one_coloured_mask_among_ids_is_named_alone(tmp_path):
@@ -929,6 +1158,35 @@ def test_names_may_hold_spaces(tmp_path, encoding, end):
     assert find_classes(tmp_path / "elsewhere") is None
 
 
+def test_of_several_lists_the_one_for_masks_of_any_kind_counts(tmp_path):
+    """classes.txt, which may stand beside a list of colours that a tool has exported."""
+    (tmp_path / "labelmap.txt").write_text("a:1,2,3::\nb:4,5,6::\n")
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nc,1,2,3\nd,4,5,6\n")
+    assert find_classes(tmp_path).names == ("c", "d")
+    (tmp_path / "classes.txt").write_text("e\nf\n")
+    assert find_classes(tmp_path).names == ("e", "f")
+
+
+def test_columns_of_class_dict_are_found_by_their_names(tmp_path):
+    (tmp_path / "class_dict.csv").write_text("id,B,g,r,Name\n0,3,2,1,road\n1,6,5,4,sky\n")
+    classes = find_classes(tmp_path)
+    assert (classes.names, classes.color_ids) == (("road", "sky"), {0x010203: 0, 0x040506: 1})
+    assert classes.colors == ((1, 2, 3), (4, 5, 6))
+
+
+def test_void_and_its_pixels_may_be_several_values(tmp_path):
+    root = write_folder(tmp_path / "data", classes="road\nvoid\nsky\nvoid\n", values=(0, 1, 2, 3))
+    prepared = prepare(root)
+    assert prepared.labels.names == ("road", "sky")
+    table = np.uint8([0, VOID, 1, VOID])
+    for number, stem in enumerate(STEMS):
+        ids = table[make_ids(number, (0, 1, 2, 3))]
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], ids)
+    whole = np.stack([table[make_ids(number, (0, 1, 2, 3))] for number in range(6)])
+    assert prepared.report.void == pytest.approx((whole == VOID).mean())
+    assert [share for _, _, share in prepared.report.classes] == pytest.approx([(whole == k).mean() for k in (0, 1)])
+
+
 def test_what_is_named_void_is_no_class(tmp_path):
     root = write_folder(tmp_path / "data", classes="road\nvoid\nsky\n", values=(0, 1, 2))
     prepared = prepare(root)
@@ -1000,6 +1258,7 @@ def test_camvids_colours_become_eleven_classes(tmp_path):
     for pair in prepared.train + prepared.test:
         values = np.asarray(Image.open(pair.mask))[0]
         assert values.tolist() == np.repeat(expected, 2).tolist()
+    assert camvid_classes(root / "train").color_ids == camvid_classes(root).color_ids  # the list may lie above
     (root / "class_dict.csv").write_text(CAMVID_CSV.replace("Sky,", "Heaven,"))
     with pytest.raises(
         ValueError, match=r"class_dict\.csv: the class 'sky' is not listed \(1 are missing\); get it again"
@@ -1030,6 +1289,14 @@ def test_masks_are_found_by_an_ending_that_all_have(tmp_path, picture, mask):
     assert {stem: pair.mask.stem for stem, pair in pairs.items()} == {
         picture.format(name): mask.format(name) for name in names
     }
+
+
+def test_a_mask_without_a_picture_does_not_hide_the_ending_of_the_others(tmp_path):
+    root = write_folder(tmp_path / "data", array("_mask.png"))
+    save(make_ids(0), root / "masks" / "a_mask.png")  # the first by its name
+    with pytest.raises(FaultyFiles, match=r"data: masks/a_mask\.png: it has no picture") as caught:
+        prepare(root)
+    assert len(caught.value.report.errors) == 1
 
 
 def test_files_that_are_no_pictures_are_said_or_not_looked_at(tmp_path):
@@ -1099,6 +1366,52 @@ def test_folders_of_splits(tmp_path, val, suffix):
     assert (ids["p2"][1] == prepared.labels.names.index("class 9")).all()
 
 
+def test_equal_names_in_several_splits_are_written_apart(tmp_path):
+    root, numbers = tmp_path / "data", {"train": range(4), "val": (4, 5), "test": (3,)}
+    for split, of_split in numbers.items():
+        for stem, number in zip(STEMS, of_split, strict=False):
+            array(".tif")(make_picture(number), root / split / "images" / stem)
+            array(".gif")(make_ids(number), root / split / "masks" / stem)
+    prepared = prepare(root)
+    for pairs, of_split in zip((prepared.train, prepared.validation, prepared.test), numbers.values(), strict=True):
+        for pair, number in zip(pairs, of_split, strict=True):
+            np.testing.assert_array_equal(np.asarray(Image.open(pair.image)), make_picture(number))
+            np.testing.assert_array_equal(decode_mask(str(pair.mask), prepared.labels)[..., 0], make_ids(number))
+
+
+def test_an_export_of_cvat_is_read_as_it_is_unpacked(tmp_path):
+    """In the layout of the PASCAL challenge: JPEGImages, SegmentationClass, labelmap.txt, lists in ImageSets."""
+    root = write_folder(tmp_path / "data", array(".png", in_colors), array(".jpg", quality=95), classes=None)
+    (root / "images").rename(root / "JPEGImages")
+    (root / "masks").rename(root / "SegmentationClass")
+    (root / "SegmentationObject").mkdir()
+    as_labelmap(root)
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    split_lists(train="p1\np2\np4\np5\n", val="p3\np6\n")(root / "ImageSets" / "Segmentation")
+    prepared = prepare(root)
+    assert splits_of(prepared) == {"train": ["p1", "p2", "p4", "p5"], "validation": ["p3", "p6"], "test": []}
+    assert prepared.labels.names == ("road", "parked car", "sky")
+    for number, stem in enumerate(STEMS):
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], make_ids(number))
+
+
+def test_pictures_and_their_coco_file_may_lie_in_the_folder_of_a_split(tmp_path):
+    root = tmp_path / "data"
+    for split, stems in (("train", STEMS[:4]), ("valid", STEMS[4:])):
+        for stem in stems:
+            save(make_picture(STEMS.index(stem)), root / split / f"{stem}.png")
+        content = coco(STEMS)
+        content["images"] = [image for image in content["images"] if Path(image["file_name"]).stem in stems]
+        of_these = {image["id"] for image in content["images"]}
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] in of_these]
+        (root / split / "_annotations.coco.json").write_text(json.dumps(content))
+    prepared = prepare(root)
+    assert splits_of(prepared) == {"train": STEMS[:4], "validation": STEMS[4:], "test": []}
+    for number, stem in enumerate(STEMS):
+        ids = drawn(number, ("background", "parked car", "sky"))
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], ids)
+
+
 def test_folders_without_validation_and_a_test_folder_without_masks(tmp_path):
     root = tmp_path / "data"
     write_stems(root / "train", STEMS)
@@ -1108,6 +1421,30 @@ def test_folders_without_validation_and_a_test_folder_without_masks(tmp_path):
     assert [line.split(";")[0] for line in prepared.report.warnings] == [
         "test/images: there are no masks for its pictures", "there are no pairs for validation",
     ]  # fmt: skip
+
+
+def test_the_last_of_the_training_folder_validate_where_no_folder_does(tmp_path):
+    """In their natural order, one at least: never so few that none is left."""
+    write_stems(tmp_path / "data" / "train", [f"f{n}" for n in range(1, 13)])
+    assert splits_of(prepare(tmp_path / "data"))["validation"] == ["f11", "f12"]
+    write_stems(tmp_path / "few" / "train", STEMS[:3])
+    write_stems(tmp_path / "few" / "test", STEMS[3:4])
+    assert splits_of(prepare(tmp_path / "few")) == {"train": ["p1", "p2"], "validation": ["p3"], "test": ["p4"]}
+
+
+def test_names_with_digits_of_other_kinds_are_sorted_too():
+    """A superscript is a digit to Python, but no number."""
+    assert sorted(["m1²10", "m1²9", "m1", "٣", "٢"], key=natural) == ["٢", "٣", "m1", "m1²9", "m1²10"]
+
+
+def test_a_group_is_what_the_brackets_find_and_the_last_ones_test(tmp_path):
+    """Not all that the pattern matches, which may hold the frame's number; in the natural order of the groups."""
+    stems = [f"film{g}_{n}" for g in range(8, 13) for n in range(4)]
+    root = write_stems(tmp_path / "data", stems)
+    for pattern in (r"^(film\d+)_\d+$", r"^(other\d+)?(film\d+)_\d+$"):
+        splits = splits_of(prepare(root, split_by=pattern))
+        groups = {name: {stem.split("_")[0] for stem in found} for name, found in splits.items()}
+        assert groups == {"train": {"film8", "film9", "film10"}, "validation": {"film11"}, "test": {"film12"}}
 
 
 @pytest.mark.parametrize("folder", [".", "ImageSets/Segmentation"])
@@ -1207,6 +1544,68 @@ def test_it_is_written_once_and_again_for_what_has_changed(tmp_path, monkeypatch
             np.testing.assert_array_equal(read["p1"][1], np.asarray(mask.convert("L")))
     assert prepared.labels.names == ("sky", "road", "parked car")
     assert read.keys() == set(STEMS)
+
+
+def test_what_an_older_version_wrote_is_written_anew(tmp_path, capsys):
+    root = write_folder(tmp_path / "data", array(".gif"))
+    prepare(root)
+    record = tmp_path / "data.prepared" / "prepared.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"format": masks.writing.FORMAT - 1}))
+    (tmp_path / "data.prepared" / "masks" / "p1.png").write_bytes(b"as it was written then")
+    capsys.readouterr()
+    prepared = prepare(root)
+    assert "writing 6 pictures and masks" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_as_training_does(prepared)["p1"][1], make_ids(0))
+
+
+def test_a_file_of_the_same_time_but_another_size_is_read_anew(tmp_path):
+    """As copying programs leave it that keep the times."""
+    root = write_folder(tmp_path / "data", array(".bmp"), classes=None)
+    prepare(root)
+    path = root / "masks" / "p1.bmp"
+    time = path.stat().st_mtime_ns
+    array(".bmp", in_channels(1, 0, 0))(make_ids(3), root / "masks" / "p1")
+    os.utime(path, ns=(time, time))
+    np.testing.assert_array_equal(read_as_training_does(prepare(root))["p1"][1], make_ids(3))
+
+
+def test_what_lies_in_the_second_place_is_not_made_again(tmp_path, monkeypatch):
+    root = write_folder(tmp_path / "data", array(".gif"))
+    (tmp_path / "file").write_text("no folder")
+    targets = tmp_path / "file" / "ids", tmp_path / "other" / "ids"
+    first = prepare_folder(root, *targets)
+
+    def forbidden(*_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(masks.preparing, "examine_items", forbidden)
+    assert prepare_folder(root, *targets) == first
+
+
+def test_without_a_lock_nothing_of_another_process_is_deleted(tmp_path, monkeypatch):
+    """It may be writing: nobody knows where there is no place for locks."""
+    root = write_folder(tmp_path / "data", array(".gif"))
+    theirs = tmp_path / "data.prepared.partial-1" / "p1.png"
+    save(make_ids(0), theirs)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    assert read_as_training_does(prepare_folder(root)).keys() == set(STEMS)
+    assert theirs.is_file()
+
+
+def test_what_is_written_of_good_pairs_goes_with_its_process(tmp_path):
+    root = write_folder(tmp_path / "data", array(".gif"))
+    half_a_file("masks/p2.gif")(root)
+    (tmp_path / "temporary").mkdir()
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        f"from unet_helpers import masks\nprint(masks.prepare_folder({str(root)!r}, skip_bad=True).train[0].mask)"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    mask = Path(done.stdout.splitlines()[-1])
+    assert mask.is_relative_to(tmp_path / "temporary")
+    assert not mask.parents[2].exists()
 
 
 KILLED = """

@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -115,6 +117,11 @@ def test_bad_pictures_are_named(bright, tmp_path):
         predict_mask(bright, tmp_path / "text.png")
     with pytest.raises(ValueError, match=r"expected an \(H, W, 3\) uint8 RGB array, found \(4, 6\) uint8"):
         predict_mask(bright, np.zeros((4, 6), np.uint8))
+    for shape, dtype in (((4, 6, 3), np.float32), ((4, 6, 4), np.uint8), ((0, 6, 3), np.uint8), ((4, 6, 3), np.uint16)):
+        # numbers from 0 to 1, an alpha channel, nothing: each would get some answer
+        found = re.escape(f"{shape} {np.dtype(dtype)}")
+        with pytest.raises(ValueError, match=rf"image: expected an \(H, W, 3\) uint8 RGB array, found {found}"):
+            predict_mask(bright, np.ones(shape, dtype))
 
 
 @pytest.mark.parametrize("size", [(40, 64), (32, 33), (0, 32), (32, 32, 3), 32])
@@ -124,6 +131,17 @@ def test_a_size_that_does_not_fit_is_named(size):
     assert predict_mask(network, picture, (32, 64)).shape == (40, 60)
     with pytest.raises(ValueError, match=r"image_size: found .*multiples of 32"):
         predict_mask(network, picture, size)
+
+
+def test_the_size_that_is_asked_for_goes_before_that_of_the_training(labels):
+    model, seen = recorder((None, None, 3))
+    network, picture = Network(model, labels, (48, 64)), noise(100, 100)
+    for size, options in (((32, 32), {}), ((16, 24), {"tiles": True, "margin": 4})):
+        predict_mask(network, picture, size, **options)
+        assert {batch.shape for batch in seen} == {(1, *size, 3)}
+        seen.clear()
+    predict_mask(network, picture)
+    assert {batch.shape for batch in seen} == {(1, 48, 64, 3)}
 
 
 def test_a_network_of_one_size_takes_no_other(bright):
@@ -228,6 +246,42 @@ def test_the_reach_is_as_far_as_a_pixel_is_seen(half, depth):
     assert seen == reach
 
 
+def layers_between(*between):
+    """A network of these layers, each with numbers above 0, between its pictures and its one class."""
+    outputs = inputs = keras.Input((None, None, 3))
+    for layer in [*between, keras.layers.Conv2D(1, 1)]:
+        outputs = layer(outputs)
+    model = keras.Model(inputs, outputs)
+    model.set_weights([np.abs(weight) + 0.1 for weight in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(("stride", "between"), [
+    (1, lambda: [keras.layers.Conv2D(2, 3, padding="same", dilation_rate=4)]),
+    (1, lambda: [keras.layers.DepthwiseConv2D(5, padding="same"), keras.layers.Conv2D(2, (3, 7), padding="same")]),
+    (4, lambda: [keras.layers.AveragePooling2D(4), keras.layers.UpSampling2D(4)]),
+    (2, lambda: [layer(2) for layer in 2 * (keras.layers.AveragePooling2D, keras.layers.UpSampling2D)]),
+    (2, lambda: [keras.layers.Conv2D(2, 3, strides=2, padding="same"), keras.layers.UpSampling2D(2)]),
+    (2, lambda: [keras.layers.Conv2D(2, 3, strides=2, padding="same")]),  # a coarser answer
+    (2, lambda: [keras.layers.AveragePooling2D(2), keras.layers.UpSampling2D(2, interpolation="bilinear")]),
+    (4, lambda: [layers_between(keras.layers.AveragePooling2D(2)), keras.layers.AveragePooling2D(2)]),
+])  # fmt: skip
+def test_networks_of_other_layers_never_look_farther_than_the_reach(stride, between):
+    """Dilated, by depth, enlarged by copies or bilinearly, one network within another."""
+    network = layers_between(*between())
+    found, reach = stride_and_reach(network)
+    assert found == stride
+    size, seen = 64, 0
+    for row in range(size // 2, size // 2 + stride):
+        image = np.zeros((1, size, size, 3), np.float32)
+        quiet = network.predict_on_batch(image)
+        image[0, row, row] = 255
+        answer = tf.image.resize(network.predict_on_batch(image) - quiet, (size, size))[0].numpy()
+        seen = max(seen, *np.abs(np.flatnonzero(answer.any(axis=(1, 2)))[[0, -1]] - row))
+        seen = max(seen, *np.abs(np.flatnonzero(answer.any(axis=(0, 2)))[[0, -1]] - row))
+    assert 0 < seen <= reach <= seen + 2 * stride
+
+
 def test_memory_of_tiles_is_bounded_by_the_tile():
     for size, options, largest in (
         ((70, 300), {"image_size": (16, 24), "margin": 4}, 16 * 24),
@@ -270,6 +324,7 @@ def test_tiles_that_do_not_fit_are_named():
         ({"image_size": (16, 18)}, r"image_size: found \(16, 18\), expected tiles of multiples of 4"),
         ({"image_size": (16, 16), "margin": 8}, "margin: found 8, expected at most 4"),
         ({"margin": -1}, "margin: found -1"),
+        ({"margin": 4.5}, r"margin: found 4\.5, expected a whole number of pixels"),
         ({"margin": 4, "tiles": False, "image_size": (16, 16)}, "margin: found 4 without tiles"),
     ):
         with pytest.raises(ValueError, match=message):

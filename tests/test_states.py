@@ -1,5 +1,9 @@
+import io
+import json
+
 import numpy as np
 import pytest
+from limits import nobody, public_folder, small_disk
 
 from unet_helpers.states import State, is_finished, read_state, write_state
 
@@ -43,7 +47,17 @@ def test_a_finished_training_keeps_one_file(tmp_path):
     assert_equal(read_state(tmp_path), state(2, finished=True))
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip", None])
+def without_its_arrays() -> bytes:
+    """A whole zip, such as another version could have written, in which what meta promises is missing."""
+    meta = {"log": [], "best": None, "finished": False, "variables": 2, "best_weights": 0}
+    content = io.BytesIO()
+    np.savez(content, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no zip", None, without_its_arrays()], ids=["empty", "text", "cut", "missing"]
+)
 def test_of_two_states_the_newest_that_can_be_read_is_taken(tmp_path, capsys, content):
     write_state(tmp_path, state(1))
     write_state(tmp_path, state(2))
@@ -55,3 +69,26 @@ def test_of_two_states_the_newest_that_can_be_read_is_taken(tmp_path, capsys, co
     assert "state.npz can't be read" in capsys.readouterr().out
     assert names(tmp_path) == ["state_before.npz", "unreadable_state.npz"]
     assert (tmp_path / "unreadable_state.npz").read_bytes() == damaged
+
+
+def test_a_disk_that_is_full_changes_nothing(tmp_path):
+    with small_disk(tmp_path / "disk", 100_000) as disk:
+        for epochs in (1, 2):
+            write_state(disk, state(epochs))
+        before = {path.name: path.read_bytes() for path in disk.iterdir()}
+        with pytest.raises(OSError, match="No space left on device"):
+            write_state(disk, state(3)._replace(variables=[np.zeros(100_000, np.float32)]))
+        assert {path.name: path.read_bytes() for path in disk.iterdir()} == before
+
+
+def test_a_state_that_can_neither_be_read_nor_put_aside_is_passed_over(capsys):
+    with public_folder() as folder:
+        for epochs in (1, 2):
+            write_state(folder, state(epochs))
+        (folder / "state.npz").write_bytes(b"no zip")
+        folder.chmod(0o555)
+        with nobody():
+            assert_equal(read_state(folder), state(1))
+        folder.chmod(0o755)
+        assert names(folder) == ["state.npz", "state_before.npz"]
+    assert "state.npz can't be read" in capsys.readouterr().out

@@ -3,6 +3,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from limits import small_disk
 
 from unet_helpers.datasets import load_dataset
 from unet_helpers.evaluation import evaluate_model
@@ -171,6 +172,14 @@ def test_half_precision_refuses_what_it_would_spoil(trained, tmp_path):
     with pytest.raises(ValueError, match=r"path: found .*half\.zip', expected a name that ends in \.keras"):
         save_half(trained, tmp_path / "half.zip")
     assert not list(tmp_path.glob("half*"))
+
+
+def test_half_precision_on_a_full_disk_leaves_no_half_file(trained, tmp_path):
+    size = trained.stat().st_size // 4
+    with small_disk(tmp_path / "disk", size) as disk:
+        with pytest.raises(OSError, match="No space left on device"):
+            save_half(trained, disk / "half.keras")
+        assert not list(disk.iterdir())
 
 
 # ---- the network that comes along ----
