@@ -19,12 +19,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import LABELS, write_pair_to
+from limits import small_disk
 from PIL import Image
 
 from unet_helpers import datasets, exporting, networks, runs
 from unet_helpers.__main__ import in_options, main
 from unet_helpers.commands import film
-from unet_helpers.commands.arguments import DATASETS, FORMATS
+from unet_helpers.commands import train as command_train
+from unet_helpers.commands.arguments import DATASETS, FORMATS, make_parser
 from unet_helpers.evaluation import Scores, confusion_matrices
 from unet_helpers.labels import CARLA, Pair
 from unet_helpers.masks.classes import make_labels
@@ -98,7 +100,8 @@ def test_help_and_wrong_usage_are_quick(command):
 
 @pytest.mark.parametrize("arguments", [
     (), ("nonsense",), ("check",), ("check", "x", "--dataset", "imagenet"), ("train", "x", "--image-size", "64"),
-    ("train", "x", "--epochs", "many"), ("evaluate", "net"), ("predict", "net", "p.png"),
+    ("train", "x", "--epochs", "many"), ("train", "x", "--epoch", "3"), ("evaluate", "net"),
+    ("predict", "net", "p.png"),
     ("predict", "net", "--out", "x"), ("export", "net", "--out", "x"), ("export", "net", "--format", "tflite"),
 ])  # fmt: skip
 def test_wrong_usage(capsys, arguments):
@@ -138,6 +141,23 @@ def test_the_data_sets_are_those_of_the_package():
 
 def test_the_formats_are_those_of_the_package():
     assert sorted(FORMATS) == sorted([*exporting.SUFFIXES, "keras_half"])
+
+
+def test_defaults_are_the_parameters_of_the_notebook():
+    """The same command and cell train the same network."""
+    cells = json.loads((ROOT / "segmentation_unet.ipynb").read_text(encoding="utf-8"))["cells"]
+    names = {}
+    exec("".join(next(cell["source"] for cell in cells if cell["id"] == "parameters")), names)
+    options = vars(make_parser().parse_args(["train", "data"]))
+    for option, name in {
+        "minutes": "MINUTES", "seed": "SEED", "image_size": "IMAGE_SIZE", "split_by": "SPLIT_BY", "runs": "RUN_DIR",
+        "start_from": "START_FROM", "freeze_encoder": "FREEZE_ENCODER", "train_anew": "TRAIN_ANEW",
+        "epochs": "EPOCHS", "batch_size": "BATCH_SIZE", "learning_rate": "LEARNING_RATE",
+    }.items():  # fmt: skip
+        assert options[option] == names[name], option
+    for name, value in command_train.FIXED.items():
+        assert value == names[name], name
+    assert {make_parser().parse_args([c, *words]).seed for c, *words in (("check", "x"), ("evaluate", "n", "x"))} == {0}
 
 
 def test_messages_name_options_and_leave_paths_alone():
@@ -496,11 +516,22 @@ def test_train_goes_on_from_the_folder_of_a_training(capsys, folder, tmp_path, m
     assert frozen == [freeze and layer in encoder(compiled[0]) for layer in compiled[0].layers]
 
 
+def test_a_training_that_could_save_nothing_is_no_success(capsys, folder, tmp_path, monkeypatch):
+    """A full disk, of which the training itself tells only in a sentence."""
+    from unet_helpers.commands import train as command
+
+    monkeypatch.setattr(command, "_fit", lambda *_: tmp_path / "run")
+    code, _, errors = run(capsys, "train", folder, "--runs", tmp_path / "runs")
+    assert code == 1
+    said = f"{tmp_path / 'run'}: no network could be saved; make room on the disk and run the command again"
+    assert messages(errors) == [f"unet_helpers: {said}"]
+
+
 def test_a_split_without_a_pair_is_said(capsys, tmp_path):
     options = ("--runs", tmp_path / "runs")
     code, _, errors = run(capsys, "train", make_folder(tmp_path / "one", n_pairs=1), *options)
     assert code == 1
-    assert "no pair is for train" in errors
+    assert "found 1 pairs, expected 4 at least" in errors
     make_lyft(tmp_path, "F4-1")
     code, _, errors = run(capsys, "train", tmp_path, "--dataset", "lyft", *options)
     assert code == 1
@@ -595,6 +626,17 @@ def test_evaluate_names_bad_files_and_scores_the_others(capsys, tmp_path):
     assert code == 1
     assert [str(pairs[3].mask) in message for message in messages(errors)] == [True]
     assert "test: 2 pictures" in shown
+
+
+def test_a_split_without_a_good_pair_is_said(capsys, tmp_path):
+    pairs = make_lyft(tmp_path, "F4-1", "F2-1", "F1-1")
+    pairs[2].mask.write_bytes(b"no mask")
+    code, shown, errors = run(capsys, "evaluate", save_network(tmp_path / "run", CARLA), tmp_path, "--dataset", "lyft")
+    assert code == 1
+    assert "mIoU" not in shown
+    assert messages(errors)[-1] == (
+        f"unet_helpers: {tmp_path}: the test split has no pair that can be scored; try another --split"
+    )
 
 
 def test_evaluate_names_faulty_files_of_a_folder_and_scores_the_others(capsys, folder, tmp_path, network):
@@ -750,6 +792,33 @@ def test_16_bit_pictures_of_a_folder_share_one_scale_as_in_training(capsys, tmp_
     assert read(tmp_path / "one", "f2").max() > 100 > read(tmp_path / "all", "f2").max()
 
 
+def test_a_bad_16_bit_picture_of_a_folder_and_hidden_files_do_not_stop_the_others(capsys, tmp_path, network):
+    """Such as ._p1.png, which macOS puts beside each picture on other disks."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    values = np.linspace(0, 4000, 32 * 48).reshape(32, 48).astype(np.uint16)
+    for n in (1, 2, 3):
+        Image.fromarray(values).save(pictures / f"p{n}.png")
+        (pictures / f"._p{n}.png").write_bytes(b"no picture")
+    (pictures / "p2.png").write_bytes((pictures / "p2.png").read_bytes()[:-100])
+    (pictures / "notes.heic").write_bytes(b"a picture of a phone")
+    code, shown, errors = run(capsys, "predict", network, pictures, "--out", tmp_path / "out")
+    assert code == 1
+    assert [str(pictures / "p2.png") in said for said in messages(errors)] == [True]
+    assert {path.name.split("_")[0] for path in (tmp_path / "out").glob("*.png")} == {"p1", "p3"}
+    assert "2 pictures of 16 bits: of all of them, the highest 8 of the 12 bits" in shown
+    assert f"note: {pictures}: 1 files are no pictures by their names, and passed over: notes.heic" in shown
+
+
+def test_a_folder_without_pictures_is_named(capsys, tmp_path, network):
+    (tmp_path / "none").mkdir()
+    code, _, errors = run(capsys, "predict", network, tmp_path / "none", "--out", tmp_path / "out")
+    assert code == 1
+    assert messages(errors) == [
+        f"unet_helpers: {tmp_path / 'none'}: found no picture in this folder; give one that holds pictures"
+    ]
+
+
 def test_a_folder_of_frames_is_a_film_in_the_order_of_their_numbers(capsys, tmp_path, network):
     frames = tmp_path / "drive 7"
     frames.mkdir()
@@ -777,6 +846,37 @@ def test_an_animation_is_answered_frame_by_frame(capsys, tmp_path, network):
     assert tops == [0, 2, 1]
     made = Image.open(tmp_path / "out" / "drive_film.gif")
     assert (made.n_frames, made.info["duration"]) == (3, 70)
+
+
+def test_many_frames_without_a_duration_keep_their_order(capsys, tmp_path, network):
+    """Names with zeros in front, which every program sorts; 0 milliseconds, as some programs write, become 100."""
+    first, *others = [draw((n, 9, 9), CAR) for n in range(12)]
+    first.save(tmp_path / "drive.gif", save_all=True, append_images=others, duration=0, disposal=2)
+    assert run(capsys, "predict", network, tmp_path / "drive.gif", "--out", tmp_path / "out")[0] == 0
+    names = sorted(path.name for path in (tmp_path / "out").glob("*_ids.png"))
+    assert names == [f"drive_{n:02}_ids.png" for n in range(1, 13)]
+    assert Image.open(tmp_path / "out" / "drive_film.gif").info["duration"] == 100
+
+
+def test_a_film_of_large_pictures_keeps_small_frames_in_memory():
+    made = film.Film(2)
+    for _ in range(2):
+        made.add(*np.zeros((2, 900, 1600, 3), np.uint8))
+    assert {panel.size for frame in made.frames for panel in frame} == {(film.MAX_SIDE, film.MAX_SIDE * 9 // 16)}
+
+
+def test_a_film_of_chosen_frames_lasts_as_long():
+    """Up to a length of each frame at which it would only be jerky; the first and the last are among them."""
+    for n_frames, duration in ((250, 100), (1000, 100), (50, 70)):
+        made = film.Film(n_frames, duration=duration)
+        for n in range(n_frames):
+            made.add(*np.full((2, 4, 6, 3), 255 * n // (n_frames - 1), np.uint8))
+        image = Image.open(io.BytesIO(made.make()[0]))
+        shown = n_frames * duration / image.n_frames
+        assert image.info["duration"] == pytest.approx(min(film.LONGEST, shown), abs=10)
+        assert np.asarray(image.convert("RGB"))[0, 0].max() <= 4
+        image.seek(image.n_frames - 1)
+        assert np.asarray(image.convert("RGB"))[0, 0].min() >= 251
 
 
 @pytest.mark.parametrize(("n_frames", "size", "limit"), [(5, 300, 500_000), (5, 300, 100_000), (9, 60, 30_000)])
@@ -820,6 +920,48 @@ def test_nothing_is_overwritten_unless_asked_for(capsys, tmp_path, network):
     assert (out / "p_colors.png").read_bytes() != b"somebody's"
 
 
+def test_a_film_that_is_there_is_not_replaced(capsys, tmp_path, network):
+    frames, out = tmp_path / "drive", tmp_path / "out"
+    for folder in (frames, out):
+        folder.mkdir()
+    for n in (1, 2):
+        draw(SKY, ROAD).save(frames / f"f{n}.png")
+    (out / "drive_film.gif").write_bytes(b"somebody's")
+    code, _, errors = run(capsys, "predict", network, frames, "--out", out)
+    assert code == 1
+    assert "drive_film.gif: it is there already" in errors
+    assert (out / "drive_film.gif").read_bytes() == b"somebody's"
+    assert (out / "f2_ids.png").is_file()
+
+
+def test_names_that_differ_in_capitals_alone_do_not_share_files(capsys, tmp_path, network):
+    """On the disks of Windows and macOS one would replace the other."""
+    pictures = []
+    for folder, name, colors in (("a", "P.png", (SKY, ROAD)), ("b", "p.png", (CAR, ROAD)), ("c", "P.png", (ROAD, SKY))):
+        (tmp_path / folder).mkdir()
+        pictures.append(tmp_path / folder / name)
+        draw(*colors).save(pictures[-1])
+    assert run(capsys, "predict", network, *pictures, "--out", tmp_path / "out")[0] == 0
+    assert len({path.name.casefold() for path in (tmp_path / "out").iterdir()}) == 9
+    assert [ids(tmp_path / "out" / f"{stem}_ids.png")[3, 3] for stem in ("P", "p_2", "P_3")] == [0, 2, 1]
+
+
+def test_a_full_disk_leaves_no_half_file(capsys, tmp_path, network):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    for n in (1, 2):
+        Image.fromarray(noise).save(pictures / f"p{n}.png")
+    with small_disk(tmp_path / "disk", 600_000) as disk:
+        code, _, errors = run(capsys, "predict", network, pictures, "--out", disk / "out")
+        assert code == 1
+        assert "No space left on device" in errors
+        made = list((disk / "out").iterdir())
+        assert made
+        for path in made:
+            Image.open(io.BytesIO(path.read_bytes())).load()  # no open file would let the disk go
+
+
 def test_an_out_that_can_not_be_a_folder_is_named(capsys, tmp_path, network):
     Image.new("RGB", (48, 32)).save(tmp_path / "p.png")
     for out in (tmp_path / "p.png", tmp_path / "p.png" / "inside"):
@@ -840,6 +982,24 @@ def test_the_pictures_themselves_are_never_replaced(capsys, tmp_path, network):
     code, _, errors = run(capsys, "predict", network, tmp_path, "--out", tmp_path, "--overwrite")
     assert code == 1
     assert "it is the folder of the pictures" in errors
+
+
+def test_pictures_named_by_another_path_are_never_replaced_either(capsys, tmp_path, network, monkeypatch):
+    """The same file or folder by a relative path, or by a link."""
+    (tmp_path / "pictures").mkdir()
+    for name in ("p.png", "p_ids.png"):
+        draw(SKY, ROAD).save(tmp_path / "pictures" / name)
+    before = (tmp_path / "pictures" / "p_ids.png").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path / "pictures")
+    monkeypatch.chdir(tmp_path / "pictures")
+    for out in (".", "../pictures", tmp_path / "link"):
+        code, _, errors = run(capsys, "predict", network, "p.png", "p_ids.png", "--out", out, "--overwrite")
+        assert code == 1
+        assert "p_ids.png: it is one of the pictures themselves" in errors
+        code, _, errors = run(capsys, "predict", network, tmp_path / "pictures", "--out", out, "--overwrite")
+        assert code == 1
+        assert "it is the folder of the pictures" in errors
+        assert Path("p_ids.png").read_bytes() == before
 
 
 def test_a_size_that_does_not_fit_the_network_is_said_once(capsys, tmp_path, trained):
@@ -874,6 +1034,21 @@ def test_an_exported_network_answers_the_same_and_needs_no_labels(capsys, tmp_pa
         assert f"{out}: " in shown
         loaded = tf.saved_model.load(out)  # kept: it holds the weights
         np.testing.assert_allclose(loaded.serve(pictures), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tf_saved_model", "n"), ("litert", "n.tflite")])
+def test_an_export_that_fails_halfway_leaves_nothing(capsys, tmp_path, network, monkeypatch, kind, name):
+    def full(self, path, **_):
+        half = Path(path) if kind == "litert" else Path(path) / "saved_model.pb"
+        half.parent.mkdir(parents=True, exist_ok=True)
+        half.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device", str(half))
+
+    monkeypatch.setattr(keras.Model, "export", full)
+    code, _, errors = run(capsys, "export", network, "--format", kind, "--out", tmp_path / "new" / name)
+    assert code == 1
+    assert "No space left on device" in errors
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_what_can_not_be_exported_is_said(capsys, tmp_path, network, monkeypatch):

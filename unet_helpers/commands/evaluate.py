@@ -7,7 +7,7 @@ import numpy as np
 from ..datasets import Dataset, find_ego_mask, load_dataset
 from ..evaluation import evaluate_model
 from ..labels import LabelMap
-from ..masks.classes import make_labels, read_text
+from ..masks.classes import make_labels, read_names
 from ..networks import Network, load_network
 from ..prediction import predict_mask
 from . import find_network, say_error, with_progress
@@ -48,9 +48,9 @@ def evaluate(
 def load_checked(path: Path, classes: Path | None, image_size: tuple[int, int] | None) -> Network:
     """`load_network` of a file or a training's folder, asked once, so that a size that does not fit is said at once.
 
-    classes: a file with a name a line. Raises ValueError, naming the file or option.
+    classes: a file as classes.txt. Raises ValueError, naming the file or option.
     """
-    names = classes and tuple(line.strip() for line in read_text(classes).splitlines() if line.strip())
+    names = classes and read_names(classes)
     network = load_network(find_network(path), names and make_labels(names), image_size)
     predict_mask(network, np.zeros((*network.image_size, 3), np.uint8), mirror=False)
     return network

@@ -71,6 +71,11 @@ def find_classes(root: Path) -> ClassList | None:
     return None
 
 
+def read_names(path: Path) -> tuple[str, ...]:
+    """Names of the classes in a file written as classes.txt is, in the order of their ids; see `find_classes`."""
+    return _make_list(path, _read_names(path)).names
+
+
 def find_unread_lists(folders: Iterable[Path], stems: Collection[str]) -> list[Path]:
     """Files in these folders that may be lists of classes by their names; none has the stem of a picture, for tools
     that draw boxes write a text for each."""
