@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import test_masks as good
 from limits import nobody, public_folder, small_disk
-from PIL import Image
+from PIL import Image, ImageFilter
 from test_main import make_lyft, save_network
 
 from unet_helpers.__main__ import main
@@ -161,6 +161,25 @@ def stray_in_palettes(root):
 def to_convert(root):
     """The masks as GIF: all six have to be written anew."""
     good.all_masks(good.array(".gif"))(root)
+
+
+def smoothed_two(root):
+    halves = Image.fromarray(np.repeat([[0, 255]], 18, 1).repeat(24, 0).astype(np.uint8))
+    for mask in (root / "masks").iterdir():
+        halves.filter(ImageFilter.BoxBlur(1)).save(mask)
+    (root / "classes.txt").unlink()
+
+
+def from_1(root):
+    """And without the last class, so that nothing tells it."""
+    good.all_masks(good.array(".gif", lambda ids: np.where(ids > 1, 255, ids + 1).astype(np.uint8)))(root)
+
+
+def transparent(root):
+    to_convert(root)
+    ids = good.make_ids(1)
+    (root / "masks" / "p2.gif").unlink()
+    good.save(np.dstack([ids, 0 * ids, 0 * ids, np.where(ids > 0, 255, 9)]).astype(np.uint8), root / "masks" / "p2.png")
 
 
 def two_values(root):
@@ -317,6 +336,15 @@ CASES: dict[str, list[Case]] = {
     "0 and 255 in most masks, but 1 in another": [
         Case(chain(two_values, ids_of("masks/p2.png", lambda ids: (ids > 0).astype(np.uint8))))
     ],
+    "masks of 0 and 255 that were smoothed, or a JPEG once": [Case(smoothed_two)],
+    "ids that may begin with 1": [Case(chain(from_1, good.listed("road\nparked car\nsky\ntram\n")))],
+    "a list under another name, and no `classes.txt`": [
+        Case(chain(to_convert, lambda root: (root / "classes.txt").rename(root / "class_names.txt")))
+    ],
+    "a colour in `classes.txt` that is not clear": [
+        Case(good.listed(good.NAMED.replace("road 128,64,128", "road 128,64,128,255")))
+    ],
+    "masks that are partly transparent": [Case(transparent)],
     "a name twice in `classes.txt`": refused("a name twice"),
     "an empty line in it": refused("an empty line"),
     "a class without a pixel": [Case(good.listed("road\nparked car\nsky\ntram\n"))],
