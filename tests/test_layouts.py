@@ -13,11 +13,11 @@ from test_masks import coco, drawn, labelme, make_ids, make_picture, prepare, re
 from unet_helpers.checking import check_pairs
 from unet_helpers.decoding import decode_image, decode_mask
 from unet_helpers.masks import FaultyFiles, prepare_folder
-from unet_helpers.masks.lists import LISTS
+from unet_helpers.masks.folders import SPLIT_FOLDERS
 from unet_helpers.masks.pairing import match
 
 NUMBERS = range(1, 13)  # "1" is the beginning of "10", and the end of "11"
-SPLITS = tuple(LISTS)
+SPLITS = tuple(SPLIT_FOLDERS)
 
 
 def write_pairs(root, picture, mask, numbers=NUMBERS):
@@ -64,6 +64,14 @@ def test_pairs_are_found_in_these_folders_and_names(tmp_path, layout):
     for pair in pairs:
         assert_pair(pair, prepared.labels, int(re.search(r"\d+", pair.image.stem)[0]))
     assert prepared.report.warnings == []
+
+
+@pytest.mark.parametrize("layout", ["labels", "one folder"])
+def test_json_of_another_kind_is_no_fault_where_masks_have_other_names(tmp_path, layout):
+    root = write_pairs(tmp_path / "data", *FLAT[layout])
+    (root / "info.json").write_text(json.dumps({"author": "somebody"}))
+    prepared = prepare(root)
+    assert len(prepared.train + prepared.validation + prepared.test) == len(NUMBERS)
 
 
 SPLIT_LAYOUTS = {  # the folders of splits, picture, mask

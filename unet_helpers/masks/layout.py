@@ -28,7 +28,7 @@ class Item(NamedTuple):
 
     @property
     def mask_path(self) -> Path:
-        return self.mask.path if isinstance(self.mask, Drawing) else self.mask
+        return _file(self.mask)
 
 
 class Found(NamedTuple):

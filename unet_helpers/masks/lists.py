@@ -5,17 +5,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 from .classes import read_text
+from .folders import SPLIT_FOLDERS
 from .pairing import normalize
 
 LIST_FOLDERS = (".", "ImageSets/Segmentation")  # the second: as the PASCAL challenge has it, and CVAT exports it
-LISTS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def find_lists(root: Path) -> tuple[dict[str, Path], list[Path]]:
     """{split: its file}, if there is one for training and one to validate; and the files that lack the other one."""
     lone: list[Path] = []
     for folder in LIST_FOLDERS:
-        paths = {split: [root / folder / f"{name}.txt" for name in names] for split, names in LISTS.items()}
+        paths = {split: [root / folder / f"{name}.txt" for name in names] for split, names in SPLIT_FOLDERS.items()}
         files = {split: next(filter(os.path.isfile, there), None) for split, there in paths.items()}
         if files["train"] and files["validation"]:
             return {split: path for split, path in files.items() if path}, lone
