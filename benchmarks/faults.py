@@ -50,6 +50,7 @@ def walk(folder: Path, url: str) -> None:
     from unet_helpers.drawing import draw_scenes
     from unet_helpers.evaluation import evaluate_model
     from unet_helpers.model import unet_model
+    from unet_helpers.normalization import PreciseStatistics
     from unet_helpers.optimizers import WarmupStableDecay
     from unet_helpers.pipeline import make_batches
     from unet_helpers.recipe import make_recipe
@@ -84,7 +85,7 @@ def walk(folder: Path, url: str) -> None:
     begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: say("epoch") if epoch else None)
     model.fit(
         train, validation_data=validation, initial_epoch=state.go_on(model), epochs=EPOCHS, verbose=0, shuffle=False,
-        callbacks=[resizing, state, begin],
+        callbacks=[resizing, PreciseStatistics(train), state, begin],
     )  # fmt: skip
     say("score")
     best, image_size = load_best(run_dir, recipe.image_size)

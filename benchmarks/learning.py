@@ -40,6 +40,7 @@ from unet_helpers.evaluation import Scores, confusion_matrices, evaluate_model
 from unet_helpers.labels import VOID, Pair
 from unet_helpers.losses import class_weights
 from unet_helpers.model import unet_model
+from unet_helpers.normalization import PreciseStatistics
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches, with_class_weights, without_autotune
 from unet_helpers.prediction import predict_logits, write_answer
@@ -282,6 +283,11 @@ class Clock(keras.callbacks.Callback):
         self.marks = list(seconds * (np.arange(1, n_scores + 1) / n_scores) ** 2)  # often where it learns fastest
         self.points: list[tuple[float, float, Scores]] = []
         self.started, self.paused, self.steps = None, 0.0, 0
+        self.statistics = PreciseStatistics(training.batches)
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.statistics.set_model(model)
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.training.resizing:
@@ -310,6 +316,7 @@ class Clock(keras.callbacks.Callback):
 
     def add_point(self, elapsed: float, mirror: bool = False) -> None:
         before = time.perf_counter()
+        self.statistics.estimate()
         self.points.append((elapsed, self.steps / len(self.training.batches), self.training.score(mirror)))
         self.marks = [mark for mark in self.marks if mark > elapsed] or [float("inf")]
         self.paused += time.perf_counter() - before

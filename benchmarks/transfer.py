@@ -27,6 +27,7 @@ from unet_helpers.epochs import stage_of
 from unet_helpers.evaluation import evaluate_model
 from unet_helpers.files import read_json, write_json
 from unet_helpers.model import unet_model
+from unet_helpers.normalization import PreciseStatistics
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
 from unet_helpers.recipe import Recipe
@@ -89,7 +90,8 @@ def train(name: str, rate: str, network: Path, dataset: Dataset, seed: int, epoc
     )  # fmt: skip
     compile_unet(model, labels.n_classes, WarmupStableDecay(len(batches) * epochs, float(rate or recipe.learning_rate)))
     scoring = ScoreEpochs(dataset, resizing)
-    model.fit(batches, epochs=epochs, callbacks=[resizing, scoring], verbose=0, shuffle=False)
+    callbacks = [resizing, PreciseStatistics(batches), scoring]
+    model.fit(batches, epochs=epochs, callbacks=callbacks, verbose=0, shuffle=False)
     scores = evaluate_model(model, dataset.validation, labels, recipe.image_size)
     return {
         "name": TRAININGS[name] + f", rate {rate}" * bool(rate), "seed": seed, "epochs": epochs, "curve": scoring.miou,

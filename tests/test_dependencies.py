@@ -76,6 +76,15 @@ def test_batch_normalization_keeps_its_names_and_the_biased_variance():
     assert found == pytest.approx(0.9 + 0.1 * values.var()), told.format("moving_variance with the biased variance")
 
 
+def test_batch_normalization_reads_its_momentum_when_it_is_called():
+    layer, values = keras.layers.BatchNormalization(momentum=0.9), np.float32([[0], [1], [2], [5]])
+    layer(values, training=True)
+    layer.momentum = 0.0
+    layer(values, training=True)
+    told = "keras.layers.BatchNormalization.momentum: PreciseStatistics sets it to 0 for the time of a forward pass"
+    assert float(layer.moving_mean[0]) == pytest.approx(values.mean()), told
+
+
 def test_a_copy_of_a_network_draws_from_pythons_random_numbers_only():
     def weights(with_copy: bool):
         keras.utils.set_random_seed(0)

@@ -18,6 +18,7 @@ from unet_helpers.augmentation import CopyPaste, RandomView
 from unet_helpers.files import read_json, write_json, write_whole
 from unet_helpers.model import unet_model
 from unet_helpers.networks import load_network
+from unet_helpers.normalization import PreciseStatistics
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
 from unet_helpers.saving import TrainingState, load_best
@@ -49,7 +50,7 @@ class Training:
     def fit(self, *extra):
         return self.model.fit(
             self.train, validation_data=self.validation, initial_epoch=self.state.go_on(self.model), epochs=self.epochs,
-            verbose=0, shuffle=False, callbacks=[self.resizing, self.state, *extra],
+            verbose=0, shuffle=False, callbacks=[self.resizing, PreciseStatistics(self.train), self.state, *extra],
         )  # fmt: skip
 
     def rows(self):

@@ -41,6 +41,7 @@ class TrainingState(keras.callbacks.Callback):
         self.best: dict | None = None  # epoch, image_size and val_mIoU of the best network
         self.best_weights: list[np.ndarray] = []
         self.best_written: int | None = None  # the epoch whose network best.keras holds
+        self.copy: keras.Model | None = None  # what is written to best.keras: cloned once, for that takes a while
         self.finished, self.says_full = False, True
 
     # ---- going on ----
@@ -138,11 +139,11 @@ class TrainingState(keras.callbacks.Callback):
     def _write_best(self, model: keras.Model) -> None:
         if self.best is None:
             return
-        copy = with_keras_layers_only(model)
-        copy.set_weights(self.best_weights)
+        self.copy = self.copy or with_keras_layers_only(model)
+        self.copy.set_weights(self.best_weights)
 
         def write():
-            save_network(self.run_dir / "best.keras", copy, self.labels, tuple(self.best["image_size"]))
+            save_network(self.run_dir / "best.keras", self.copy, self.labels, tuple(self.best["image_size"]))
             write_json(self.run_dir / "best.json", self.best)
 
         if self._try(write):
