@@ -10,7 +10,7 @@ def test_epochs_are_the_most_of_the_ladder_that_fit():
     assert expected_seconds(20, STAGES, (6, 14)) == 200
     assert choose_epochs(240, STAGES, (6, 14)) == 24
     assert choose_epochs(239.9, STAGES, (6, 14)) == 20
-    assert choose_epochs(10, STAGES, (6, 14)) == EPOCH_LADDER[0] == 8
+    assert choose_epochs(10, STAGES, (6, 14)) == EPOCH_LADDER[0] == 1
     assert choose_epochs(1e9, STAGES, (6, 14)) == EPOCH_LADDER[-1]
 
 

@@ -18,6 +18,25 @@ def test_the_rate_rises_stays_and_falls_to_zero():
     assert [float(again(step)) for step in range(102)] == rates
 
 
+def test_another_number_of_steps_holds_for_a_network_that_has_been_trained():
+    """Its compiled step reads the number anew. One weight, gradient 1: the loss falls by the rate in each step."""
+    schedule = WarmupStableDecay(1, peak=1)
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False)(inputs))
+    model.compile(keras.optimizers.SGD(schedule), lambda true, predicted: keras.ops.mean(predicted))
+    one = np.ones((1, 1), "f4")
+    model.train_on_batch(one, one)
+    schedule.set_steps(40)
+    expected = WarmupStableDecay(40, peak=1)
+    model.optimizer.iterations.assign(0)
+    weights = [float(model.get_weights()[0][0, 0])]
+    for _ in range(40):
+        model.train_on_batch(one, one)
+        weights.append(float(model.get_weights()[0][0, 0]))
+    assert -np.diff(weights) == pytest.approx([float(expected(step)) for step in range(40)], abs=1e-5)
+    assert schedule.get_config() == expected.get_config()
+
+
 def test_muon_takes_a_kernels_step_as_an_orthogonal_matrix():
     """Against the singular value decomposition of the gradient: same directions, all about equally far."""
     rng = np.random.default_rng(0)

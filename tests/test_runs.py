@@ -1,9 +1,11 @@
 import json
 import os
+import re
 
 import numpy as np
 import pytest
 
+from unet_helpers import runs
 from unet_helpers.augmentation import CopyPaste, RandomView
 from unet_helpers.datasets import Dataset
 from unet_helpers.model import unet_model
@@ -172,35 +174,51 @@ def batches(dataset, labels):
 
 
 def test_the_plan_fits_into_the_minutes_and_is_kept(tmp_path, batches, capsys, monkeypatch):
-    from unet_helpers import runs
-
     calls = []
-    speed = runs.Speed(start=5.0, step=(0.1, 0.2), epoch=(6.0, 14.0))
+    speed = runs.Speed(start=5.0, epoch=(6.0, 14.0))
     monkeypatch.setattr(runs, "measure_speed", lambda *_: calls.append(1) or speed)
     plan = make_plan(tmp_path, recipe(tmp_path, MINUTES=6), None, *batches)  # two thirds of them
-    assert (plan.epochs, plan.minutes) == (20, pytest.approx(205 / 60))
-    shown = capsys.readouterr().out
-    assert "32x32: 20 images/s in training\n64x96: 10 images/s" in shown
-    assert "20 epochs, about 3.4 minutes" in shown
+    assert plan == runs.Plan(20, speed)
+    assert "20 epochs of 3 steps, about 3.4 minutes, of which timing a few steps took 0 s" in capsys.readouterr().out
     assert make_plan(tmp_path, recipe(tmp_path, MINUTES=6), None, *batches) == plan
     assert len(calls) == 1
     assert "planned before: 20 epochs" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("changes", "epochs", "said"), [
-    ({"EPOCHS": 3}, 3, False), ({"EPOCHS": 100}, 100, False), ({"MINUTES": 0.01}, 8, True),
-    ({"MINUTES": 90}, 256, False),
+@pytest.mark.parametrize("epochs", [3, 100])
+def test_epochs_that_are_given_are_exact_and_nothing_is_timed(tmp_path, batches, monkeypatch, epochs):
+    monkeypatch.setattr(runs, "measure_speed", None)
+    plan = make_plan(tmp_path, recipe(tmp_path, EPOCHS=epochs), None, *batches)
+    assert plan.epochs == epochs
+    assert plan.speed.epoch[1] == 6 * plan.speed.epoch[0]  # 64x96 pixels and 32x32
+    assert make_plan(tmp_path, recipe(tmp_path, EPOCHS=epochs), None, *batches) == plan
+
+
+@pytest.mark.parametrize(("minutes", "epochs", "said"), [
+    (0.01, 1, "48 epochs; MINUTES = 15.4 give them"), (1, 3, "48 epochs; MINUTES = 15.4 give them"),
+    (15.3, 32, "48 epochs; MINUTES = 15.4 give them"), (15.4, 48, None), (90, 256, None),
 ])  # fmt: skip
-def test_epochs_are_exact_and_too_few_minutes_are_said(tmp_path, batches, capsys, monkeypatch, changes, epochs, said):
-    from unet_helpers import runs
+def test_too_few_minutes_are_said_and_those_that_would_do_are_enough(
+    tmp_path, batches, capsys, monkeypatch, minutes, epochs, said
+):
+    """An epoch has three steps, so that 100 steps are 48 epochs of the ladder."""
+    monkeypatch.setattr(runs, "measure_speed", lambda *_: runs.Speed(start=5.0, epoch=(6.0, 18.1)))
+    assert make_plan(tmp_path, recipe(tmp_path, MINUTES=minutes), None, *batches).epochs == epochs
+    shown = capsys.readouterr().out
+    assert ("are few here: photographs take 100 steps or more" in shown) == bool(said)
+    assert said is None or said in shown
 
-    speed = runs.Speed(start=5.0, step=(0.1, 0.2), epoch=(6.0, 14.0))
-    monkeypatch.setattr(runs, "measure_speed", lambda *_: speed)
-    assert make_plan(tmp_path, recipe(tmp_path, **changes), None, *batches).epochs == epochs
-    assert ("are too few here: 8 epochs are the least" in capsys.readouterr().out) == said
+
+def test_a_plan_by_real_timing_counts_what_the_timing_took(tmp_path, batches, capsys):
+    assert make_plan(tmp_path, recipe(tmp_path, MINUTES=0.02), network(), *batches).epochs == 1
+    shown = capsys.readouterr().out
+    timing = float(re.search(r"a few steps took (\d+) s", shown)[1])
+    assert 1 <= timing <= 60 * (0.05 + float(re.search(r"about ([\d.]+) minutes", shown)[1]))
+    assert json.loads((tmp_path / "plan.json").read_text())["epochs"] == 1
+    assert [path.name for path in tmp_path.iterdir() if "timing" in path.name] == []
 
 
-def test_a_plan_by_real_measuring(tmp_path, batches):
-    plan = make_plan(tmp_path, recipe(tmp_path, MINUTES=0.02), network(), *batches)
-    assert plan.epochs == 8
-    assert json.loads((tmp_path / "plan.json").read_text())["epochs"] == 8
+def test_a_plan_of_an_older_version_is_followed(tmp_path, batches):
+    speed = {"start": 5.0, "step": [0.1, 0.2], "epoch": [6.0, 14.0]}
+    (tmp_path / "plan.json").write_text(json.dumps({"epochs": 20, "minutes": 3.4, "speed": speed}))
+    assert make_plan(tmp_path, recipe(tmp_path), None, *batches) == runs.Plan(20, runs.Speed(5.0, (6.0, 14.0)))

@@ -9,6 +9,7 @@ import tensorflow as tf
 from unet_helpers.evaluation import evaluate_model
 from unet_helpers.labels import VOID
 from unet_helpers.model import unet_model
+from unet_helpers.normalization import PreciseStatistics
 from unet_helpers.optimizers import KernelMuon, WarmupStableDecay
 from unet_helpers.pipeline import make_batches
 from unet_helpers.speed import Speed, measure_speed
@@ -106,18 +107,44 @@ def training(write_pair, labels):
 
 def test_measuring_tells_the_time_of_each_size_and_changes_nothing(training):
     model, train, validation, resizing = training
+    model.optimizer.build(model.trainable_variables)
     before = [variable.numpy() for variable in (*model.variables, *model.optimizer.variables)]
     states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    speed = measure_speed(*training, n_steps=3)
-    assert len(speed.step) == len(speed.epoch) == 2
-    assert 0 < speed.step[0] < speed.epoch[0]
-    assert speed.start > speed.step[0]
-    assert speed.epoch[0] > len(train) * speed.step[0]  # validation takes time, too
+    speed = measure_speed(*training, [PreciseStatistics(train)])
+    assert len(speed.epoch) == 2
+    assert min(speed.epoch) > 0
+    assert speed.start == 0  # the graph is built already
     after = [variable.numpy() for variable in (*model.variables, *model.optimizer.variables)]
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a, b)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # noqa: NPY002
     assert (resizing.epoch, resizing.stage) == (0, 0)
+
+
+@pytest.mark.parametrize("n_images", [1, 7])
+def test_an_epochs_time_counts_all_its_steps_validation_and_what_is_saved(write_pair, labels, n_images):
+    """Each step, validation step and epoch end takes a known time more: the whole epoch is more than their sum."""
+    pairs = [write_pair(size=(64, 96), stem=str(n), seed=n) for n in range(n_images)]
+    resizing = ProgressiveResizing((64, 96), epochs=4)
+    model = unet_model((None, None, 3), 2, 3, depth=1)
+    compile_unet(model, 3, 1e-3)
+    batches, seen = make_batches(pairs, labels, (64, 96), 1, shuffle=True, resizing=resizing), []
+
+    class Slow(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append("step")
+            time.sleep(0.2)
+
+        def on_test_batch_end(self, batch, logs=None):
+            seen.append("validation step")
+            time.sleep(0.3)
+
+        def on_epoch_end(self, epoch, logs=None):
+            time.sleep(1)
+
+    speed = measure_speed(model, batches, batches, resizing, [Slow()])
+    assert speed.epoch[0] > n_images * (0.2 + 0.3) + 1
+    assert seen.count("step") == seen.count("validation step") == 1 + min(3, n_images)
 
 
 def test_a_training_after_measuring_is_the_one_without(training):
@@ -127,9 +154,11 @@ def test_a_training_after_measuring_is_the_one_without(training):
     for measured in (False, True):
         for variable, value in zip(model.variables, start, strict=True):
             variable.assign(value)
-        compile_unet(model, 3, WarmupStableDecay(12, 1e-2))
+        schedule = WarmupStableDecay(1, 1e-2)
+        compile_unet(model, 3, schedule)
         if measured:
-            measure_speed(*training, n_steps=2)
+            measure_speed(*training)
+        schedule.set_steps(12)
         losses.append(model.fit(train, epochs=4, verbose=0, shuffle=False, callbacks=[resizing]).history["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -139,7 +168,7 @@ def test_each_epoch_is_a_line_with_the_minutes_left(training, capsys, monkeypatc
     *_, resizing = training
     clock = iter([0.0, 21.0, 21.0, 41.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    line = EpochLine(resizing, Speed(start=0.5, step=(0.1, 0.2), epoch=(10.0, 30.0)))
+    line = EpochLine(resizing, Speed(start=0.5, epoch=(10.0, 30.0)))
     logs = {"loss": 1.23456, "mIoU": 0.1, "val_loss": 2.0, "val_mIoU": 0.25}
     for epoch in (0, 1):
         resizing.on_epoch_begin(epoch)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 # A coarse ladder: a machine that is a little faster today trains for as many epochs as yesterday.
-EPOCH_LADDER = (8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+EPOCH_LADDER = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 def stage_of(epoch: int, epochs: int, stages: Sequence[tuple[float, float]]) -> int:

@@ -7,17 +7,24 @@ import keras
 class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate over a training: along straight lines up to peak, level for long, and down to 0.
 
-    steps: of the whole training. warmup, decay: shares of it for the way up and the way down. A cosine, the usual
-    choice, is low already when the largest pictures come (`ProgressiveResizing`): too low to get used to them.
+    steps: of the whole training; `set_steps` changes them. warmup, decay: shares of it for the way up and the way down.
+    A cosine, the usual choice, is low already when the largest pictures come (`ProgressiveResizing`): too low to get
+    used to them.
     Source: Hägele et al. 2024, https://arxiv.org/abs/2405.18392.
     """
 
     def __init__(self, steps: int, peak: float = 2e-2, warmup: float = 0.05, decay: float = 0.3):
         self.steps, self.peak, self.warmup, self.decay = steps, peak, warmup, decay
+        self.variable = keras.Variable(steps, dtype="float32", trainable=False)  # a compiled step reads it anew
+
+    def set_steps(self, steps: int) -> None:
+        """Another length, also for a network that is compiled: on TensorFlow even after its first step."""
+        self.steps = steps
+        self.variable.assign(steps)
 
     def __call__(self, step):
-        step = keras.ops.cast(step, "float32")
-        up, down = (step + 1) / (self.warmup * self.steps), (self.steps - step) / (self.decay * self.steps)
+        step, steps = keras.ops.cast(step, "float32"), self.variable.value
+        up, down = (step + 1) / (self.warmup * steps), (steps - step) / (self.decay * steps)
         return self.peak * keras.ops.clip(keras.ops.minimum(up, down), 0, 1)
 
     def get_config(self):

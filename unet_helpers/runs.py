@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
 import time
@@ -13,12 +14,17 @@ from pathlib import Path
 import keras
 
 from .datasets import Dataset
-from .epochs import choose_epochs, expected_seconds
+from .epochs import EPOCH_LADDER, choose_epochs, expected_seconds
 from .files import read_json, write_json
+from .locking import make_temporary_folder
+from .normalization import PreciseStatistics
 from .recipe import Recipe
+from .saving import TrainingState
 from .speed import Speed, measure_speed
 from .states import is_finished
 from .training import ProgressiveResizing
+
+LEAST_STEPS = 100  # a training that makes sense has them, unless the images are very simple: benchmarks/README.md
 
 
 def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -> Path:
@@ -81,34 +87,57 @@ class Plan:
     """How long a training is: epochs, and what is expected of this machine."""
 
     epochs: int
-    minutes: float
     speed: Speed
 
 
 def make_plan(
-    run_dir: Path, recipe: Recipe, model: keras.Model, train_batches, validation_batches, resizing: ProgressiveResizing
-) -> Plan:
+    run_dir: Path, recipe: Recipe, model: keras.Model, train_batches, validation_batches, resizing: ProgressiveResizing,
+    minutes: float | None = None,
+) -> Plan:  # fmt: skip
     """Choose the epochs, say why, and keep them in run_dir/plan.json: a training that goes on follows the same plan.
 
-    model: compiled. recipe.epochs is taken as it is; otherwise as many epochs are chosen as fit into
-    recipe.long_minutes, by the time that a few steps of each size take here.
+    model: compiled. recipe.epochs is taken as it is, and nothing is timed; otherwise as many epochs are chosen as fit
+    into minutes (recipe.long_minutes if None), by what a short epoch takes here with validation, statistics and saving.
+    This timing counts, too. Where fewer steps fit than LEAST_STEPS, a sentence says how many MINUTES they take.
     """
     kept = read_json(run_dir / "plan.json")
     if kept:
         print(f"planned before: {kept['epochs']} epochs")
-        start, step, epoch = (kept["speed"][name] for name in ("start", "step", "epoch"))
-        return Plan(kept["epochs"], kept["minutes"], Speed(start, tuple(step), tuple(epoch)))
-    begun = time.perf_counter()
-    speed = measure_speed(model, train_batches, validation_batches, resizing)
-    measuring = time.perf_counter() - begun
-    for (height, width), step in zip(resizing.sizes, speed.step, strict=True):
-        print(f"{height}x{width}: {recipe.batch_size / step:.0f} images/s in training")
-    available = 0.95 * 60 * recipe.long_minutes - measuring - speed.start  # saving the networks takes time, too
-    epochs = recipe.epochs or choose_epochs(available, resizing.stages, speed.epoch)
-    seconds = speed.start + expected_seconds(epochs, resizing.stages, speed.epoch)
-    print(f"{epochs} epochs, about {seconds / 60:.1f} minutes")
-    if recipe.epochs is None and seconds > available + speed.start:
-        print(f"MINUTES = {recipe.minutes:g} are too few here: {epochs} epochs are the least, and take longer")
-    plan = Plan(epochs, seconds / 60, speed)
+        return Plan(kept["epochs"], Speed(kept["speed"]["start"], tuple(kept["speed"]["epoch"])))
+    if recipe.epochs:
+        plan = Plan(recipe.epochs, Speed(0, tuple(map(math.prod, resizing.sizes))))
+    else:
+        minutes = minutes or recipe.long_minutes
+        plan = _fit_into_minutes(minutes, recipe, model, train_batches, validation_batches, resizing)
     write_json(run_dir / "plan.json", asdict(plan))
     return plan
+
+
+def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, validation_batches, resizing) -> Plan:
+    begun = time.perf_counter()
+    folder, delete = make_temporary_folder("unet_timing_")
+    try:
+        state = TrainingState(folder, ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs=2))
+        callbacks = [PreciseStatistics(train_batches), state]
+        speed = measure_speed(model, train_batches, validation_batches, resizing, callbacks)
+    finally:
+        delete()
+    timing = time.perf_counter() - begun
+
+    def minutes(epochs: int) -> float:
+        return (timing + speed.start + expected_seconds(epochs, resizing.stages, speed.epoch)) / 60
+
+    available = 0.95 * given  # a machine is not equally fast all the time
+    epochs = choose_epochs(60 * available - timing - speed.start, resizing.stages, speed.epoch)
+    print(
+        f"{epochs} epochs of {len(train_batches)} steps, about {minutes(epochs):.1f} minutes, "
+        f"of which timing a few steps took {timing:.0f} s"
+    )
+    least = next(n for n in EPOCH_LADDER if n * len(train_batches) >= LEAST_STEPS)
+    if epochs < least or minutes(epochs) > available:
+        needed = math.ceil(10 * minutes(least) / 0.95 * recipe.minutes / given) / 10
+        print(
+            f"MINUTES = {recipe.minutes:g} are few here: photographs take {LEAST_STEPS} steps or more, that is "
+            f"{least} epochs; MINUTES = {needed:g} give them"
+        )
+    return Plan(epochs, speed)

@@ -1,4 +1,4 @@
-"""Which size would suit the pictures better: photographs taken upright leave much of a wide size grey."""
+"""Which size would suit the images better: one that leaves little of it grey, and does not enlarge them."""
 
 import math
 from collections.abc import Sequence
@@ -10,39 +10,46 @@ from .decoding import fitted_box
 from .labels import Pair
 from .recipe import Recipe
 
+ENLARGED = 1.25  # from here on it is said: what is added are pixels, not details
+
 
 def note_better_size(pairs: Sequence[Pair], recipe: Recipe) -> None:
-    """Print which IMAGE_SIZE would show the pictures larger, if there is one; see `better_size`."""
-    filled, better = better_size(pairs, recipe)
-    if better:
-        print(
-            f"note: pictures fill {filled:.0%} of {recipe.image_size}, the rest stays grey; IMAGE_SIZE = {better} "
-            "would show them larger"
-        )
+    """Print which IMAGE_SIZE would suit the images better, if there is one; see `better_size`."""
+    if found := better_size(pairs, recipe):
+        what, better, gain = found
+        print(f"note: {what}; IMAGE_SIZE = {better} would {gain}")
 
 
 def better_size(
-    pairs: Sequence[Pair], recipe: Recipe, n_pictures: int = 20
-) -> tuple[float, tuple[int, int] | None]:
-    """(share of recipe.image_size that the pictures fill, 0..1; the (height, width) that would show them larger).
+    pairs: Sequence[Pair], recipe: Recipe, n_images: int = 20
+) -> tuple[str, tuple[int, int], str] | None:
+    """(what recipe.image_size does to the images, a better (height, width), what that would do), None if it suits them.
 
-    That size has the middle of their proportions and about as many pixels. It is None where they fill three quarters
-    already, or would hardly be larger. n_pictures: about how many of them are looked at.
+    The better size has the proportions of the images, as they are in the middle, and about as many pixels as
+    recipe.image_size, but no more than the images. Upright images leave more than a quarter of a wide size grey; small
+    ones are enlarged, which takes time and shows nothing new. n_images: about how many of them are looked at.
     """
     sizes = []
-    for pair in pairs[:: 1 + len(pairs) // n_pictures]:
+    for pair in pairs[:: 1 + len(pairs) // n_images]:
         with Image.open(pair.image) as image:
             sizes.append((image.height, image.width))
-    ratio = np.median([width / height for height, width in sizes])
+    own = np.median(sizes, axis=0)
+    enlarged = float(min(recipe.image_size / own))
+    n_pixels = min(math.prod(recipe.image_size), math.prod(own))
     step = 2 * recipe.size_multiple  # halves of it fit, too
-    height = math.sqrt(math.prod(recipe.image_size) / ratio)
-    better = tuple(max(1, round(side / step)) * step for side in (height, height * ratio))
-    shown = _shown_pixels(sizes, recipe.image_size)
-    filled = shown / math.prod(recipe.image_size)
-    return filled, better if filled < 0.75 and _shown_pixels(sizes, better) > 1.1 * shown else None
+    height = math.sqrt(n_pixels * own[0] / own[1])
+    better = tuple(max(1, round(side / step)) * step for side in (height, height * own[1] / own[0]))
+    shown, larger = _shown_pixels(sizes, recipe.image_size), _shown_pixels(sizes, better)
+    filled, size = shown / math.prod(recipe.image_size), "{}x{}".format(*recipe.image_size)
+    if enlarged > ENLARGED and math.prod(better) < math.prod(recipe.image_size):
+        what = f"images of {own[0]:.0f}x{own[1]:.0f} are enlarged {enlarged:.1f} times to fit {size}"
+        return what, better, "show as much in less time"
+    if filled < 0.75 and larger > 1.1 * shown:
+        return f"images fill {filled:.0%} of {size}, the rest stays grey", better, "show them larger"
+    return None
 
 
 def _shown_pixels(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> float:
-    """How many pixels of image_size a picture fills, in the mean of those of sizes, all (height, width)."""
+    """How many pixels of image_size an image fills, in the mean of those of sizes, all (height, width)."""
     boxes = [fitted_box(size, image_size) for size in sizes]
     return float(np.mean([(bottom - top) * (right - left) for top, left, bottom, right in boxes]))

@@ -1,62 +1,105 @@
 """How fast a training is on this machine, measured before it begins, and how fast its batches come."""
 
+import collections
+import math
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
+import numpy as np
+
+N_STEPS = 3  # of an epoch are timed, at most
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a training is here, in seconds: until the first step has ended; a step, and an epoch, of each stage."""
+    """Seconds of a training here: until its first step can begin, and of an epoch of each stage.
+
+    Where nothing was timed, start is 0 and the epochs are pixels: how long they take in proportion to one another.
+    """
 
     start: float
-    step: tuple[float, ...]
     epoch: tuple[float, ...]
 
 
-def measure_speed(model: keras.Model, train_batches, validation_batches, resizing, n_steps: int = 10) -> Speed:
-    """Time a few steps of each size, on a copy of the compiled model: weights, optimizer and random state stay.
+def measure_speed(
+    model: keras.Model, train_batches, validation_batches, resizing, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> Speed:
+    """Time a short epoch of the smallest and of the largest size; an epoch between them follows from its pixels.
 
-    resizing: `training.ProgressiveResizing`, whose sizes are measured one after another; its stage comes back.
-    The time of a step is the mean of n_steps; the first two of each size are not counted.
+    The compiled model is trained for it, so that its graph is built once, and gets back what it was: its weights, the
+    optimizer's, and Python's random state. A backend other than TensorFlow compiles anew, which is start.
+    resizing: `training.ProgressiveResizing`; its stage comes back, too.
+    callbacks: those of the training whose time counts, as what is saved after each epoch does.
     """
+    model.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [1 * keras.ops.convert_to_numpy(variable) for variable in variables]  # 1 *: a copy
     random_state, stage = random.getstate(), resizing.stage
-    copy = keras.models.clone_model(model)  # compiled alike; draws its first weights from Python's random numbers
-    random.setstate(random_state)
-    copy.set_weights(model.get_weights())
-    start, steps, epochs = None, [], []
-    begun = time.perf_counter()
+
+    def fit(n_steps: int) -> _EpochTimes:
+        times = _EpochTimes()
+        model.fit(
+            train_batches.take(n_steps), validation_data=validation_batches.take(n_steps), verbose=0, shuffle=False,
+            callbacks=[*callbacks, times],
+        )  # fmt: skip
+        return times
+
+    pixels, start, timed = [math.prod(size) for size in resizing.sizes], None, {}
     try:
-        for number in range(len(resizing.sizes)):
-            resizing.stage = number
-            training, scoring = _StepTimes(), _StepTimes()
-            copy.fit(train_batches.repeat().take(n_steps + 2), verbose=0, shuffle=False, callbacks=[training])
-            copy.evaluate(validation_batches.repeat().take(n_steps + 2), verbose=0, callbacks=[scoring])
-            start = start or training.ends[0] - begun
-            steps.append(training.mean())
-            epochs.append(len(train_batches) * steps[-1] + len(validation_batches) * scoring.mean())
+        for n_pixels in sorted({min(pixels), max(pixels)}):
+            resizing.stage = pixels.index(n_pixels)
+            for batches in (train_batches, validation_batches):  # decoded once an image, not once an epoch
+                collections.deque(batches.take(N_STEPS), maxlen=0)
+            first = fit(1)  # at each size the first step is slower
+            start = start or first.steps[0]
+            timed[n_pixels] = fit(N_STEPS).of_whole_epoch(len(train_batches), len(validation_batches))
     finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        random.setstate(random_state)
         resizing.stage = stage
-    return Speed(start, tuple(steps), tuple(epochs))
+    if keras.backend.backend() != "tensorflow":  # elsewhere the schedule's number of steps is compiled in
+        model.make_train_function(force=True)
+    else:
+        start = 0.0
+    return Speed(start, tuple(float(seconds) for seconds in np.interp(pixels, *zip(*timed.items(), strict=True))))
 
 
-class _StepTimes(keras.callbacks.Callback):
-    """When each step of a fit or an evaluation has ended, in seconds."""
+class _EpochTimes(keras.callbacks.Callback):
+    """Seconds of an epoch, of its steps and of its validation steps. The last of the callbacks, to count the others."""
 
-    def __init__(self):
-        super().__init__()
-        self.ends = []
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begun = self.last = time.perf_counter()
+        self.steps, self.validation_steps = [], []
 
     def on_train_batch_end(self, batch, logs=None):
+        self._add(self.steps, logs)
+
+    def on_test_begin(self, logs=None):
+        self.last = time.perf_counter()
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._add(self.validation_steps, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds = time.perf_counter() - self.begun
+
+    def _add(self, steps: list[float], logs) -> None:
         float(logs["loss"])  # waits for a device that computes by itself
-        self.ends.append(time.perf_counter())
+        now = time.perf_counter()
+        steps.append(now - self.last)
+        self.last = now
 
-    on_test_batch_end = on_train_batch_end
-
-    def mean(self) -> float:
-        return (self.ends[-1] - self.ends[1]) / (len(self.ends) - 2)
+    def of_whole_epoch(self, n_steps: int, n_validation_steps: int) -> float:
+        """Seconds of an epoch of so many steps: of this one, and as many steps more as it lacks."""
+        found = self.seconds
+        for n, steps in ((n_steps, self.steps), (n_validation_steps, self.validation_steps)):
+            if n > len(steps):
+                found += (n - len(steps)) * sum(steps[1:]) / len(steps[1:])  # the first one opens the files
+        return found
 
 
 def images_per_second(batches, step=None, max_batches: int = 20) -> float:

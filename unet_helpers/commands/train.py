@@ -9,6 +9,7 @@ from ..augmentation import RandomView
 from ..datasets import Dataset, load_dataset
 from ..files import read_json
 from ..model import unet_model
+from ..normalization import PreciseStatistics
 from ..optimizers import WarmupStableDecay
 from ..pipeline import make_batches
 from ..recipe import Recipe, make_recipe
@@ -53,12 +54,9 @@ def train(
         split_by=recipe.split_by,
     )  # fmt: skip
     _check(data, recipe.data_dir)
-    filled, better = better_size(data.train, recipe)
-    if better:
-        print(
-            f"note: pictures fill {filled:.0%} of {height}x{width}, the rest stays grey; "
-            f"--image-size {'{}x{}'.format(*better)} would show them larger"
-        )
+    if found := better_size(data.train, recipe):
+        what, better, gain = found
+        print(f"note: {what}; --image-size {'{}x{}'.format(*better)} would {gain}")
     run_dir = _fit(recipe, data)
     best = read_json(run_dir / "best.json")
     if best is None:
@@ -103,13 +101,17 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
     if recipe.start_from:
         take_weights(model, data.labels, recipe.start_from, recipe.freeze_encoder)
         print(f"going on from the network in {recipe.start_from.name}")
-    compile_unet(model, data.labels.n_classes, recipe.learning_rate)
+    schedule = WarmupStableDecay(1, recipe.learning_rate)
+    compile_unet(model, data.labels.n_classes, schedule)
     run_dir = run_folder(recipe, model, data, augment=augment)
-    plan = make_plan(run_dir, recipe, model, batches, validation, resizing)
+    plan = make_plan(run_dir, recipe, model, batches, validation, resizing, recipe.minutes)
     resizing.epochs = plan.epochs
-    compile_unet(model, data.labels.n_classes, WarmupStableDecay(len(batches) * plan.epochs, recipe.learning_rate))
+    schedule.set_steps(len(batches) * plan.epochs)
     state = TrainingState(run_dir, resizing, labels=data.labels)
-    callbacks = [resizing, state, EpochLine(resizing, plan.speed), keras.callbacks.TensorBoard(run_dir / "tensorboard")]
+    callbacks = [
+        resizing, PreciseStatistics(batches), state, EpochLine(resizing, plan.speed),
+        keras.callbacks.TensorBoard(run_dir / "tensorboard"),
+    ]  # fmt: skip
     started = time.perf_counter()
     try:
         model.fit(
