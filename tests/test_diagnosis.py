@@ -1,5 +1,6 @@
 """Each cause is made with real parts: PNG pairs, `make_batches`, a tiny network that is trained on them."""
 
+import contextlib
 import json
 import re
 
@@ -10,11 +11,12 @@ import tensorflow as tf
 from conftest import write_pair_to
 from PIL import Image
 
+from unet_helpers import evidence
 from unet_helpers.__main__ import main
 from unet_helpers.augmentation import RandomView
 from unet_helpers.datasets import Dataset
 from unet_helpers.diagnosis import diagnose
-from unet_helpers.evidence import gather
+from unet_helpers.evidence import Alignment, compare_edges, gather
 from unet_helpers.labels import CARLA, VOID, LabelMap, Pair
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
@@ -148,7 +150,8 @@ def test_each_cause_is_named_and_no_other(tmp_path, fault):
     assert finding.symptom in symptoms
     assert re.search(words, finding.evidence)
     assert ("train anew" in finding.cure) == (cause in (RATE, "scaled twice"))
-    assert str(diagnosis).startswith(f"{finding.symptom}: {cause}. {finding.evidence}\n  Cure: {finding.cure}.\n")
+    cured = f"  Cure: {finding.cure}.\n" if cause != "not found" else ""
+    assert str(diagnosis).startswith(f"{finding.symptom}: {cause}. {finding.evidence}\n{cured}looked at:\n")
 
 
 BAD_MASKS = {
@@ -280,6 +283,53 @@ def test_a_log_alone(healthy, log, found):
     batches, labels, *_ = healthy
     findings = diagnose(batches, labels, log).findings
     assert [(finding.symptom, finding.cause) for finding in findings] == found
+
+
+def test_edges_tell_a_shift_in_masks_of_half_the_size():
+    """And nothing of masks that are coarse, drawn too large, or of images without edges."""
+    rng = np.random.default_rng(0)
+    ids = np.zeros((12, 64, 64, 1), np.uint8)
+    for mask in ids:
+        for row, column in rng.integers(0, 52, (4, 2)):
+            mask[row : row + 12, column : column + 12] = 1
+    images = 100 * ids.repeat(3, axis=-1) + rng.integers(0, 30, (*ids.shape[:3], 3))
+    moved = np.pad(ids, ((0, 0), (12, 0), (0, 0), (0, 0)))[:, :64]
+    assert compare_edges(images, ids) == Alignment(12)
+    assert compare_edges(images, moved) == Alignment(12, (12, 0))
+    (row, column) = compare_edges(images, moved[:, ::2, ::2]).shift
+    assert abs(row - 12) + abs(column) <= 2
+    assert compare_edges(images, np.roll(ids, 1, axis=0)) == Alignment(12, None, 12)
+    large = np.max([np.roll(ids, (y, x), (1, 2)) for y in range(-5, 6) for x in range(-5, 6)], axis=0)
+    coarse = ids[:, 4::8, 4::8].repeat(8, 1).repeat(8, 2)
+    for masks in (large, coarse, coarse[:, ::8, ::8]):
+        assert compare_edges(images, masks) == Alignment(12)
+    assert compare_edges(rng.integers(0, 256, images.shape), np.roll(ids, 1, axis=0)) == Alignment(12)
+    assert compare_edges(images[:7], np.roll(ids[:7], 1, axis=0)) == Alignment(0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_network_is_left_as_it_was(healthy, monkeypatch, fails):
+    batches, labels, log, model = healthy
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [np.array(variable) for variable in model.variables], [layer.momentum for layer in layers]
+    if fails:  # once the moving averages are others
+        calls = []
+
+        def score(*arguments):
+            calls.append([np.array(layer.moving_mean) for layer in layers])
+            if len(calls) == 3:
+                raise MemoryError
+            return real(*arguments)
+
+        real = evidence._score
+        monkeypatch.setattr(evidence, "_score", score)
+    with pytest.raises(MemoryError) if fails else contextlib.nullcontext():
+        diagnose(batches, labels, log, model)
+    if fails:
+        assert any((one != other).any() for one, other in zip(calls[0], calls[2], strict=True))
+    for variable, value in zip(model.variables, before[0], strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert [layer.momentum for layer in layers] == before[1]
 
 
 # ---- wrong arguments ----

@@ -11,12 +11,10 @@ from .evidence import Evidence, gather
 from .labels import VOID, LabelMap, Pair
 
 USELESS = {"all black", "stuck", "low mIoU"}  # what a network looks like that knows next to nothing
-# The symptoms that a fault of the data explains, so that nothing else is blamed for them. Other faults: see _explains.
-EXPLAINS = {"scaled twice": USELESS, "no numbers": USELESS | {"nan"}, "all void": USELESS | {"nan"}}
 
 
 class Finding(NamedTuple):
-    """symptom: what the reader sees. cause: its name. evidence: what was measured. cure: what to do."""
+    """symptom: what the reader sees. cause: its name. evidence: what was measured. cure: what to do, or ""."""
 
     symptom: str
     cause: str
@@ -31,7 +29,7 @@ class Diagnosis(NamedTuple):
     looked_at: list[str]
 
     def __str__(self) -> str:
-        found = [f"{f.symptom}: {f.cause}. {f.evidence}\n  Cure: {f.cure}." for f in self.findings]
+        found = [f"{f.symptom}: {f.cause}. {f.evidence}" + f"\n  Cure: {f.cure}." * bool(f.cure) for f in self.findings]
         return "\n".join([*(found or ["nothing wrong was found"]), "looked at:", *(f"  {x}" for x in self.looked_at)])
 
 
@@ -43,29 +41,30 @@ def diagnose(
 
     batches: (images, masks) or (images, masks, weights), those that `model.fit` was given, for they are what the
         network sees: images (B, H, W, 3), masks (B, H', W', 1) ids. Some dozens are looked at. labels: the K classes.
-    log: loss and, where known, val_loss and mIoU of each epoch: `history.history`, or the columns of log.csv.
-    model: the trained network, which is asked about a few batches.
-    pairs: of the batches, for the values in the mask files; batches of `make_batches` tell them.
+    log: loss and, where known, mIoU, val_loss and val_mIoU of each epoch: `history.history`, or columns of log.csv.
+    model: the trained network, which predicts a few batches and is left as it was.
+    pairs: of the batches, for the values and the boundaries in the mask files; batches of `make_batches` tell them.
     Raises ValueError if there is no batch, masks hold no ids, or the network has another number of classes.
     """
     seen = gather(batches, labels, log, model, pairs)
-    faults = [*_faults_of_pictures(seen), *_faults_of_masks(seen)]
+    faults = [*_faults_of_pictures(seen), *_faults_of_masks(seen), *_faults_of_alignment(seen)]
     symptoms = dict(_symptoms(seen))
-    findings = [fault._replace(symptom=_shown(fault, symptoms, seen)) for fault in faults]
-    explained = set().union(*(_explains(fault, seen) for fault in faults))
+    findings = [fault._replace(symptom=_shown(fault, symptoms)) for fault in faults]
+    explained = set().union(*(_explains(fault) for fault in faults))
     left = {symptom: measured for symptom, measured in symptoms.items() if symptom not in explained}
     if left:
         findings.append(_fault_of_training(seen, *next(iter(left.items()))))
     return Diagnosis(findings, _looked_at(seen, faults))
 
 
-def _explains(fault: Finding, seen: Evidence) -> set[str]:
-    """The symptoms that a fault of the data explains: where one class is left, answering it everywhere is right."""
-    return EXPLAINS.get(fault.cause, USELESS if len(seen.present) == 1 else set())
+def _explains(fault: Finding) -> set[str]:
+    """The symptoms that a fault of the data explains, so that nothing else is blamed for them."""
+    return USELESS | ({"nan"} if fault.cause in ("no numbers", "all void") else set())
 
 
-def _shown(fault: Finding, symptoms: Mapping[str, str], seen: Evidence) -> str:
-    return next((symptom for symptom in symptoms if symptom in _explains(fault, seen)), fault.symptom)
+def _shown(fault: Finding, symptoms: Mapping[str, str]) -> str:
+    explained = (symptom for symptom in symptoms if symptom in _explains(fault))
+    return next(explained, fault.symptom) if fault.symptom in USELESS else fault.symptom
 
 
 def _looked_at(seen: Evidence, faults: list[Finding]) -> list[str]:
@@ -76,6 +75,7 @@ def _looked_at(seen: Evidence, faults: list[Finding]) -> list[str]:
         f"masks: {len(seen.present)} of {n} classes, {seen.ids[VOID] / seen.ids.total():.1%} void, values {files}",
         f"log: {len(losses)} epochs, loss {losses[0]:.3g} to {losses[-1]:.3g}" if seen.log else "log: not given",
         f"answers: {len(seen.answers.ids)} classes" if seen.answers else "answers: no network was given",
+        f"edges: of {seen.alignment.n_images} images, compared with the boundaries in their masks",
     ]  # fmt: skip
     if not faults and max(seen.present) < 32:
         black = f"as grey pictures, ids up to {max(seen.present)} look black, and that is fine"
@@ -129,6 +129,21 @@ def _faults_of_masks(seen: Evidence) -> Iterator[Finding]:
         yield Finding("all black", "one class", evidence, "label the others; if they were lost, save ids as 8-bit PNG")
 
 
+def _faults_of_alignment(seen: Evidence) -> Iterator[Finding]:
+    alignment = seen.alignment
+    measured = f"In {alignment.n_images} pairs the edges of the images were compared with the boundaries in the masks"
+    if alignment.shift:
+        down, right = alignment.shift
+        ways = [f"{abs(down)} pixels {'down' if down > 0 else 'up'}"] * bool(down)
+        ways += [f"{abs(right)} pixels {'right' if right > 0 else 'left'}"] * bool(right)
+        evidence = f"{measured}: the masks lie {' and '.join(ways)} of where they fit, at the network's image size."
+        yield Finding("low mIoU", "shifted masks", evidence, "export the masks anew, each with the crop of its image")
+    elif alignment.n_others:
+        evidence = f"{measured}: {alignment.n_others} images fit the mask of another image, and not their own."
+        cure = "look at the pairs (plots.show_pairs), and give each mask the name of its image"
+        yield Finding("low mIoU", "masks of other images", evidence, cure)
+
+
 # ---- symptoms, and what they mean where no fault of the data explains them ----
 
 
@@ -146,9 +161,14 @@ def _symptoms(seen: Evidence) -> Iterator[tuple[str, str]]:
         share, truth = pixels / answers.ids.total(), answers.true[k] / max(1, answers.true.total())
         if 1 - share <= 0.1 * (1 - truth):
             yield "all black", f"{seen.labels.names[k]!r} is {share:.1%} of the answers and {truth:.1%} of the truth"
-    if seen.log and _knows_little(seen):
+    if answers and answers.lags:
+        yield "low mIoU", f"The network's mIoU on training batches is {answers.miou[0]:.2f}"
+    if seen.log and _knows_little(seen, "mIoU"):
         symptom = "stuck" if _is_flat(loss) or loss[-1] > _guess(seen) else "low mIoU"
         yield symptom, f"The loss is {loss[0]:.3g} in the first epoch and {loss[-1]:.3g} in the last of {len(loss)}"
+    elif {"mIoU", "val_mIoU"} <= seen.log.keys() and (_overfits(seen) or _knows_little(seen, "val_mIoU")):
+        scores = f"{seen.log['mIoU'][-1]:.2f} in training and {seen.log['val_mIoU'][-1]:.2f} in validation"
+        yield "low mIoU", f"In the last epoch the mIoU is {scores}"
 
 
 def _is_flat(loss: np.ndarray) -> bool:
@@ -160,34 +180,66 @@ def _guess(seen: Evidence) -> float:
     return math.log(seen.labels.n_classes) + 1
 
 
-def _knows_little(seen: Evidence) -> bool:
-    """Whether the last epoch was hardly better than always answering the commonest class."""
+def _knows_little(seen: Evidence, name: str) -> bool:
+    """Whether the last epoch was hardly better than the baseline; name: "mIoU" or "val_mIoU"."""
     loss = seen.log["loss"]
-    if "mIoU" in seen.log:
+    if name in seen.log:
         baseline = seen.shares.max(initial=0) / max(1, len(seen.shares))
-        return seen.log["mIoU"][-1] <= baseline + (0.5 if loss[-1] > _guess(seen) else 0.1) * (1 - baseline)
-    entropy = -np.sum(seen.shares * np.log(seen.shares))  # the cross-entropy of answering the shares everywhere
-    return _is_flat(loss) and loss[-1] > 0.8 * entropy or loss[-1] > 10 * _guess(seen)
+        return seen.log[name][-1] <= baseline + (0.5 if loss[-1] > _guess(seen) else 0.1) * (1 - baseline)
+    return _is_flat(loss) and loss[-1] > 0.8 * _entropy(seen) or loss[-1] > 10 * _guess(seen)
+
+
+def _entropy(seen: Evidence) -> float:
+    """The cross-entropy of predicting the classes' shares everywhere."""
+    return float(-np.sum(seen.shares * np.log(seen.shares)))
+
+
+def _overfits(seen: Evidence) -> bool:
+    """Whether validation lost what training won. Statistics that lag look alike in the log, so a network is needed."""
+    loss, miou = (seen.log.get(name, np.array([])) for name in ("val_loss", "val_mIoU"))
+    if not (loss.size and miou.size and "mIoU" in seen.log and seen.answers) or seen.answers.lags:
+        return False
+    risen = loss[-1] > 1.5 * loss.min() and loss.argmin() < 0.75 * len(loss)
+    # Those of an earlier epoch may lag where the validation mIoU fell as well.
+    return bool(risen and miou[-1] > 0.7 * miou.max() and seen.log["mIoU"][-1] > miou[-1] + 0.2)
 
 
 def _fault_of_training(seen: Evidence, symptom: str, measured: str) -> Finding:
-    losses = np.concatenate([seen.log.get(name, []) for name in ("loss", "val_loss")])
-    loss, highest = seen.log.get("loss"), max(losses, default=0)
-    lower = "divide the learning rate by ten, again and again, until the loss falls, and train anew"
+    lower = "divide the learning rate by ten, again and again, until the loss falls"
+    highest = {name: max(seen.log.get(name, []), default=0) / _guess(seen) for name in ("loss", "val_loss")}
+    too_high = Finding(symptom, "rate far too high", f"{measured}. ", f"{lower}, and train anew")
     if symptom == "nan":
-        return Finding(symptom, "rate far too high", f"{measured}, though pictures and masks are numbers.", lower)
-    if highest > 10 * _guess(seen):
-        evidence = f"The loss rose to {highest:.3g}; answering at random costs {_guess(seen) - 1:.2f}."
-        return Finding(symptom, "rate far too high", evidence, lower)
+        return too_high._replace(evidence=f"{measured}, though pictures and masks are numbers.")
+    # With statistics that lag, or overfitting, the validation loss rises, too: some ten times, and alone.
+    learned = "mIoU" in seen.log and not _knows_little(seen, "mIoU")
+    if highest["loss"] > 10 or highest["val_loss"] > (1000 if learned else 10):
+        rose = max(highest.values()) * _guess(seen)
+        evidence = f"The loss rose to {rose:.3g}; answering at random costs {_guess(seen) - 1:.2f}."
+        return too_high._replace(evidence=evidence)
+    if seen.answers and seen.answers.lags:
+        evidence = f"{measured}, and {seen.answers.miou[1]:.2f} with means and variances estimated anew from them."
+        cure = "train once more with this version, which estimates them before each validation; all else may stay"
+        return Finding(symptom, "statistics that lag", f"{evidence} Those of batch normalization lag.", cure)
+    if _overfits(seen):
+        low, last = min(seen.log["val_loss"]), seen.log["val_loss"][-1]
+        evidence = f"{measured}; the validation loss fell to {low:.3g} and rose to {last:.3g}."
+        return Finding(symptom, "overfitting", evidence, "train with more images, with augmentation, or fewer epochs")
     if seen.answers and seen.answers.spread < 1e-3:
-        return Finding(symptom, "rate far too high", f"{measured}. All pixels get the same logits.", lower)
-    if loss is not None and len(loss) == 1:
+        return too_high._replace(evidence=f"{measured}. All pixels get the same logits.")
+    return _fault_of_time(seen, symptom, measured)
+
+
+def _fault_of_time(seen: Evidence, symptom: str, measured: str) -> Finding:
+    loss = seen.log.get("loss")
+    if loss is None or len(loss) > 1 and not _knows_little(seen, "mIoU"):
+        return Finding(symptom, "not found", f"{measured}. Neither images nor masks nor log tell why.", "")
+    if len(loss) == 1:
         return Finding(symptom, "too short", f"{measured}: there was one epoch only.", "train longer")
-    last = 0 if loss is None else max(1, len(loss) // 4)  # epochs: a quarter of them
-    if last and loss[-1] < 0.99**last * loss[-1 - last]:
-        return Finding(symptom, "too short", f"{measured}; the loss was still falling.", "train longer")
-    if loss is not None and loss[-1] < 0.9 * loss[0] and seen.shares.max(initial=0) > 0.8:
+    last = max(1, len(loss) // 4)  # epochs: a quarter of them
+    falls = loss[-1] < 0.99**last * loss[-1 - last]
+    if seen.shares.max(initial=0) > 0.8 and loss[-1] < min(0.9 * loss[0], 1.2 * _entropy(seen) if falls else math.inf):
         cure = "train longer, with Dice (losses.cross_entropy_and_dice) or losses.class_weights"
         return Finding(symptom, "class imbalance", f"{measured}: the others hardly count in the loss.", cure)
-    cure = "see whether each mask fits its picture (plots.show_pairs); then train longer, or with another learning rate"
-    return Finding(symptom, "not found", f"{measured}. Neither pictures nor masks nor log tell why.", cure)
+    if falls:
+        return Finding(symptom, "too short", f"{measured}; the loss was still falling.", "train longer")
+    return Finding(symptom, "not found", f"{measured}. Neither images nor masks nor log tell why.", "")
