@@ -154,7 +154,7 @@ def test_one_picture_to_validate_and_one_to_test_are_enough(tmp_path, write_pair
     _, _, scores = run_notebook.run(parameters, tmp_path / "build")
     assert "folder, test: 1 pictures, each at its own size" in scores
     shown = capfd.readouterr().out
-    assert re.search(r"note: pictures fill 4\d% of \(64, 96\), .*; IMAGE_SIZE = \(128, 64\) would", shown)
+    assert re.search(r"note: images fill 4\d% of 64x96, .*; IMAGE_SIZE = \(128, 64\) would", shown)
 
 
 def test_after_stop_the_notebook_says_what_is_saved_and_which_cell_goes_on(tmp_path, monkeypatch):
