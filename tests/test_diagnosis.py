@@ -16,6 +16,7 @@ from unet_helpers.__main__ import main
 from unet_helpers.augmentation import RandomView
 from unet_helpers.datasets import Dataset
 from unet_helpers.diagnosis import diagnose
+from unet_helpers.drawing import DRIVES, render_frame
 from unet_helpers.evidence import Alignment, compare_edges, gather
 from unet_helpers.labels import CARLA, VOID, LabelMap, Pair
 from unet_helpers.model import unet_model
@@ -238,6 +239,15 @@ def test_a_dead_network_is_seen_without_a_log(tmp_path):
     assert "All pixels get the same logits" in finding.evidence
 
 
+def test_a_softmax_hides_how_much_the_logits_differ(healthy):
+    """So equal predictions do not tell of a dead network, and nothing is told to be done."""
+    batches, labels, *_ = healthy
+    inputs = keras.Input((*SIZE, 3))
+    x = keras.layers.Conv2D(3, 1, kernel_initializer="zeros", activation="softmax")(inputs)
+    (finding,) = diagnose(batches, labels, model=keras.Model(inputs, x)).findings
+    assert (finding.symptom, finding.cause, finding.cure) == ("all black", "not found", "")
+
+
 def test_two_causes_are_both_named_the_data_first(tmp_path):
     """Shifted ids make no loss nan."""
     diagnosis = diagnose(*train(write_pairs(tmp_path, lambda ids: ids + 1), THREE, rate=1e3))
@@ -305,6 +315,15 @@ def test_edges_tell_a_shift_in_masks_of_half_the_size():
         assert compare_edges(images, masks) == Alignment(12)
     assert compare_edges(rng.integers(0, 256, images.shape), np.roll(ids, 1, axis=0)) == Alignment(12)
     assert compare_edges(images[:7], np.roll(ids[:7], 1, axis=0)) == Alignment(0)
+
+
+def test_masks_drawn_too_large_are_not_called_shifted():
+    """Street scenes whose masks reach four pixels too far: the boundaries fit on each side of where they lie."""
+    frames = [render_frame(drive, 0, size=(96, 128)) for drive in DRIVES[:12]]
+    images, ids = (np.stack(part) for part in zip(*frames, strict=True))
+    large = np.max([np.roll(ids, (y, x), (1, 2)) for y in range(-4, 5) for x in range(-4, 5)], axis=0)
+    assert compare_edges(images, large[..., None]) == Alignment(12)
+    assert compare_edges(images, np.roll(ids, 8, axis=2)[..., None]).shift == (0, 8)
 
 
 @pytest.mark.parametrize("fails", [False, True])
