@@ -180,6 +180,22 @@ def kept(folder: Path) -> list[int]:
     return [path.stat().st_size for path in folder.glob("unet_cache_*/pixels")]
 
 
+def test_plain_batches_are_not_augmented_and_need_no_files_of_their_own(numbered, labels, temporary):
+    """In the order of the epoch, and without making it another epoch for the others."""
+    size, resizing = (32, 64), ProgressiveResizing((32, 64), epochs=9)
+    batches = make_batches(numbered, labels, size, 1, shuffle=True, augment=[RandomView()], resizing=resizing)
+    expected = list(make_batches(numbered, labels, size, 1, shuffle=True, resizing=resizing, cache=False))
+    first = [images.numpy() for images, _ in batches]
+    for pair in numbered:
+        pair.image.unlink()
+    for (images, masks), (plain, plain_masks), augmented in zip(expected, batches.plain, first, strict=True):
+        np.testing.assert_array_equal(images, plain)
+        np.testing.assert_array_equal(masks, plain_masks)
+        assert (augmented != plain.numpy()).any()
+    for (images, _), before in zip(batches, first, strict=True):
+        np.testing.assert_array_equal(images, before)
+
+
 def test_files_are_decoded_once(pairs, labels, temporary):
     batches = make_batches(pairs, labels, (16, 24), 2)
     first = [(i.numpy(), m.numpy()) for i, m in batches]

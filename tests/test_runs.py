@@ -178,7 +178,7 @@ def test_the_plan_fits_into_the_minutes_and_is_kept(tmp_path, batches, capsys, m
     speed = runs.Speed(start=5.0, epoch=(6.0, 14.0))
     monkeypatch.setattr(runs, "measure_speed", lambda *_: calls.append(1) or speed)
     plan = make_plan(tmp_path, recipe(tmp_path, MINUTES=6), None, *batches)  # two thirds of them
-    assert plan == runs.Plan(20, speed)
+    assert plan == runs.Plan(20, 3, speed)
     assert "20 epochs of 3 steps, about 3.4 minutes, of which timing a few steps took 0 s" in capsys.readouterr().out
     assert make_plan(tmp_path, recipe(tmp_path, MINUTES=6), None, *batches) == plan
     assert len(calls) == 1
@@ -189,7 +189,7 @@ def test_the_plan_fits_into_the_minutes_and_is_kept(tmp_path, batches, capsys, m
 def test_epochs_that_are_given_are_exact_and_nothing_is_timed(tmp_path, batches, monkeypatch, epochs):
     monkeypatch.setattr(runs, "measure_speed", None)
     plan = make_plan(tmp_path, recipe(tmp_path, EPOCHS=epochs), None, *batches)
-    assert plan.epochs == epochs
+    assert (plan.epochs, plan.steps) == (epochs, 3)
     assert plan.speed.epoch[1] == 6 * plan.speed.epoch[0]  # 64x96 pixels and 32x32
     assert make_plan(tmp_path, recipe(tmp_path, EPOCHS=epochs), None, *batches) == plan
 
@@ -209,6 +209,15 @@ def test_too_few_minutes_are_said_and_those_that_would_do_are_enough(
     assert said is None or said in shown
 
 
+@pytest.mark.parametrize(("minutes", "steps"), [(0.2, 1), (0.5, 2), (0.7, 3)])
+def test_an_epoch_that_does_not_fit_is_cut_to_the_minutes(tmp_path, batches, monkeypatch, minutes, steps):
+    """Three steps take 18 s, and 95 % of two thirds of the minutes are there: 7.6, 19 and 26.6 s, less 5 s."""
+    monkeypatch.setattr(runs, "measure_speed", lambda *_: runs.Speed(start=5.0, epoch=(6.0, 18.0)))
+    plan = make_plan(tmp_path, recipe(tmp_path, MINUTES=minutes), None, *batches)
+    assert (plan.epochs, plan.steps) == (1, steps)
+    assert make_plan(tmp_path, recipe(tmp_path, MINUTES=minutes), None, *batches) == plan
+
+
 def test_a_plan_by_real_timing_counts_what_the_timing_took(tmp_path, batches, capsys):
     assert make_plan(tmp_path, recipe(tmp_path, MINUTES=0.02), network(), *batches).epochs == 1
     shown = capsys.readouterr().out
@@ -221,4 +230,4 @@ def test_a_plan_by_real_timing_counts_what_the_timing_took(tmp_path, batches, ca
 def test_a_plan_of_an_older_version_is_followed(tmp_path, batches):
     speed = {"start": 5.0, "step": [0.1, 0.2], "epoch": [6.0, 14.0]}
     (tmp_path / "plan.json").write_text(json.dumps({"epochs": 20, "minutes": 3.4, "speed": speed}))
-    assert make_plan(tmp_path, recipe(tmp_path), None, *batches) == runs.Plan(20, runs.Speed(5.0, (6.0, 14.0)))
+    assert make_plan(tmp_path, recipe(tmp_path), None, *batches) == runs.Plan(20, 3, runs.Speed(5.0, (6.0, 14.0)))

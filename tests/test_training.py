@@ -1,5 +1,9 @@
+import os
 import random
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -161,6 +165,15 @@ def test_a_training_after_measuring_is_the_one_without(training):
         schedule.set_steps(12)
         losses.append(model.fit(train, epochs=4, verbose=0, shuffle=False, callbacks=[resizing]).history["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_measuring_changes_nothing_on_jax_either():
+    """Where the number of steps is compiled in: the test above in a process of its own."""
+    pytest.importorskip("jax")
+    command = [sys.executable, "-m", "pytest", __file__, "-k", "a_training_after_measuring", "-p", "no:cacheprovider"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True)
+    assert "1 passed" in done.stdout, done.stdout
 
 
 def test_each_epoch_is_a_line_with_the_minutes_left(training, capsys, monkeypatch):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-N_IMAGES = 16  # of training are enough: with 32, 64 or all, validation mIoU stays within 0.002 (benchmarks/README.md)
+N_IMAGES = 16  # of training, for a price of 1.5 % of an epoch of drawn scenes; with more see benchmarks/README.md
 
 
 @keras.saving.register_keras_serializable("unet_helpers")
@@ -49,7 +49,8 @@ class PreciseStatistics(keras.callbacks.Callback):
     Keras averages means and variances over the past steps, while the weights change. At this project's learning rates
     the averages lag so far behind that with a few steps an epoch a network that is right in training is no better than
     the baseline in validation, for dozens of epochs (benchmarks/README.md). Frozen layers keep their statistics.
-    batches: of training, (images, ...), images (B, H, W, C); as many are looked at each time as N_IMAGES take.
+    batches: of training, (images, ...), images (B, H, W, C), not augmented, as the network will see images in use; as
+        many are looked at each time as N_IMAGES take.
     In `fit` it comes before the callbacks that save.
     Source: precise statistics, Wu and Johnson 2021, https://arxiv.org/abs/2105.07576.
     """

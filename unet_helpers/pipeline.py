@@ -99,7 +99,7 @@ def make_batches(
         Without it, each pass over the batches is the next epoch.
     cache: False for batches that are gone through once.
     Yields images (B, H, W, 3), uint8 or, if augmented, float32, 0..255; masks (B, H', W', 1) uint8, ids 0..K-1 or 255 =
-    void.
+    void. The attribute plain has the same batches without augmentation, from the same files.
     """
     if not pairs:
         raise ValueError("pairs: found none, expected at least one picture with its mask")
@@ -113,28 +113,34 @@ def make_batches(
     readers = _OneReader(make_reader)
     readers_of_batches = weakref.ref(readers)  # TensorFlow never forgets `load`, which must not keep files for ever
 
-    def load(epoch, indices):
-        reader = readers_of_batches().of(resizing.stage if resizing else 0)
-        images, masks = zip(*(reader.read(index) for index in indices), strict=True)
-        draws = [np.random.default_rng([seed, epoch, 1 + i]).random((len(augment), N_DRAWS), "f4") for i in indices]
-        return np.stack(images), np.stack(masks), np.stack(draws)
+    def deliver(changes: Sequence[Callable]) -> tf.data.Dataset:
+        def load(epoch, indices):
+            reader = readers_of_batches().of(resizing.stage if resizing else 0)
+            images, masks = zip(*(reader.read(index) for index in indices), strict=True)
+            draws = [np.random.default_rng([seed, epoch, 1 + i]).random((len(changes), N_DRAWS), "f4") for i in indices]
+            return np.stack(images), np.stack(masks), np.stack(draws)
 
-    def prepare(epoch, indices):
-        images, masks, draws = tf.numpy_function(load, [epoch[0], indices], (tf.uint8, tf.uint8, tf.float32))
-        size = (*sizes[0], *mask_size) if len(sizes) == 1 else (None,) * 4
-        images = tf.ensure_shape(images, (*indices.shape, *size[:2], 3))
-        masks = tf.ensure_shape(masks, (*indices.shape, *size[2:], 1))
-        draws = tf.ensure_shape(draws, (*indices.shape, len(augment), N_DRAWS))
-        for number, change in enumerate(augment):
-            images, masks = change(images, masks, draws[:, number])
-        return images, masks
+        def prepare(epoch, indices):
+            images, masks, draws = tf.numpy_function(load, [epoch[0], indices], (tf.uint8, tf.uint8, tf.float32))
+            size = (*sizes[0], *mask_size) if len(sizes) == 1 else (None,) * 4
+            images = tf.ensure_shape(images, (*indices.shape, *size[:2], 3))
+            masks = tf.ensure_shape(masks, (*indices.shape, *size[2:], 1))
+            draws = tf.ensure_shape(draws, (*indices.shape, len(changes), N_DRAWS))
+            for number, change in enumerate(changes):
+                images, masks = change(images, masks, draws[:, number])
+            return images, masks
 
-    order = epoch_order(len(pairs), shuffle, seed, resizing)
-    batches = order.batch(batch_size, drop_remainder=shuffle and len(pairs) >= batch_size)
-    n_batches = len(pairs) // batch_size if shuffle and len(pairs) >= batch_size else -(-len(pairs) // batch_size)
-    batches = batches.map(prepare, num_parallel_calls=os.cpu_count()).prefetch(2)
-    batches = without_autotune(batches.apply(tf.data.experimental.assert_cardinality(n_batches)))
-    batches.readers = readers  # as long as there are the batches, or others made of them, there are the files
+        order = epoch_order(len(pairs), shuffle, seed, resizing)
+        batches = order.batch(batch_size, drop_remainder=full_only)
+        batches = batches.map(prepare, num_parallel_calls=os.cpu_count()).prefetch(2)
+        batches = without_autotune(batches.apply(tf.data.experimental.assert_cardinality(n_batches)))
+        batches.readers = readers  # as long as there are the batches, or others made of them, there are the files
+        return batches
+
+    full_only = shuffle and len(pairs) >= batch_size
+    n_batches = len(pairs) // batch_size if full_only else -(-len(pairs) // batch_size)
+    batches = deliver(augment)
+    batches.plain = deliver(())
     return batches
 
 

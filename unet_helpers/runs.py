@@ -84,9 +84,10 @@ def _files(pairs: Sequence) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a training is: epochs, and what is expected of this machine."""
+    """How long a training is: epochs, the steps of each, and what is expected of this machine."""
 
     epochs: int
+    steps: int
     speed: Speed
 
 
@@ -98,14 +99,16 @@ def make_plan(
 
     model: compiled. recipe.epochs is taken as it is, and nothing is timed; otherwise as many epochs are chosen as fit
     into minutes (recipe.long_minutes if None), by what a short epoch takes here with validation, statistics and saving.
-    This timing counts, too. Where fewer steps fit than LEAST_STEPS, a sentence says how many MINUTES they take.
+    This timing counts, too. An epoch has all train_batches, unless not even one fits: then it has as many steps as fit.
+    Where fewer steps fit than LEAST_STEPS, a sentence says how many MINUTES they take.
     """
     kept = read_json(run_dir / "plan.json")
     if kept:
         print(f"planned before: {kept['epochs']} epochs")
-        return Plan(kept["epochs"], Speed(kept["speed"]["start"], tuple(kept["speed"]["epoch"])))
+        steps = kept.get("steps", len(train_batches))  # older versions cut no epoch
+        return Plan(kept["epochs"], steps, Speed(kept["speed"]["start"], tuple(kept["speed"]["epoch"])))
     if recipe.epochs:
-        plan = Plan(recipe.epochs, Speed(0, tuple(map(math.prod, resizing.sizes))))
+        plan = Plan(recipe.epochs, len(train_batches), Speed(0, tuple(map(math.prod, resizing.sizes))))
     else:
         minutes = minutes or recipe.long_minutes
         plan = _fit_into_minutes(minutes, recipe, model, train_batches, validation_batches, resizing)
@@ -118,7 +121,7 @@ def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, valida
     folder, delete = make_temporary_folder("unet_timing_")
     try:
         state = TrainingState(folder, ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs=2))
-        callbacks = [PreciseStatistics(train_batches), state]
+        callbacks = [PreciseStatistics(train_batches.plain), state]
         speed = measure_speed(model, train_batches, validation_batches, resizing, callbacks)
     finally:
         delete()
@@ -128,16 +131,21 @@ def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, valida
         return (timing + speed.start + expected_seconds(epochs, resizing.stages, speed.epoch)) / 60
 
     available = 0.95 * given  # a machine is not equally fast all the time
-    epochs = choose_epochs(60 * available - timing - speed.start, resizing.stages, speed.epoch)
+    left, steps = 60 * available - timing - speed.start, len(train_batches)
+    epochs = choose_epochs(left, resizing.stages, speed.epoch)
+    fits = minutes(epochs) <= available
+    if not fits:  # a single epoch, at full size
+        steps = max(1, int(steps * left / speed.epoch[-1]))
+    cut = (1 - steps / len(train_batches)) * speed.epoch[-1] / 60
     print(
-        f"{epochs} epochs of {len(train_batches)} steps, about {minutes(epochs):.1f} minutes, "
+        f"{epochs} epochs of {steps} steps, about {minutes(epochs) - cut:.1f} minutes, "
         f"of which timing a few steps took {timing:.0f} s"
     )
     least = next(n for n in EPOCH_LADDER if n * len(train_batches) >= LEAST_STEPS)
-    if epochs < least or minutes(epochs) > available:
+    if epochs < least or not fits:
         needed = math.ceil(10 * minutes(least) / 0.95 * recipe.minutes / given) / 10
         print(
             f"MINUTES = {recipe.minutes:g} are few here: photographs take {LEAST_STEPS} steps or more, that is "
             f"{least} epochs; MINUTES = {needed:g} give them"
         )
-    return Plan(epochs, speed)
+    return Plan(epochs, steps, speed)

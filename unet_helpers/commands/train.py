@@ -106,16 +106,16 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
     run_dir = run_folder(recipe, model, data, augment=augment)
     plan = make_plan(run_dir, recipe, model, batches, validation, resizing, recipe.minutes)
     resizing.epochs = plan.epochs
-    schedule.set_steps(len(batches) * plan.epochs)
+    schedule.set_steps(plan.steps * plan.epochs)
     state = TrainingState(run_dir, resizing, labels=data.labels)
     callbacks = [
-        resizing, PreciseStatistics(batches), state, EpochLine(resizing, plan.speed),
+        resizing, PreciseStatistics(batches.plain), state, EpochLine(resizing, plan.speed),
         keras.callbacks.TensorBoard(run_dir / "tensorboard"),
     ]  # fmt: skip
     started = time.perf_counter()
     try:
         model.fit(
-            batches, validation_data=validation, initial_epoch=state.go_on(model), epochs=plan.epochs,
+            batches.take(plan.steps), validation_data=validation, initial_epoch=state.go_on(model), epochs=plan.epochs,
             callbacks=callbacks, shuffle=False, verbose=0,
         )  # fmt: skip
     except KeyboardInterrupt:
