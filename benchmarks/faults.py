@@ -85,7 +85,7 @@ def walk(folder: Path, url: str) -> None:
     begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: say("epoch") if epoch else None)
     model.fit(
         train, validation_data=validation, initial_epoch=state.go_on(model), epochs=EPOCHS, verbose=0, shuffle=False,
-        callbacks=[resizing, PreciseStatistics(train.plain), state, begin],
+        callbacks=[resizing, PreciseStatistics(train), state, begin],
     )  # fmt: skip
     say("score")
     best, image_size = load_best(run_dir, recipe.image_size)

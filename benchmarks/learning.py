@@ -283,7 +283,7 @@ class Clock(keras.callbacks.Callback):
         self.marks = list(seconds * (np.arange(1, n_scores + 1) / n_scores) ** 2)  # often where it learns fastest
         self.points: list[tuple[float, float, Scores]] = []
         self.started, self.paused, self.steps = None, 0.0, 0
-        self.statistics = PreciseStatistics(getattr(training.batches, "plain", training.batches))
+        self.statistics = PreciseStatistics(training.batches)
 
     def set_model(self, model):
         super().set_model(model)

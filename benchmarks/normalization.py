@@ -42,7 +42,7 @@ def train(dataset: Dataset, normalization: str | None, rate: float, seed: int, e
         augment=[RandomView()], seed=seed, resizing=resizing,
     )  # fmt: skip
     compile_unet(model, labels.n_classes, WarmupStableDecay(len(batches) * epochs, rate))
-    model.fit(batches, epochs=epochs, verbose=0, shuffle=False, callbacks=[resizing, PreciseStatistics(batches.plain)])
+    model.fit(batches, epochs=epochs, verbose=0, shuffle=False, callbacks=[resizing, PreciseStatistics(batches)])
     return evaluate_model(model, dataset.validation, labels, recipe.image_size)
 
 

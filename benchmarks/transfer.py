@@ -90,7 +90,7 @@ def train(name: str, rate: str, network: Path, dataset: Dataset, seed: int, epoc
     )  # fmt: skip
     compile_unet(model, labels.n_classes, WarmupStableDecay(len(batches) * epochs, float(rate or recipe.learning_rate)))
     scoring = ScoreEpochs(dataset, resizing)
-    callbacks = [resizing, PreciseStatistics(batches.plain), scoring]
+    callbacks = [resizing, PreciseStatistics(batches), scoring]
     model.fit(batches, epochs=epochs, callbacks=callbacks, verbose=0, shuffle=False)
     scores = evaluate_model(model, dataset.validation, labels, recipe.image_size)
     return {

@@ -53,7 +53,7 @@ def gaps(folder: Path, n_steps: int, precise: bool = True) -> list[tuple[float, 
         def on_epoch_end(self, epoch, logs=None):
             found.append((miou(self.model, plain, True), miou(self.model, plain, False)))
 
-    callbacks = [PreciseStatistics(batches.plain)] * precise + [Compare()]
+    callbacks = [PreciseStatistics(batches)] * precise + [Compare()]
     validation = make_batches(pairs[:1], LABELS, SIZE, 1)
     model.fit(batches, validation_data=validation, epochs=EPOCHS, verbose=0, shuffle=False, callbacks=callbacks)
     return found

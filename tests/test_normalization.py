@@ -160,6 +160,21 @@ def test_statistics_are_those_of_the_batches_under_the_present_weights():
         assert layer.momentum == 0.9
 
 
+@pytest.mark.parametrize(("n_plain", "expected"), [(3, [0, 0, 0, 9, 9, 9]), (16, [0] * 16), (20, [0] * 16)])
+def test_images_come_without_augmentation_and_of_a_few_with_it_too(n_plain, expected):
+    """The mean of what was looked at tells which it was: batches of one image of zeros, augmented to nines."""
+
+    class Batches(list):
+        plain = [(np.zeros((1, 6, 8, 3), "f4"), None)] * n_plain
+
+    network = both()[0]
+    network.compile(jit_compile=False)
+    statistics = PreciseStatistics(Batches([(np.full((1, 6, 8, 3), 9, "f4"), None)] * n_plain))
+    statistics.set_model(network)
+    statistics.estimate()
+    np.testing.assert_allclose(network.layers[1].moving_mean, np.mean(expected), rtol=1e-5)
+
+
 def test_a_frozen_encoder_keeps_its_statistics_when_those_of_the_rest_are_estimated():
     model = unet_model((16, 16, 3), 2, 3, depth=1)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]

@@ -48,10 +48,9 @@ class Training:
         self.state = TrainingState(run_dir, self.resizing, labels)
 
     def fit(self, *extra):
-        statistics = PreciseStatistics(self.train.plain)
         return self.model.fit(
             self.train, validation_data=self.validation, initial_epoch=self.state.go_on(self.model), epochs=self.epochs,
-            verbose=0, shuffle=False, callbacks=[self.resizing, statistics, self.state, *extra],
+            verbose=0, shuffle=False, callbacks=[self.resizing, PreciseStatistics(self.train), self.state, *extra],
         )  # fmt: skip
 
     def rows(self):

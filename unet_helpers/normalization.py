@@ -1,5 +1,6 @@
 """Batch normalization: one fused kernel in training where that is faster, and statistics that follow the weights."""
 
+import itertools
 from collections.abc import Iterable
 
 import keras
@@ -49,8 +50,8 @@ class PreciseStatistics(keras.callbacks.Callback):
     Keras averages means and variances over the past steps, while the weights change. At this project's learning rates
     the averages lag so far behind that with a few steps an epoch a network that is right in training is no better than
     the baseline in validation, for dozens of epochs (benchmarks/README.md). Frozen layers keep their statistics.
-    batches: of training, (images, ...), images (B, H, W, C), not augmented, as the network will see images in use; as
-        many are looked at each time as N_IMAGES take.
+    batches: of training, (images, ...), images (B, H, W, C). As many are looked at each time as N_IMAGES take, those of
+        `make_batches` without augmentation, as the network sees images in use; then, of fewer images, augmented ones.
     In `fit` it comes before the callbacks that save.
     Source: precise statistics, Wu and Johnson 2021, https://arxiv.org/abs/2105.07576.
     """
@@ -88,7 +89,8 @@ class PreciseStatistics(keras.callbacks.Callback):
         try:
             for layer in norms:
                 layer.momentum = 0.0  # compiled so, the forward pass leaves the batch's own statistics
-            for number, (images, *_) in enumerate(self.batches, 1):
+            plain = getattr(self.batches, "plain", ())
+            for number, (images, *_) in enumerate(itertools.chain(plain, self.batches), 1):
                 self.network.predict_on_batch(np.asarray(images))
                 found.append([1 * keras.ops.convert_to_numpy(variable) for variable in variables])  # 1 *: a copy
                 if number * len(images) >= N_IMAGES:

@@ -121,7 +121,7 @@ def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, valida
     folder, delete = make_temporary_folder("unet_timing_")
     try:
         state = TrainingState(folder, ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs=2))
-        callbacks = [PreciseStatistics(train_batches.plain), state]
+        callbacks = [PreciseStatistics(train_batches), state]
         speed = measure_speed(model, train_batches, validation_batches, resizing, callbacks)
     finally:
         delete()

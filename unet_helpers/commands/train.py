@@ -109,7 +109,7 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
     schedule.set_steps(plan.steps * plan.epochs)
     state = TrainingState(run_dir, resizing, labels=data.labels)
     callbacks = [
-        resizing, PreciseStatistics(batches.plain), state, EpochLine(resizing, plan.speed),
+        resizing, PreciseStatistics(batches), state, EpochLine(resizing, plan.speed),
         keras.callbacks.TensorBoard(run_dir / "tensorboard"),
     ]  # fmt: skip
     started = time.perf_counter()
