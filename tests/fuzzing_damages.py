@@ -1,4 +1,8 @@
-"""What happens to files: damages, each (rng, bytes) -> bytes. `damage` chooses one."""
+"""What happens to files: damages, each (rng, bytes) -> bytes. `damage` chooses one.
+
+Only PNG has checksums, and those of `PNG_DAMAGES` are right again: what such a file holds is then all that can be known
+of it, as with other formats.
+"""
 
 import struct
 import zlib
@@ -152,11 +156,11 @@ PNG_DAMAGES = (
 TIFF_DAMAGES = (entry_changed,)
 
 
-def damage(rng, data: bytes) -> tuple[bytes, str]:
-    """(a damaged file, what it was and what happened to it: "PNG, cut out")."""
+def damage(rng, data: bytes) -> tuple[bytes, str, bool]:
+    """(a damaged file, what it was and what happened to it: "PNG, cut out", whether its checksums must tell)."""
     happened = DAMAGES[rng.integers(len(DAMAGES))]
     for start, special in ((PNG_START, PNG_DAMAGES), (b"II*\0", TIFF_DAMAGES)):
         if data.startswith(start) and rng.random() < 0.6:
             happened = special[rng.integers(len(special))]
     kind = next((kind for start, kind in STARTS.items() if data.startswith(start)), "other")
-    return happened(rng, data), f"{kind}, {happened.__name__.replace('_', ' ')}"
+    return happened(rng, data), f"{kind}, {happened.__name__.replace('_', ' ')}", kind == "PNG" and happened in DAMAGES

@@ -257,7 +257,7 @@ def test_unreadable_files_are_named_before_training(write_pair, labels, kind, co
     pair = write_pair(size=(32, 48))
     path = getattr(pair, kind)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content == "half" else content)
-    with pytest.raises(ValueError, match=rf"{kind}s.a\.png: can't be read as a picture"):
+    with pytest.raises(ValueError, match=rf"{kind}s.a\.png: it can't be read as a picture"):
         check_pairs([write_pair("good", seed=1), pair], labels)
 
 
@@ -281,10 +281,11 @@ def _sixteen_bits(path):
         Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 16).save(path)
 
 
+NO_END = r"it can't be read as a picture; save it anew as PNG, or get it again \(found: .*\)"
 TENSORFLOW_FAILS = "TensorFlow can't decode this {} .*; save it anew as an 8-bit {} PNG"
 ODD = {  # what Pillow alone lets through: how it is made, and the sentence
-    "mask without its end": ("mask", _last_bytes_missing, TENSORFLOW_FAILS.format("PNG of mode L", "grey")),
-    "picture without its end": ("image", _last_bytes_missing, TENSORFLOW_FAILS.format("PNG of mode RGB", "RGB")),
+    "mask without its end": ("mask", _last_bytes_missing, NO_END),
+    "picture without its end": ("image", _last_bytes_missing, NO_END),
     "JPEG 2000": ("image", lambda p: _resave(p, kind="JPEG2000"), TENSORFLOW_FAILS.format("JPEG2000 of .*", "RGB")),
     "PPM": ("mask", lambda p: _resave(p, kind="PPM"), TENSORFLOW_FAILS.format("PPM of mode L", "grey")),
     "1-bit BMP": ("image", lambda p: _resave(p, "1", "BMP"), TENSORFLOW_FAILS.format("BMP of mode 1", "RGB")),
@@ -348,7 +349,7 @@ def test_a_picture_that_pillow_takes_for_an_attack_is_named(write_pair, labels, 
     """Above twice the limit Pillow raises an error that is no ValueError, below it only warns."""
     pair = write_pair(size=(32, 48))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(ValueError, match=r"images.a\.png: too large or damaged .*; make it smaller"):
+    with pytest.raises(ValueError, match=r"images.a\.png: too large or damaged; make it smaller .*limit"):
         check_pair(pair, labels)
 
 
@@ -356,7 +357,7 @@ def test_half_a_file_is_named_even_where_pillow_is_told_to_take_it(write_pair, l
     pair = write_pair(size=(32, 48))
     pair.image.write_bytes(pair.image.read_bytes()[:-700])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    with pytest.raises(ValueError, match=r"images.a\.png: TensorFlow can't decode this PNG"):
+    with pytest.raises(ValueError, match=r"images.a\.png: it can't be read as a picture; save it anew as PNG"):
         check_pair(pair, labels)
 
 

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from fuzzing import fuzz
 from fuzzing_files import write_png, write_tiff
+from fuzzing_kinds import make_masks
 from PIL import Image
-from test_masks import make_ids, make_picture, prepare, read_as_training_does, write_folder
+from test_masks import make_ids, make_picture, prepare, read_as_training_does, save, save_bytes, write_folder
 
 from unet_helpers.labels import class_pixels
 from unet_helpers.masks import prepare_folder
+from unet_helpers.prediction import read_image
 
 
 def test_hundreds_of_odd_files_are_refused_by_name_or_read_as_they_are():
@@ -19,11 +21,12 @@ def test_hundreds_of_odd_files_are_refused_by_name_or_read_as_they_are():
     command = [sys.executable, "-m", "tests.fuzzing", "600"]
     run = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=Path(__file__).parents[1])
     assert run.returncode == 0, f"{run.stdout[-4000:]}\n{run.stderr[-2000:]}"
-    *rows, (together, tried, refused, equal, between) = (
-        line.rsplit(maxsplit=4) for line in run.stdout.strip().splitlines()
+    *rows, (together, tried, refused, equal, unseen, between) = (
+        line.rsplit(maxsplit=5) for line in run.stdout.strip().splitlines()
     )
     assert (together, tried, between) == ("together", "600", "0")
     assert min(int(refused), int(equal)) > 150
+    assert int(unseen) < 60
     prepared = [row for row in rows if row[0].startswith("prepared ")]
     assert sum(int(row[1]) for row in prepared) == 300
     assert min(sum(int(row[k]) for row in prepared) for k in (2, 3)) > 80
@@ -65,6 +68,42 @@ def test_a_preparation_that_refuses_what_is_good_is_found_out(tmp_path):
     table, faults = fuzz(tmp_path, range(1, 100, 2), 0, prepare=strict)
     assert sum(count["refused"] for count in table.values()) == 50
     assert 5 < len(faults) < 25  # the whole files
+
+
+PNG_MASKS = [name for name in make_masks(np.random.default_rng(0)) if name.startswith("PNG")]
+
+
+@pytest.mark.parametrize("name", PNG_MASKS)
+def test_a_mask_with_one_bit_flipped_is_refused(tmp_path, name):
+    """As it was written, not as a decoder reads it, which may skip the checksums. The other masks are whole."""
+    kind, rng = make_masks(np.random.default_rng(0))[name], np.random.default_rng(1)
+    root, written = tmp_path / "data", np.uint8(kind.ids)[rng.integers(0, len(kind.ids), (24, 36))]
+    for number in range(1, 5):
+        save(make_picture(number), root / "images" / f"p{number}.png")
+        save_bytes(kind.write(np.roll(written, number)), root / "masks" / f"p{number}.png")
+    (root / "classes.txt").write_text(kind.classes)
+    whole = (root / "masks" / "p2.png").read_bytes()
+    np.testing.assert_array_equal(read_as_training_does(prepare_folder(root))["p2"][1], np.roll(written, 2))
+    for place in rng.integers(whole.index(b"IDAT") + 4, len(whole) - 12, 12):  # in the pixels or their checksum
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        (root / "masks" / "p2.png").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"masks.p2\.png \(.*\): it can't be read as a picture; save it anew"):
+            prepare_folder(root)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "LA", "I;16"])
+def test_an_image_with_one_bit_flipped_is_not_predicted(tmp_path, mode):
+    picture = Image.fromarray(make_picture(1)).convert("L" if mode == "I;16" else mode)
+    (picture.convert("I").convert(mode) if mode == "I;16" else picture).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    read_image(tmp_path / "a.png")
+    for place in range(content.index(b"IDAT") + 20, len(content) - 20, len(content) // 8):
+        damaged = content.copy()
+        damaged[place] ^= 4
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.png: it can't be read as a picture; save it anew as PNG"):
+            read_image(tmp_path / "a.png")
 
 
 def with_damaged_profile() -> bytes:

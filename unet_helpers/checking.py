@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from .labels import LabelMap, Pair, class_pixels
+from .masks.opening import open_file
+from .masks.report import Unfit
 
-ORIENTATION = 0x0112  # EXIF's number for how a picture is to be turned when it is shown
 PICTURE_REMEDY = "save it anew as an 8-bit RGB PNG, or get it again if it is damaged"
 MASK_REMEDY = "save it anew as an 8-bit grey PNG of class ids, or get it again if it is damaged"
 
@@ -43,7 +44,6 @@ def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
             f"{pair.image}: its mode is {image.mode!r}, more than the 8 bits of a channel that training reads, and it "
             "would look black; scale it to 0..255 and save it as an 8-bit PNG"
         )
-    image.info.pop("transparency", None)  # training drops it; Pillow would warn
     _check_decoding(pair.image, image, np.asarray(image.convert("RGB")), decode_image, PICTURE_REMEDY)
     values = _mask_values(pair.mask, mask, labels)
     ids = labels.value_to_id[values]
@@ -58,22 +58,12 @@ def check_pairs(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """The picture, loaded to its end. Raises ValueError, naming the file, if Pillow can't, or if it is to be turned."""
+    """The picture, loaded to its end. Raises ValueError, naming the file, if it can't be read or is to be turned."""
     try:
-        with Image.open(path) as image:
-            n_pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-            if limit and n_pixels > limit:  # up to twice the limit, Pillow itself only warns
-                raise Image.DecompressionBombError(f"{n_pixels} pixels, and the limit is {limit}")
-            image.load()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{path}: too large or damaged ({error}); make it smaller or get it again") from error
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for damaged files
-        raise ValueError(f"{path}: can't be read as a picture ({error}); get it again or remove the pair") from error
-    try:
-        orientation = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF data turn nothing, wherever the picture is shown
-        orientation = 1
-    if orientation in range(2, 9):
+        image, orientation, *_ = open_file(path)
+    except Unfit as error:
+        raise ValueError(error.about(path)) from error
+    if orientation > 1:
         raise ValueError(
             f"{path}: its EXIF data say that it is shown turned or mirrored (orientation {orientation}), but training "
             "reads the pixels as they are stored, so picture and mask may not fit; save it upright and without EXIF"

@@ -98,7 +98,7 @@ def read_image(path: str | Path) -> np.ndarray:
             return decode_image(str(path)).numpy()
         return np.asarray(read_picture(path, max(8, picture.highest.bit_length())))
     except Unfit as error:
-        raise ValueError(f"{path}: {error}" + (f" (found: {error.found})" if error.found else "")) from error
+        raise ValueError(error.about(path)) from error
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(f"{path}: TensorFlow can't decode it; save it anew as PNG, or get it again") from error
 

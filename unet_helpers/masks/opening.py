@@ -1,5 +1,9 @@
-"""Picture files as Pillow opens them, with what it alone would lose: how they are turned, and more than 8 bits."""
+"""Picture files as Pillow opens them, with what it alone would lose: how they are turned, and more than 8 bits.
 
+All that training and prediction read comes this way first: `open_file` refuses what is damaged, as far as files tell.
+"""
+
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +37,10 @@ class Opened(NamedTuple):
 
 def open_file(path: Path) -> Opened:
     """The first frame of a picture file, loaded to its end. Raises Unfit if it can't be read."""
+    _refuse_special(path)
     try:
+        with Image.open(path) as image:
+            image.verify()  # the checksums of a PNG, which loading skips; it leaves nothing to load
         with Image.open(path) as image:
             n_pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
             if limit and n_pixels > limit:  # up to twice the limit, Pillow itself only warns
@@ -83,7 +90,7 @@ def read_deep(path: Path, opened: Opened) -> np.ndarray | None:
 
         try:
             with tf.device("CPU:0"):
-                values = tf.io.decode_png(tf.io.read_file(str(path)), dtype=tf.uint16).numpy()
+                values = tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
         except Exception as error:  # TensorFlow's errors have no base class of their own
             raise Unfit("TensorFlow can't decode it; save it anew with 8 bits, as PNG", opened.kind) from error
         return values[..., : 1 if values.shape[2] < 3 else 3]
@@ -93,10 +100,17 @@ def read_deep(path: Path, opened: Opened) -> np.ndarray | None:
 def has_16_bits(path: Path) -> bool:
     """Whether a file says that its channels have more than 8 bits; False if it can't be read. Nothing is decoded."""
     try:
+        _refuse_special(path)
         with Image.open(path) as image:
             return image.mode.startswith("I") or _depth(path, image) > 8
     except Exception:  # what is wrong with it is said when it is read
         return False
+
+
+def _refuse_special(path: Path) -> None:
+    """Raises Unfit for what is there but no file: to open a pipe waits for ever, and a device may never end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise Unfit("it is no file, but a folder, a pipe or a device; move it away")
 
 
 def _orientation(image: Image.Image) -> int:

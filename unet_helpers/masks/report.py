@@ -23,6 +23,10 @@ class Unfit(ValueError):
         super().__init__(sentence)
         self.found = found
 
+    def about(self, path: Path) -> str:
+        """The sentence for who reads a single file."""
+        return f"{path}: {self}" + (f" (found: {self.found})" if self.found else "")
+
 
 class FaultyFiles(ValueError):
     """All that is wrong with the files of a folder. report: what was found in it, with these errors."""
