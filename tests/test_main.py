@@ -31,6 +31,7 @@ from unet_helpers.evaluation import Scores, confusion_matrices
 from unet_helpers.labels import CARLA, Pair
 from unet_helpers.masks.classes import make_labels
 from unet_helpers.model import unet_model
+from unet_helpers.prediction import predict_mask, read_image
 from unet_helpers.transfer import encoder
 
 ROOT = Path(__file__).parents[1]
@@ -793,6 +794,58 @@ def test_16_bit_pictures_of_a_folder_share_one_scale_as_in_training(capsys, tmp_
     _, shown, _ = run(capsys, "predict", network, frames / "f2.png", "--out", tmp_path / "one")
     assert f"note: {frames / 'f2.png'}: a picture of 16 bits: the highest 8 of the 9 bits in use are taken" in shown
     assert read(tmp_path / "one", "f2").max() > 100 > read(tmp_path / "all", "f2").max()
+
+
+def make_deep(folder, highest):
+    """Five pairs of 16 bits: road is 1600, sky 800; one pixel of each picture has the highest value of all."""
+    for n in range(5):
+        values = np.uint16([800, 1600])[make_road(n)]
+        values[0, 0] = highest
+        for name, pixels in (("images", values), ("masks", make_road(n))):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / name / f"p{n}.png")
+    (folder / "classes.txt").write_text("sky\nroad\n")
+    return folder
+
+
+def make_road(n):
+    road = np.zeros((32, 48), np.uint8)
+    road[16 + n :, n:] = 1
+    return road
+
+
+def test_what_a_training_has_taken_of_16_bits_is_taken_again(capsys, tmp_path):
+    """Pictures of 12 bits in training: 1600 is 100 there, and has to be 100 where no picture needs more than 11."""
+    bright, dark = make_deep(tmp_path / "bright", 4000), make_deep(tmp_path / "dark", 2000)
+    options = ("--epochs", 1, "--image-size", "32x64", "--batch-size", 1, "--runs", tmp_path / "runs")
+    assert run(capsys, "train", bright, *options)[0] == 0
+    trained = networks.load_network(next((tmp_path / "runs").glob("*/best.keras")))
+
+    inputs = keras.Input((None, None, 3))
+    threshold = keras.layers.Conv2D(2, 1)
+    model = keras.Model(inputs, threshold(inputs))  # road is brighter than 75, sky is not
+    threshold.set_weights([np.float32([[[[0, 1], [0, 0], [0, 0]]]]), np.float32([0, -75])])
+    networks.save_network(tmp_path / "net.keras", model, trained.labels, (32, 48), trained.bits)
+    for named in (dark / "images", dark / "images" / "p3.png"):
+        out = tmp_path / f"of_{named.stem}"
+        code, shown, _ = run(capsys, "predict", tmp_path / "net.keras", named, "--out", out)
+        assert (code, "16 bits" in shown) == (0, False)
+        for path in out.glob("*_ids.png"):
+            assert (np.asarray(Image.open(path)) != make_road(int(path.name[1]))).sum() <= 1  # the pixel of 2000
+    assert (predict_mask(tmp_path / "net.keras", dark / "images" / "p3.png") != make_road(3)).sum() <= 1
+    code, shown, _ = run(capsys, "evaluate", tmp_path / "net.keras", dark, "--split", "validation")
+    assert "accuracy 0.999" in shown
+    first = datasets.load_dataset("folder", dark).train[0].image  # what a training on them reads is as it was
+    assert np.asarray(Image.open(first)).max() == 2000 >> 3
+    networks.save_network(tmp_path / "net.keras", model, trained.labels, (32, 48))
+    _, shown, _ = run(capsys, "predict", tmp_path / "net.keras", dark / "images", "--out", tmp_path / "without")
+    assert "the highest 8 of the 11 bits in use" in shown
+    assert (np.asarray(Image.open(tmp_path / "without" / "p3_ids.png")) == 1).all()
+
+
+def test_a_picture_brighter_than_any_in_training_is_white(tmp_path):
+    Image.fromarray(np.uint16([[0, 4095, 4096, 65535]])).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", 12)[0, :, 0].tolist() == [0, 255, 255, 255]
 
 
 def test_a_bad_16_bit_picture_of_a_folder_and_hidden_files_do_not_stop_the_others(capsys, tmp_path, network):

@@ -30,6 +30,7 @@ class Dataset:
     """Pairs of files in three disjoint lists, and what their class ids mean. test may be empty.
 
     report: what `masks` found in "folder" and in Kaggle's "camvid"; None for the others.
+    bits: of its 16-bit pictures, how many are in use, 8..16; the highest 8 of them are read. None where there are none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataset:
     validation: tuple[Pair, ...]
     test: tuple[Pair, ...]
     report: masks.Report | None = field(default=None, compare=False, repr=False)
+    bits: int | None = None
 
     @property
     def held_out(self) -> tuple[str, tuple[Pair, ...]]:
@@ -47,7 +49,7 @@ class Dataset:
 
 def load_dataset(
     name: str, data_dir: str | Path = DATA_DIR, *, seed: int = 0, frames_per_drive: int = 20,
-    archive: str | Path | None = None, split_by: str | None = None, skip_bad: bool = False,
+    archive: str | Path | None = None, split_by: str | None = None, skip_bad: bool = False, bits: int | None = None,
 ) -> Dataset:  # fmt: skip
     """Find a data set's pairs in data_dir/name, or in data_dir itself, and split them.
 
@@ -58,6 +60,7 @@ def load_dataset(
     split_by: "folder" only: regular expression for the group (drive, patient, film) in a picture's name.
     skip_bad: leave out the pairs whose files are faulty instead of refusing all of them, as far as `masks` can, and
         print no notes: faults and notes are in the report.
+    bits: "folder" only: read 16-bit pictures as a network was trained with them, `Network.bits`; None: as they need it.
     Raises ValueError, naming the folder or file, if name is unknown, something is not there or has no partner, and
     DownloadError, saying what to do, if a download fails.
     """
@@ -76,7 +79,7 @@ def load_dataset(
         what = "images/ and masks/" if name == "folder" else repr(name)
         raise ValueError(f"DATA_DIR: there is no folder {str(root)!r}; give the folder that holds {what}")
     if name == "folder":
-        return _load_folder(name, root / name if (root / name).is_dir() else root, split_by, skip_bad)
+        return _load_folder(name, root / name if (root / name).is_dir() else root, split_by, skip_bad, bits)
     has_layout = {"lyft": _has_lyft, "camvid": _has_camvid}[name]
     found = find_layout(root / name, has_layout, depth=1) or find_layout(root, has_layout, depth=0)
     if not found:
@@ -186,12 +189,13 @@ def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
     return Dataset(name, CAMVID, pairs["train"], pairs["validation"], pairs.get("test", ()))
 
 
-def _load_folder(name: str, root: Path, split_by: str | None, skip_bad: bool) -> Dataset:
+def _load_folder(name: str, root: Path, split_by: str | None, skip_bad: bool, bits: int | None) -> Dataset:
     places = masks.places_for(root, DATA_DIR)
-    prepared = masks.prepare_folder(root, *places, split_by=split_by, skip_bad=skip_bad)
+    prepared = masks.prepare_folder(root, *places, split_by=split_by, skip_bad=skip_bad, bits=bits)
     if prepared.report.warnings and not skip_bad:
         print(prepared.report.notes())
-    return Dataset(name, prepared.labels, prepared.train, prepared.validation, prepared.test, prepared.report)
+    parts = prepared.train, prepared.validation, prepared.test
+    return Dataset(name, prepared.labels, *parts, prepared.report, prepared.bits)
 
 
 def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:

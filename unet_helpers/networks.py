@@ -29,17 +29,20 @@ class Network:
     """A trained network. model: takes (B, H, W, 3), 0..255, answers (B, H', W', K) logits. labels: the K classes.
 
     image_size: (height, width) of the pictures that it was trained with: it knows things as large as it saw them.
+    bits: of the 16-bit pictures that it was trained with, how many were in use, 8..16; None: there were none.
     """
 
     model: keras.Model
     labels: LabelMap
     image_size: tuple[int, int]
+    bits: int | None = None
 
 
 def save_network(
-    path: str | Path, model: keras.Model, labels: LabelMap | None = None, image_size: tuple[int, int] | None = None
-) -> None:
-    """Write a network to one `.keras` file, whole or not at all; what is None is missing there.
+    path: str | Path, model: keras.Model, labels: LabelMap | None = None, image_size: tuple[int, int] | None = None,
+    bits: int | None = None,
+) -> None:  # fmt: skip
+    """Write a network to one `.keras` file, whole or not at all; what is None is missing there. See `Network`.
 
     Keras alone loads the file too, if the model has no other layers than Keras's own: see
     `normalization.with_keras_layers_only`. Raises OSError if it can't be written.
@@ -47,6 +50,7 @@ def save_network(
     path = Path(path)
     partial = path.with_name(f"partial_{path.name}")  # Keras wants the suffix at the end
     record = {"format": FORMAT, "labels": labels and asdict(labels), "image_size": image_size and list(image_size)}
+    record |= {"bits": bits} if bits else {}
     try:
         model.save(partial)
         with zipfile.ZipFile(partial) as archive:
@@ -89,7 +93,7 @@ def load_network(
     """
     path = Path(path)
     check_file(path)
-    known_labels, known_size = read_record(path)
+    known_labels, known_size, bits = read_record(path)
     model = _load_model(path)
     labels, image_size = labels or known_labels, image_size or known_size
     own_size = model.input_shape[1:3]
@@ -107,7 +111,7 @@ def load_network(
             f"{path}: the network tells {model.output_shape[-1]} classes apart, found {labels.n_classes} labels; give "
             "one name and one colour for each class: load_network(path, labels=LabelMap(names, colors))"
         )
-    return Network(model, labels, tuple(image_size))
+    return Network(model, labels, tuple(image_size), bits)
 
 
 def load_model(path: str | Path) -> keras.Model:
@@ -157,15 +161,18 @@ def read_member(path: Path, name: str) -> bytes:
         raise ValueError(f"{path}: its {name} can't be read ({error}); it is damaged, get the file again") from error
 
 
-def read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None]:
-    """Labels and image size of a `.keras` file, None for what it does not hold. Raises ValueError, naming the file."""
+def read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None, int | None]:
+    """Labels, image size and bits of a `.keras` file, see `Network`; None for what it does not hold. Raises ValueError,
+    naming the file."""
     with zipfile.ZipFile(path) as archive:
         if RECORD not in archive.namelist():
-            return None, None
+            return None, None, None
     content = read_member(path, RECORD)
     try:
         record = json.loads(content)
-        version, labels, size = record["format"], record.get("labels"), record.get("image_size")
+        version, labels, size, bits = record["format"], *(record.get(key) for key in ("labels", "image_size", "bits"))
+        if bits not in (None, *range(8, 17)):
+            raise ValueError(f"bits: {bits!r}")
         if version == FORMAT and labels:
             labels = LabelMap(
                 tuple(labels["names"]), tuple(map(tuple, labels["colors"])), tuple(labels["void_values"]),
@@ -178,7 +185,7 @@ def read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None]:
             f"{path}: its {RECORD} has format {version}, expected {FORMAT}; get the version of this project that wrote "
             "it, or load the network alone: keras.models.load_model(path)"
         )
-    return labels, size and tuple(size)
+    return labels, size and tuple(size), bits
 
 
 def _load_model(path: Path) -> keras.Model:

@@ -59,7 +59,8 @@ def predict_mask(
     if isinstance(network, (str, Path)):
         network = load_network(network)
     model, trained = (network.model, network.image_size) if isinstance(network, Network) else (network, None)
-    pixels = read_image(image) if isinstance(image, (str, Path)) else image
+    bits = network.bits if isinstance(network, Network) else None
+    pixels = read_image(image, bits) if isinstance(image, (str, Path)) else image
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise ValueError(f"image: expected an (H, W, 3) uint8 RGB array, found {tuple(pixels.shape)} {pixels.dtype}")
     pixels = np.asarray(pixels)
@@ -82,21 +83,22 @@ def predict_mask(
     return (mask, certainty) if confidence else mask
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, bits: int | None = None) -> np.ndarray:
     """A picture file as (H, W, 3) uint8 RGB: the pixels that training decodes, which reads PNG, JPEG and BMP.
 
-    Others are read by Pillow: TIFF, WebP, GIF (its first frame), CMYK, what EXIF data turn, and 16 bits, of which the
-    highest 8 that the picture uses are taken.
+    Others are read by Pillow: TIFF, WebP, GIF (its first frame), CMYK, what EXIF data turn, and 16 bits.
+    bits: how many of 16 were in use in training, `Network.bits`: the highest 8 of them are taken, and what needs more
+        is white. None: as many as the picture uses.
     Raises ValueError, naming the file, if there is none or it can't be read.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"image: there is no file {str(path)!r}")
     try:
         picture = examine_picture(path)
         if not picture.changes:
             return decode_image(str(path)).numpy()
-        return np.asarray(read_picture(path, max(8, picture.highest.bit_length())))
+        return np.asarray(read_picture(path, bits or max(8, picture.highest.bit_length())))
     except Unfit as error:
         raise ValueError(error.about(path)) from error
     except tf.errors.InvalidArgumentError as error:

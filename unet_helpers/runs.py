@@ -43,6 +43,7 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
         "others": others,
         "files": {split: _files(getattr(dataset, split)) for split in ("train", "validation")},
     }
+    settings |= {"bits": dataset.bits} if dataset.bits else {}  # for best.keras, too
     settings = json.loads(json.dumps(settings, default=repr))  # as it is read from the file
     time_asked = f"{recipe.minutes:g}_minutes" if recipe.epochs is None else f"{recipe.epochs}_epochs"
     height, width = recipe.image_size

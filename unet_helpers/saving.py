@@ -143,7 +143,8 @@ class TrainingState(keras.callbacks.Callback):
         self.copy.set_weights(self.best_weights)
 
         def write():
-            save_network(self.run_dir / "best.keras", self.copy, self.labels, tuple(self.best["image_size"]))
+            bits = (read_json(self.run_dir / "settings.json") or {}).get("bits")
+            save_network(self.run_dir / "best.keras", self.copy, self.labels, tuple(self.best["image_size"]), bits)
             write_json(self.run_dir / "best.json", self.best)
 
         if self._try(write):

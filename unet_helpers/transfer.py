@@ -22,7 +22,7 @@ def take_weights(model: keras.Model, labels: LabelMap, path: str | Path, freeze_
     Source: Yosinski et al. 2014, https://arxiv.org/abs/1411.1792.
     """
     network, path = load_model(path), Path(path)
-    known, _ = read_record(path)
+    known, *_ = read_record(path)
     same_classes = known is not None and labels.names == known.names
     mine, theirs = ([layer for layer in m.layers if layer.weights] for m in (model, network))
     taken = slice(None if same_classes else -1)

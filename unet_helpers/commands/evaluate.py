@@ -24,7 +24,7 @@ def evaluate(
     """
     trained = load_checked(network, classes, image_size)
     labels, size = trained.labels, trained.image_size
-    data = load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True)
+    data = load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True, bits=trained.bits)
     n_faults = _say_report(data, data_dir)
     _check_classes(network, labels, data, data_dir)
     name, pairs = (split, getattr(data, split)) if split else data.held_out

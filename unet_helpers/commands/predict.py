@@ -31,7 +31,7 @@ def predict(
             raise ValueError(f"{out}: it is the folder of the pictures; give another --out, so that both stay apart")
     out.mkdir(parents=True, exist_ok=True)
     writer = Writer(out, overwrite, inputs={path.resolve() for path in pictures})
-    bits = find_scales(pictures)
+    bits = {} if trained.bits else find_scales(pictures)
     n_failed = 0
     for path in pictures:
         try:
@@ -79,7 +79,7 @@ def _predict_source(source: Source, network: Network, writer: Writer, bits: dict
     for number, (stem, frame) in enumerate(source.frames, 1):
         try:
             paths = writer.reserve(stem, ("_ids.png", "_colors.png", "_overlay.png"))
-            picture = read_frame(frame, bits)
+            picture = read_frame(frame, network.bits, bits)
             mask = predict_mask(network, picture)
             colors = colorize(mask, network.labels)
             for path, pixels in zip(paths, (mask, colors, picture // 2 + colors // 2), strict=True):

@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from ..masks.folders import PICTURES
-from ..masks.reading import find_bits, read_picture
+from ..masks.reading import find_bits
 from ..masks.splits import natural
 from ..prediction import read_image
+
+MAX_FRAMES, MAX_PIXELS = 10_000, 5_000_000_000  # of an animation: few bytes can hold a disk full of frames
 
 
 class Source(NamedTuple):
@@ -41,7 +43,12 @@ def open_source(path: Path) -> Source:
         return Source(path.resolve().name, len(files), frames, is_film=len(files) > 1)
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file or folder; check its name")
-    n_frames, duration = _count_frames(path)
+    n_frames, n_pixels, duration = _count_frames(path)
+    if n_frames > MAX_FRAMES or n_pixels > MAX_PIXELS:
+        raise ValueError(
+            f"{path}: found an animation of {n_frames:,} frames, {n_pixels:,} pixels together, expected at most "
+            f"{MAX_FRAMES:,} and {MAX_PIXELS:,}; cut it into parts"
+        )
     if n_frames > 1:
         return Source(path.stem, n_frames, _read_frames(path, n_frames), True, duration)
     return Source(path.stem, 1, iter([(path.stem, path)]), is_film=False)
@@ -55,7 +62,8 @@ def _pictures_in(folder: Path) -> list[Path]:
 def find_scales(pictures: Sequence[Path]) -> dict[Path, int]:
     """{file: bits in use} of all 16-bit pictures that the user named, the same for those of one folder, as in training.
 
-    A line says so. A dark one alone would be brighter than training saw it.
+    For a network that does not tell the bits of its training. A line says so. A dark one alone would be brighter than
+    training saw it.
     """
     named: dict[Path, list[Path]] = defaultdict(list)
     for path in pictures:
@@ -80,15 +88,17 @@ def _say_scale(folder: Path, bits: dict[Path, int]) -> None:
         print(f"note: {next(iter(bits))}: a picture of 16 bits: {taken} are taken; {alone}", flush=True)
 
 
-def _count_frames(path: Path) -> tuple[int, float]:
-    """Frames of an animation, and the milliseconds of its first; (1, 100) for all else, damaged files, too."""
+def _count_frames(path: Path) -> tuple[int, int, float]:
+    """Frames of an animation, their pixels, and the milliseconds of the first; (1, 0, 100) for all else, damaged files,
+    too."""
     try:
         with Image.open(path) as image:
             if image.format == "GIF":
-                return image.n_frames, image.info.get("duration") or 100
+                n_pixels = image.n_frames * image.width * image.height
+                return image.n_frames, n_pixels * (image.n_frames > 1), image.info.get("duration") or 100
     except Exception:  # what is wrong with it is said when it is read
         pass
-    return 1, 100
+    return 1, 0, 100
 
 
 def _read_frames(path: Path, n_frames: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -100,11 +110,10 @@ def _read_frames(path: Path, n_frames: int) -> Iterator[tuple[str, np.ndarray]]:
         raise ValueError(f"{path}: its frames can't be read to the end ({error}); get it again") from None
 
 
-def read_frame(frame: Path | np.ndarray, bits: dict[Path, int]) -> np.ndarray:
-    """(H, W, 3) uint8: a frame as it is; a file as `read_image` has it, but of 16 bits those of its folder.
+def read_frame(frame: Path | np.ndarray, trained: int | None, bits: dict[Path, int]) -> np.ndarray:
+    """(H, W, 3) uint8: a frame as it is; a file as `read_image` has it, of 16 bits those of the training if they are
+    known, else those of its folder.
 
     Raises ValueError, naming the file.
     """
-    if isinstance(frame, np.ndarray):
-        return frame
-    return np.asarray(read_picture(frame, bits[frame])) if frame in bits else read_image(frame)
+    return frame if isinstance(frame, np.ndarray) else read_image(frame, trained or bits.get(frame))

@@ -36,11 +36,11 @@ class Need(NamedTuple):
 
 
 class Examined(NamedTuple):
-    """needs: of the items, in their order. bits: of 16-bit pictures, how many are used. coding: the masks' rule. needs
-    is empty and coding may be None where the report has errors."""
+    """needs: of the items, in their order. bits: of 16-bit pictures, how many are used; None: there are none. coding:
+    the masks' rule. needs is empty and coding may be None where the report has errors."""
 
     needs: list[Need]
-    bits: int
+    bits: int | None
     coding: Coding | None
     report: Report
 
@@ -70,7 +70,8 @@ def examine_items(
             warnings.add(TRANSPARENT, item.mask_path)
         if picture and FIRST_FRAME in picture.changes:
             warnings.add("it holds more than one picture, and only the first is used; save others as files", item.image)
-    bits = max([8, *(picture.highest.bit_length() for picture in pictures if picture)])
+    used = [picture.highest.bit_length() for picture in pictures if picture and picture.highest]
+    bits = max(8, *used) if used else None
     report = Report(
         str(root), reading=coding.says if coding else "",
         sizes=dict(Counter("{}x{}".format(*picture.upright) for picture in pictures if picture)),
@@ -173,7 +174,7 @@ def _count_pixels(needs, coding: Coding, report: Report, root: Path, errors: Fau
         warnings.add(f"class {name} has no pixel in any mask", root)
 
 
-def _count_converted(needs, pictures, masks, bits: int) -> dict[str, int]:
+def _count_converted(needs, pictures, masks, bits: int | None) -> dict[str, int]:
     converted: Counter[str] = Counter()
     for need, picture, mask in zip(needs, pictures, masks, strict=True):
         if need.picture:

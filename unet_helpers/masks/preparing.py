@@ -19,7 +19,8 @@ from .writing import make_record, read_record, remove_leftovers, write_to_first
 
 @dataclass(frozen=True)
 class Prepared:
-    """Pairs of files that training reads, in three disjoint lists, what their ids mean, and what was found.
+    """Pairs of files that training reads, in three disjoint lists, what their ids mean, what was found, and how many
+    bits of 16-bit pictures are in use, None where there are no such pictures.
 
     Pictures: what TensorFlow decodes to 8-bit RGB. Masks: ids 0..K-1 in one channel or red, 255 = void. test may be
     empty.
@@ -30,10 +31,11 @@ class Prepared:
     validation: tuple[Pair, ...]
     test: tuple[Pair, ...]
     report: Report
+    bits: int | None
 
 
 def prepare_folder(
-    root: str | Path, *targets: str | Path, split_by: str | None = None, skip_bad: bool = False
+    root: str | Path, *targets: str | Path, split_by: str | None = None, skip_bad: bool = False, bits: int | None = None
 ) -> Prepared:
     """The pairs of a reader's own folder; see data/README.md for what it may hold.
 
@@ -44,12 +46,14 @@ def prepare_folder(
     split_by: regular expression for the group (drive, patient, film) in the stems of the pictures; see `split_items`.
     skip_bad: leave out the pairs whose files are faulty, if others are left, and name them in the report's errors. No
         pair changes its split by that. What has to be written then goes to a temporary folder of this process.
+    bits: of 16-bit pictures, how many a network was trained with. Where they are not as many as those in use here, what
+        it has to see goes to a temporary folder, too, and the targets hold what a training on this folder would read.
     Raises ValueError, naming the files, what was found, what was expected and what to do next; FaultyFiles, one of its
     kinds, also has the report.
     """
     root = Path(root)
     classes = find_classes(root)
-    return _prepare(root, find_items(root), classes, targets, split_by, skip_bad)
+    return _prepare(root, find_items(root), classes, targets, split_by, skip_bad, bits)
 
 
 def prepare_pairs(
@@ -65,7 +69,7 @@ def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
     """Two targets: "NAME.prepared" beside root and, where one may only read there, one in the folder elsewhere, whose
     name no data set in another place gets."""
     root = Path(root) if Path(root).name not in ("", "..") else Path(root).resolve()
-    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     return root.with_name(f"{root.name}.prepared"), Path(elsewhere) / f"{root.name}-{place}.prepared"
 
 
@@ -84,28 +88,40 @@ def examine_folder(root: str | Path, split_by: str | None = None) -> Report:
 
 
 def _prepare(
-    root: Path, found: Found, classes: ClassList | None, targets: Sequence, split_by: str | None, skip_bad: bool
-) -> Prepared:
+    root: Path, found: Found, classes: ClassList | None, targets: Sequence, split_by: str | None, skip_bad: bool,
+    bits: int | None = None,
+) -> Prepared:  # fmt: skip
     n_faults = len(found.errors.files_of)
     splits = _split(root, found, split_by)
     skip_bad = skip_bad and len(found.errors.files_of) == n_faults  # what is wrong with a split is not so with one file
+
+    def prepare(found: Found, splits: Sequence[str | None], targets: Sequence) -> Prepared:
+        prepared = _prepare_all(root, found, splits, classes, targets)
+        if bits and prepared.bits not in (None, bits):
+            prepared = _prepare_all(root, found, splits, classes, [_make_temporary()], bits)
+        return prepared
+
     try:
-        return _prepare_all(root, found, splits, classes, targets)
+        return prepare(found, splits, targets)
     except FaultyFiles as faulty:
         good = _places_of_good(found) if skip_bad else []
         if not good:
             raise
         report = faulty.report
     found = found._replace(items=[found.items[k] for k in good], errors=Faults(root))
-    elsewhere, delete = make_temporary_folder("unet_good_pairs_")
-    atexit.register(delete)
     try:
-        prepared = _prepare_all(root, found, [splits[k] for k in good], classes, [elsewhere / "prepared"])
+        prepared = prepare(found, [splits[k] for k in good], [_make_temporary()])
     except ValueError as error:  # the others have faults together, or can't be written
         report.errors += error.report.errors if isinstance(error, FaultyFiles) else [str(error)]
         raise FaultyFiles(report) from None
     prepared.report.errors, prepared.report.copies = report.errors, ""
     return prepared
+
+
+def _make_temporary() -> Path:
+    folder, delete = make_temporary_folder("unet_prepared_")
+    atexit.register(delete)
+    return folder / "prepared"
 
 
 def _split(root: Path, found: Found, split_by: str | None) -> list[str | None]:
@@ -130,12 +146,13 @@ def _places_of_good(found: Found) -> list[int]:
 
 
 def _prepare_all(
-    root: Path, found: Found, splits: Sequence[str | None], classes: ClassList | None, targets: Sequence
-) -> Prepared:
+    root: Path, found: Found, splits: Sequence[str | None], classes: ClassList | None, targets: Sequence,
+    bits: int | None = None,
+) -> Prepared:  # fmt: skip
     def examine() -> Examined:
         examined = examine_items(root, found.items, classes, found.labels, found.errors)
         examined.report.raise_errors()
-        return examined
+        return examined._replace(bits=bits) if bits else examined
 
     if found.errors.files_of:
         examine()  # raises, and names the faults of the files, too
@@ -179,4 +196,4 @@ def _finish(found: Found, record: dict, folder: Path, splits: Sequence[str | Non
     absent = [name for k, name, share in report.classes if share and str(k) not in seen]
     report.warnings = found.warnings.lines() + report.warnings
     report.warnings += [f"class {name!r} occurs in no training mask, so it can't be learned" for name in absent]
-    return Prepared(labels, *(tuple(pairs[name]) for name in NAMES), report)
+    return Prepared(labels, *(tuple(pairs[name]) for name in NAMES), report, record["bits"])

@@ -65,13 +65,14 @@ def examine_picture(path: Path) -> Picture:
 
 
 def read_picture(path: Path, bits: int) -> Image.Image:
-    """The picture as 8-bit RGB, upright. bits: how many of 16 are used in the data set; the highest 8 of them stay."""
+    """The picture as 8-bit RGB, upright. bits: how many of 16 are used in the data set; the highest 8 of them stay, and
+    what needs more bits is white."""
     opened = open_file(path)
     deep = read_deep(path, opened)
     if deep is None:
         rgb = to_rgb(opened)
     else:
-        deep = (deep >> (bits - 8)).astype(np.uint8)
+        deep = np.minimum(deep >> (bits - 8), 255).astype(np.uint8)
         rgb = Image.fromarray(deep[..., 0] if deep.shape[2] < 3 else deep[..., :3]).convert("RGB")
     rgb.info.clear()  # Pillow would write a colour profile with it, or fail where that is damaged
     return rgb if opened.turned else turn(rgb, opened.orientation)

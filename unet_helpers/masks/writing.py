@@ -22,7 +22,7 @@ from .reading import read_picture, read_values
 from .report import Unfit
 
 RECORD = "prepared.json"  # beside what was written: of which files it was made, and what was found
-FORMAT = 2  # of the record and of what is written; another number makes everything anew
+FORMAT = 3  # of the record and of what is written; another number makes everything anew
 
 
 def read_record(folder: Path, sources: dict | None = None) -> dict | None:
@@ -49,7 +49,7 @@ def make_record(items: Sequence[Item], examined: Examined, sources: dict) -> dic
     coding, report = examined.coding, asdict(examined.report)
     return {
         "format": FORMAT, "sources": sources, "names": coding.names, "colors": coding.colors, "pairs": pairs,
-        "report": report,
+        "report": report, "bits": examined.bits,
     }  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def _write_pair(folder: Path, item: Item, need: Need, names: list, examined: Exa
     image, mask, _ = names
     try:
         if image:
-            read_picture(item.image, examined.bits).save(folder / image, compress_level=1)
+            read_picture(item.image, examined.bits or 8).save(folder / image, compress_level=1)
         if mask:
             _read_ids(item, need, examined).save(folder / mask, compress_level=1)
     except Unfit as error:  # it was changed a moment ago
