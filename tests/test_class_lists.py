@@ -236,6 +236,51 @@ def test_numbers_may_leave_some_out(tmp_path):
     np.testing.assert_array_equal(read_as_training_does(prepared)["p1"][1], make_ids(0))
 
 
+# What the masks hold decides: the values in them, the names of these values, and what a note says if both may be meant
+NUMBERS_OR_NAMES = {
+    "2 way street\n4 lane road\n": [
+        ((0, 1, VOID), ("2 way street", "4 lane road"), ""), ((2, 4, VOID), ("way street", "lane road"), ""),
+        ((0, VOID), ("2 way street", "4 lane road"), ""),
+        ((1, 2), ("2 way street", "4 lane road"), "parts of them, so that the first is '2 way street'"),
+    ],
+    "7 road\n11 building\n": [((7, 11, VOID), ("road", "building"), "")],
+    "4 lane road\n2 way street\n1 track\n": [
+        ((0, 1, 2), ("4 lane road", "2 way street", "1 track"), "parts of them, so that the first is '4 lane road'"),
+        ((1, 2, 4), ("track", "way street", "lane road"), ""),
+    ],
+    "2 lane road\n4 lane road\n": [((0, 1, VOID), ("2 lane road", "4 lane road"), "")],
+    "1 lane road\n2 lane road\n": [((0, 1, VOID), ("1 lane road", "2 lane road"), "")],
+    "2 way street\n1 track\n": [((1, 2), ("track", "way street"), "the masks' values, so that 1 is 'track'")],
+    "2: way street\n1: lane road\n": [((1, 2), ("lane road", "way street"), "")],
+}
+
+
+@pytest.mark.parametrize("text", NUMBERS_OR_NAMES)
+def test_masks_decide_whether_a_number_is_a_value_or_part_of_the_name(tmp_path, text):
+    for values, names, note in NUMBERS_OR_NAMES[text]:
+        root = write_folder(tmp_path / "-".join(map(str, values)), classes=text, values=values)
+        prepared = prepare(root)
+        assert prepared.labels.names == names
+        notes = [line for line in prepared.report.warnings if "classes.txt" in line]
+        assert [note in line for line in notes] == [True] * bool(note)
+        table = np.full(256, VOID, np.uint8)
+        known = [value for value in values if value != VOID or len(values) == 2]
+        table[known] = range(len(known))
+        np.testing.assert_array_equal(read_as_training_does(prepared)["p1"][1], table[make_ids(0, values)])
+
+
+def test_numbers_are_values_or_names_as_the_outlines_labels_say(tmp_path):
+    root = write_outlines(tmp_path / "data", "images", labelme)
+    for path in root.rglob("*.json"):
+        path.write_text(path.read_text().replace("parked car", "2 way street").replace("sky", "4 lane road"))
+    (root / "classes.txt").write_text("2 way street\n4 lane road\n")
+    prepared = prepare(root)
+    assert prepared.labels.names == ("2 way street", "4 lane road")
+    for number, stem in enumerate(STEMS):
+        expected = drawn(number, ("parked car", "sky"))
+        np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], expected)
+
+
 NAMES_AS_EVER = ("road\n2 wheeler\n4 wheeler\n", "a 1\na 2\na 3\n", "0\n1\n2\n", "road 1\ncar 2 3 4\nsky\n",
                  "class 3\nzone 1 2 3\nb (50%)\n",
                  "lot 2019 2020 2021\nlot 2020 2021 2022\nlot 2021 2022 2023\n")  # fmt: skip

@@ -922,7 +922,7 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     "outline of two points": (one_shape(points=[[1, 2], [3, 4]]), r"masks/p1\.json \(shape 1, .* 'polygon' of 2 point"),
     "outline that is not finite": (
         one_shape(points=[[1, 2], [3, float("inf")], [5, 6]]),
-        r"masks/p1\.json \(1: a point is not finite\): a shape lacks label or points; save it again with LabelMe",
+        r"masks/p1\.json \(1: a point is not finite\): a shape lacks label or points; save it aga",
     ),
     "outline of an unknown class": (
         one_shape(label="tram"),
@@ -1204,6 +1204,12 @@ def test_no_class_has_the_colour_of_void_and_all_differ(tmp_path):
     labels = prepare(root).labels
     assert labels.colors[1:] == ((0, 0, 142), (70, 130, 180))
     assert (255, 255, 255) not in labels.colors
+    for first, second in ("255,255,255", "0,0,0"), ("0,0,0", "255,255,255"), ("255,255,255", "230,159,0"):
+        (tmp_path / "classes.txt").write_text(f"building {first}\nbackground {second}\n")
+        classes = find_classes(tmp_path)
+        colors = masks.classes.make_labels(classes.names, classes.colors).colors
+        assert len({*colors, (255, 255, 255)}) == 3
+        assert {text for text in (first, second) if text != "255,255,255"} < {"{},{},{}".format(*c) for c in colors}
     for n in (2, 8, 9, 30):
         colors = masks.classes.make_labels(tuple(map(str, range(n)))).colors
         assert len({*colors, (255, 255, 255)}) == n + 1

@@ -38,7 +38,8 @@ CAMVID_GROUPS = {
 class ClassList(NamedTuple):
     """names: of the K classes. value_ids: {value in a mask: id, or VOID}; color_ids: the same for colours 65536 r + 256
     g + b, empty where the list has none. colors: K (r, g, b) or () if not known. path: the file. numbered: whether the
-    list itself gives the values; else they are 0, 1, ... in the order of its lines.
+    list itself gives the values; else they are 0, 1, ... in the order of its lines. otherwise: the same list, if its
+    numbers may be parts of the names.
     """
 
     names: tuple[str, ...]
@@ -47,15 +48,16 @@ class ClassList(NamedTuple):
     colors: tuple[tuple[int, int, int], ...]
     path: Path
     numbered: bool = False
+    otherwise: "ClassList | None" = None
 
 
 def find_classes(root: Path) -> ClassList | None:
     """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None where there is none of them. Where no
     name is so spelled, those in other letters count, too, and those with a second ".txt", which Windows hides.
 
-    classes.txt has a name a line, that of value 0 first, spaces allowed, or each line begins with its value; with
-    colours, each line ends in "R,G,B" or "#RRGGBB" after a space. The name "void" stands for pixels that are neither
-    learned nor scored. Lines that begin with "#" are comments.
+    classes.txt has a name a line, that of value 0 first, spaces allowed, or each line begins with its value (see
+    `coding.choose_reading`); with colours, each line ends in "R,G,B" or "#RRGGBB" after a space. The name "void" stands
+    for pixels that are neither learned nor scored. Lines that begin with "#" are comments.
     Raises ValueError, naming file and line, if it can't be understood.
     """
     readers = {"classes.txt": _read_names, "class_dict.csv": _read_csv, "labelmap.txt": _read_labelmap}
@@ -108,13 +110,14 @@ def camvid_classes(root: Path) -> ClassList:
 
 
 def make_labels(names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...] = ()) -> LabelMap:
-    """Label map with the given colours; with colours of its own where there are none, or white, which is void's."""
+    """Label map with the given colours, all different; with colours of its own where there are none, and in the place
+    of white, which is void's."""
     own = list(OKABE_ITO[: len(names)])
     for k in range(len(own), len(names)):
         hue = colorsys.hsv_to_rgb(k / len(names), 0.9, 0.5 + 0.4 * (k % 2))
         own.append(tuple(round(255 * channel) for channel in hue))
-    given = colors or own
-    return LabelMap(names, tuple(own[k] if color == (255, 255, 255) else color for k, color in enumerate(given)))
+    spare = next((color for color in own if color not in colors), None)  # there is one where white is given
+    return LabelMap(names, tuple(spare if color == (255, 255, 255) else color for color in colors or own))
 
 
 def _make_list(path: Path, lines: list[Line]) -> ClassList:
@@ -147,10 +150,15 @@ def _make_list(path: Path, lines: list[Line]) -> ClassList:
     color_ids = dict(zip((line.color for line in lines), ids, strict=True)) if colored else {}
     numbered = lines[0].value is not None
     values = [line.value for line in lines] if numbered else range(len(lines))
-    return ClassList(names, dict(zip(values, ids, strict=True)), color_ids, rgb, path, numbered)
+    otherwise = None
+    if lines[0].whole_name:
+        unnumbered = [line._replace(name=line.whole_name, value=None, whole_name="") for line in lines]
+        otherwise = _make_list(path, sorted(unnumbered, key=lambda line: line.number))
+    return ClassList(names, dict(zip(values, ids, strict=True)), color_ids, rgb, path, numbered, otherwise)
 
 
 def read_text(path: Path) -> str:
+    """Text of a list; its lines end in "\\n", whichever system wrote it. `str.splitlines` would end some within."""
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors write a mark in front of UTF-8
     except UnicodeDecodeError as error:
@@ -163,14 +171,15 @@ def read_text(path: Path) -> str:
 
 
 def _read_names(path: Path) -> list[Line]:
-    lines = parse_lines(path, read_text(path).rstrip().splitlines())
+    text = read_text(path).rstrip()
+    lines = parse_lines(path, text.split("\n") if text else [])
     if [line.name for line in lines[:2]] == ["__ignore__", "_background_"] and lines[0].value is None:
         lines = lines[1:]  # LabelMe counts from -1, so that the background is 0
     return [line._replace(name=LABELME_NAMES.get(line.name, line.name)) for line in lines]
 
 
 def _read_csv(path: Path) -> list[Line]:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(read_text(path).splitlines())]
+    rows = [[cell.strip() for cell in row] for row in csv.reader(read_text(path).split("\n"))]
     numbered = [(number, row) for number, row in enumerate(rows, 1) if any(row)]
     header = [cell.lower() for cell in numbered[0][1]] if numbered else []
     if not {"name", "r", "g", "b"} <= set(header):
@@ -181,7 +190,7 @@ def _read_csv(path: Path) -> list[Line]:
 
 def _read_labelmap(path: Path) -> list[Line]:
     """CVAT's lines "name:r,g,b:parts:actions"."""
-    numbered = [(n, line.strip()) for n, line in enumerate(read_text(path).splitlines(), 1)]
+    numbered = [(n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), 1)]
     return [
         _line(path, n, line.split(":"), lambda cells: (cells[0].strip(), cells[1]))
         for n, line in numbered if line and not line.startswith("#")

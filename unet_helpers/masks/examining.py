@@ -54,6 +54,8 @@ def examine_items(
     the report has them all.
     """
     warnings = Faults(root)
+    if classes and classes.otherwise and set(classes.otherwise.names) & set(labels):  # the outlines' names decide
+        classes = classes.otherwise
     names = classes.names if classes else tuple(labels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked = list(pool.map(lambda item: _look(item, names), items))

@@ -13,18 +13,20 @@ COLOR_FIRST = re.compile(rf"{RGB}[\s:=,;]+(?P<name>\S.*)")
 SHARE = re.compile(r"\s*\(\d+(\.\d+)?%\)$")  # stands behind each colour in our own message, and is copied with it
 LIKE_A_COLOR = re.compile(r"\d+\s*[,;]\s*\d+\s*[,;]\s*\d+")
 NEXT_TO_COLOR = {NAME_FIRST: re.compile(r"(.*[\s:=,;])?\d+"), COLOR_FIRST: re.compile(r"\d+([\s:=,;].*)?")}
-NUMBERED = re.compile(r"(\d{1,5})[\s:=,;.)]+(\S.*)")  # 3 person, 3: person
+NUMBERED = re.compile(r"(\d{1,5})([\s:=,;.)]+)(\S.*)")  # 3 person, 3: person
 COMMENT = re.compile(r"#(?![0-9a-fA-F]{6}\b)")
 
 
 class Line(NamedTuple):
     """A class in a list: number of its line in the file, its name, its colour 65536 r + 256 g + b and its value in the
-    masks, None where the list does not give them."""
+    masks, None where the list does not give them. whole_name: with what was taken as the value, where it may belong to
+    the name (2 way street), else ""."""
 
     number: int
     name: str
     color: int | None
     value: int | None = None
+    whole_name: str = ""
 
 
 def parse_lines(path: Path, texts: Sequence[str]) -> list[Line]:
@@ -102,5 +104,14 @@ def _take_numbers(path: Path, lines: list[Line]) -> list[Line]:
                 f"{path}, line {line.number}: {line.name!r} has the same number as line {twin.number}; give each class "
                 "its own, the value that stands for it in the masks"
             )
-    numbered = [line._replace(name=match[2], value=int(match[1])) for line, match in zip(lines, matches, strict=True)]
+    names = [match[3] for match in matches]
+    # What may be part of a name is no 0, has no colon behind it, and is seldom 1, 2, 3 in the order of the lines.
+    clear = 0 in numbers or "void" in map(str.lower, names) or any(match[2].strip(" ") for match in matches)
+    if not clear and len(set(names)) < len(names):
+        return lines  # only their numbers tell them apart
+    clear = clear or numbers == list(range(1, len(lines) + 1))
+    numbered = [
+        line._replace(name=name, value=value, whole_name="" if clear else line.name)
+        for line, name, value in zip(lines, names, numbers, strict=True)
+    ]
     return sorted(numbered, key=lambda line: line.value)

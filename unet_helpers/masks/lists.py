@@ -26,7 +26,7 @@ def find_lists(root: Path) -> tuple[dict[str, Path], list[Path]]:
 def read_list(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     """(number of the line, the line, all names that it may mean) of each line of a list. Raises ValueError if it is no
     text."""
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             yield number, line.strip(), _names(normalize(line.strip()))
 
