@@ -5,9 +5,27 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
+
+
+@contextlib.contextmanager
+def pipe(path: Path):
+    """A named pipe. Who reads it, does not wait for ever: nothing is written to it, and it ends."""
+    os.mkfifo(path)
+
+    def end():
+        os.close(os.open(path, os.O_WRONLY))  # waits for a reader
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Outlines in JSON: each picture gets its own, or the file that leaves it open is named."""
 
+import copy
+import functools
 import json
 import re
 import unicodedata
@@ -237,10 +239,10 @@ BAD_COCO = {
         changed(2, "segmentation", [[1, 1, 9, 9]]),
         r"annotations\.json \(annotation 3, 'car'\): an outline has no area; draw it as a polygon",
     ),
-    "no category": (changed(2, "category_id"), r"annotations\.json \(KeyError: 'category_id'\): it is no whole COCO"),
+    "no category": (changed(2, "category_id"), r"annotations\.json \(annotations: KeyError: 'category_id'\): it is"),
     "ids of two kinds": (
         coco(boxes("", 0), categories=[{"id": 1, "name": "car"}, {"id": "2", "name": "bus"}]),
-        r"annotations\.json \(TypeError: .*\): it is no whole COCO file; export it again",
+        r"annotations\.json \(categories: TypeError: .*\): it is no whole COCO file; export it again",
     ),
     "sides exchanged": (
         coco(boxes("", 0), images=[
@@ -257,6 +259,63 @@ def test_what_is_wrong_in_a_coco_file_is_said_once(tmp_path, content, sentence):
     write(tmp_path / "data", pictures("images") | {"annotations.json": content})
     errors = errors_of(tmp_path / "data")
     assert re.fullmatch(sentence + ".*", errors), errors
+
+
+WRONG = (
+    None, -1, 3.5, 1e400, 10**400, "x", "", [], [1], {}, {"a": 1}, [[]], [[1]], "\x1b[2J", 1e308, [None, None],
+    float("nan"), True,
+)  # fmt: skip
+
+
+def places_in(content, place=()):
+    """All places in a JSON, with those of the first of each list only."""
+    yield place
+    keys = content if isinstance(content, dict) else range(min(1, len(content))) if isinstance(content, list) else ()
+    for key, value in ((key, content[key]) for key in keys):
+        yield from places_in(value, (*place, key))
+
+
+@pytest.mark.parametrize("kind", ["LabelMe", "COCO"])
+def test_values_of_other_types_are_refused_with_the_files_name(tmp_path, kind):
+    name = "images/p1.json" if kind == "LabelMe" else "annotations.json"
+    whole = good.labelme(0) if kind == "LabelMe" else good.coco(good.STEMS)
+    good.write_outlines(tmp_path / "data", name if kind == "COCO" else "images", lambda number: whole)
+    n_refused = 0
+    for place in places_in(whole):
+        for wrong in WRONG if place else ():
+            content = copy.deepcopy(whole)
+            inner = functools.reduce(lambda part, key: part[key], place[:-1], content)
+            inner[place[-1]] = wrong
+            (tmp_path / "data" / name).write_text(json.dumps(content))
+            errors = errors_of(tmp_path / "data")  # and nothing is raised
+            assert "\x1b" not in errors
+            n_refused += name in errors
+    assert n_refused > 100
+
+
+TYPES = {  # what is said of a value of another type: the file, and the field
+    ("images/p1.json", "shapes", 0, "label"): ({"a": 1}, r"\(shape 1, label: found \{'a': 1\}, expected plain text\)"),
+    ("images/p1.json", "shapes", 0, "points"): (5, r"\(shape 1, points: .*\): a shape lacks label or points"),
+    ("images/p1.json", "shapes", 0, "points", 0, 0): (10**400, r"\(shape 1, points: int too large .*\): a shape lacks"),
+    ("images/p1.json", "shapes", 0): (5, r"\(shape 1, label: .*\): a shape lacks label or points"),
+    ("images/p1.json", "shapes", 1, "label"): ("a\x1b[2J", r"\(shape 2, label: found 'a\\x1b\[2J', expected plai"),
+    ("annotations.json", "images", 0, "file_name"): ([], r"\(images: ValueError: found \[\], expected plain text\)"),
+    ("annotations.json", "images", 0, "height"): ("24", r"\(24 x 36\): it lacks the picture's size"),
+    ("annotations.json", "categories"): (None, r"\(categories: TypeError.*\): it is no whole COCO file"),
+    ("annotations.json", "annotations", 0, "segmentation"): (5, r"\(annotation 1, .*, segmentation: .*\): it is no"),
+    ("annotations.json", "annotations", 0, "segmentation", 0, 1): (10**400, r"\(annotation 1, .*, segmentation: Over"),
+}
+
+
+@pytest.mark.parametrize("place", TYPES, ids=lambda place: ".".join(map(str, place)))
+def test_a_value_of_another_type_is_named_with_its_field(tmp_path, place):
+    (name, *place), (wrong, sentence) = place, TYPES[place]
+    content = good.labelme(0) if "p1" in name else good.coco(good.STEMS)
+    good.write_outlines(tmp_path / "data", "images" if "p1" in name else name, lambda number: content)
+    content = copy.deepcopy(content)
+    functools.reduce(lambda part, key: part[key], place[:-1], content)[place[-1]] = wrong
+    (tmp_path / "data" / name).write_text(json.dumps(content))
+    assert re.search(rf"{re.escape(name)} {sentence}", errors_of(tmp_path / "data"))
 
 
 def test_a_file_that_two_splits_share_is_named_once(tmp_path):

@@ -132,6 +132,11 @@ def empty(name):
     return lambda root: (root / name).write_bytes(b"")
 
 
+def device(root):
+    (root / "images" / "p2.png").unlink()
+    (root / "images" / "p2.png").symlink_to("/dev/null")
+
+
 def picture_as(save):
     return good.replace("images/p2.png", lambda path: save(good.make_picture(1), path))
 
@@ -315,6 +320,7 @@ CASES: dict[str, list[Case]] = {
         Case(text_in("images/p2.png")), Case(text_in("masks/p2.png")), Case(empty("images/p2.png")),
         Case(empty("masks/p2.png")),
     ],
+    "a pipe or a device, or a link to one, in the place of a file": [Case(device)],
     "a TIFF of five channels": refused("picture of more channels"),
     "an animated picture": [Case(picture_as(good.in_picture_palette(".gif", save_all=True)))],
     "a picture that EXIF turns upside down": [Case(picture_as(good.turned(3, ".png")))],
@@ -344,6 +350,10 @@ CASES: dict[str, list[Case]] = {
     "a colour in `classes.txt` that is not clear": [
         Case(good.listed(good.NAMED.replace("road 128,64,128", "road 128,64,128,255")))
     ],
+    "numbers in `classes.txt` that may be values or parts of the names": [
+        Case(good.listed("9 road\n2 way street\n1 track\n"))
+    ],
+    "a control character in it, or an end of line within a name": [Case(good.listed("road\nparked\fcar\nsky\n"))],
     "masks that are partly transparent": [Case(transparent)],
     "a name twice in `classes.txt`": refused("a name twice"),
     "an empty line in it": refused("an empty line"),

@@ -1,8 +1,12 @@
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from unet_helpers.evaluation import Scores, confusion_matrices
-from unet_helpers.plots import charts
+from unet_helpers.plots import charts, columns
 
 
 @pytest.fixture
@@ -30,6 +34,20 @@ def test_class_shares_add_up_and_rare_classes_have_their_digits(labels):
     assert row_names(axes) == ["car", "road", "sky"]
     assert texts(axes) == ["0.01 %", "10.0 %", "90.0 %"]
     assert "sky 90.0 %, road 10.0 %, car 0.01 %" in figure.alt
+
+
+def test_a_class_may_be_called_like_a_formula(labels):
+    """As matplotlib would read it: this one, wrongly written, ended each figure."""
+    labels = replace(labels, names=(r"$\frac{$", "5$", "$x$"))
+    ids = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
+    scores = Scores(labels, confusion_matrices(ids[None], ids[None], 3))
+    image = np.zeros((4, 6, 3), np.uint8)
+    for figure in (
+        charts.show_classes(labels, np.array([1, 2, 3])), charts.plot_iou(scores), charts.plot_confusion(scores),
+        columns.show_pairs([image], [ids], labels, outline=True), columns.show_overlap(image, ids, ids, 0, labels),
+    ):  # fmt: skip
+        figure.savefig(io.BytesIO())
+        assert r"$\frac{$" in [text.get_text().split(": ")[-1] for text in figure.findobj(Text)]
 
 
 @pytest.mark.parametrize("pixels", [np.zeros(3, int), np.ones(2, int)])

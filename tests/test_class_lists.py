@@ -25,6 +25,7 @@ from test_masks import (
 
 from unet_helpers.labels import VOID
 from unet_helpers.masks import FaultyFiles, find_classes
+from unet_helpers.masks.lists import read_list
 
 TWO = (0, 1, 1, 1)  # ids of masks of two classes
 
@@ -279,6 +280,16 @@ def test_numbers_are_values_or_names_as_the_outlines_labels_say(tmp_path):
     for number, stem in enumerate(STEMS):
         expected = drawn(number, ("parked car", "sky"))
         np.testing.assert_array_equal(read_as_training_does(prepared)[stem][1], expected)
+
+
+@pytest.mark.parametrize("within", ["\u2028", "\x85", "\f", "\v", "\x1c"])
+def test_lines_end_where_editors_end_them(tmp_path, within):
+    """`str.splitlines` ends a line at each of these."""
+    (tmp_path / "val.txt").write_text(f"p1{within}2\np3\n", encoding="utf-8")
+    assert [number for number, *_ in read_list(tmp_path / "val.txt")] == [1, 2]
+    (tmp_path / "classes.txt").write_text(f"road\r\nparked{within}car\r\nsky\r\n", encoding="utf-8", newline="")
+    with pytest.raises(ValueError, match=r"classes\.txt, line 2: .*control character"):
+        find_classes(tmp_path)
 
 
 NAMES_AS_EVER = ("road\n2 wheeler\n4 wheeler\n", "a 1\na 2\na 3\n", "0\n1\n2\n", "road 1\ncar 2 3 4\nsky\n",

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import LABELS, write_pair_to
-from limits import small_disk
+from limits import pipe, small_disk
 from PIL import Image
 
 from unet_helpers import datasets, exporting, networks
@@ -29,6 +30,7 @@ from unet_helpers.commands import train as command_train
 from unet_helpers.commands.arguments import DATASETS, FORMATS, make_parser
 from unet_helpers.evaluation import Scores, confusion_matrices
 from unet_helpers.labels import CARLA, Pair
+from unet_helpers.masks import FaultyFiles, prepare_folder
 from unet_helpers.masks.classes import make_labels
 from unet_helpers.model import unet_model
 from unet_helpers.prediction import predict_mask, read_image
@@ -902,6 +904,67 @@ def test_an_animation_is_answered_frame_by_frame(capsys, tmp_path, network):
     assert tops == [0, 2, 1]
     made = Image.open(tmp_path / "out" / "drive_film.gif")
     assert (made.n_frames, made.info["duration"]) == (3, 70)
+
+
+def test_a_small_animation_of_a_disk_full_of_frames_is_refused(capsys, tmp_path, network):
+    """Frames of one pixel each, 15 bytes: too many of them, or on too large a canvas."""
+    for n_frames, side, found in ((10_001, 1, "10,001 frames, 10,001"), (70, 9000, "70 frames, 5,670,000,000")):
+        frame = struct.pack("<BHHHHB", 0x2C, 0, 0, 1, 1, 0) + b"\2\2\x44\1\0"
+        start = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + bytes(6)
+        (tmp_path / "drive.gif").write_bytes(start + n_frames * frame + b";")
+        code, _, errors = run(capsys, "predict", network, tmp_path / "drive.gif", "--out", tmp_path / "out")
+        assert code == 1
+        assert f"drive.gif: found an animation of {found}" in errors
+        assert "expected at most 10,000 and 5,000,000,000; cut it into parts" in errors
+        assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_pipe_among_the_pictures_is_named_and_not_waited_for(capsys, tmp_path, network):
+    (tmp_path / "new").mkdir()
+    draw(SKY, CAR).save(tmp_path / "new" / "a.png")
+    with pipe(tmp_path / "new" / "p.png"):
+        code, _, errors = run(capsys, "predict", network, tmp_path / "new", "--out", tmp_path / "out")
+    assert code == 1
+    assert "p.png: it is no file, but a folder, a pipe or a device" in errors
+    assert (tmp_path / "out" / "a_ids.png").is_file()
+
+
+STRANGE = {"escape": "p\x1b[2J\x07", "no UTF-8": os.fsdecode(b"p\xff"), "turned": "p\u202egnp"}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_names_that_a_terminal_obeys_or_cannot_show_are_written_as_text(capsys, tmp_path, network, strange):
+    name, as_text = STRANGE[strange], ascii(STRANGE[strange])[1:-1]
+    folder = make_folder(tmp_path / (name if strange != "no UTF-8" else "folder") / "data", 6)
+    for part in ("images", "masks"):
+        (folder / part / "p03.png").rename(folder / part / f"{name}.png")
+    predict = ("predict", network, folder / "images", "--out", folder.parent / "out")
+    good = [run(capsys, "check", folder), run(capsys, *predict)]
+    assert [(code, errors) for code, _, errors in good] == [(0, "")] * 2
+    assert (folder.parent / "out" / f"{name}_ids.png").is_file()
+    (folder / "images" / f"{name}.png").write_bytes(b"no picture")
+    bad = [run(capsys, "check", folder), run(capsys, *predict, "--overwrite")]
+    assert [code for code, *_ in bad] == [1, 1]
+    with pytest.raises(FaultyFiles, match=re.escape(f"images/{as_text}.png (")) as caught:
+        prepare_folder(folder)
+    for text in (*good[1][1:2], bad[0][1], bad[1][2]):
+        assert as_text in "".join(text.split())
+    for text in [text for _, *both in good + bad for text in both] + [str(caught.value)]:
+        assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_a_network_with_a_class_that_a_terminal_obeys_is_refused(capsys, tmp_path):
+    path = save_network(tmp_path / "run")
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content["unet_helpers.json"] = content["unet_helpers.json"].replace(b"road", rb"road\u001b[2J")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    code, _, errors = run(capsys, "predict", path, tmp_path, "--out", tmp_path / "out")
+    assert code == 1
+    assert f"{path}: its unet_helpers.json can't be read (names: found control characters in" in errors
+    assert "\x1b" not in errors
 
 
 def test_many_frames_without_a_duration_keep_their_order(capsys, tmp_path, network):

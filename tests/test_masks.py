@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fuzzing import write_png
 from fuzzing_files import chunk, write_tiff
+from limits import pipe
 from PIL import Image, ImageOps
 
 from unet_helpers import masks
@@ -97,6 +98,38 @@ def read_as_training_does(prepared):
         stem: (decode_image(str(pair.image)).numpy(), decode_mask(str(pair.mask), prepared.labels).numpy()[..., 0])
         for stem, pair in pairs.items()
     }
+
+
+# ---- what is no file, or far too large ----
+
+
+@pytest.mark.parametrize("name", ["images/p2.png", "masks/p2.png", "masks/p2.json"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    root = write_outlines(tmp_path / "data", "masks", labelme) if ".json" in name else write_folder(tmp_path / "data")
+    (root / name).unlink()
+    with pipe(root / name), pytest.raises(FaultyFiles, match=rf"{name}.*it is no file, but a folder, a pipe"):
+        prepare_folder(root)
+
+
+def test_a_link_to_a_device_is_refused_and_one_to_a_file_is_read(tmp_path):
+    """/dev/null stands for /dev/zero, which has no end."""
+    root = write_outlines(tmp_path / "data", "masks", labelme)
+    before = prepare(root)
+    for name in ("images/p3.png", "masks/p3.json"):
+        (root / name).rename(tmp_path / Path(name).name)
+        (root / name).symlink_to(tmp_path / Path(name).name)
+    np.testing.assert_array_equal(read_as_training_does(prepare(root))["p3"][1], read_as_training_does(before)["p3"][1])
+    (root / "masks" / "p2.json").unlink()
+    (root / "masks" / "p2.json").symlink_to("/dev/null")
+    with pytest.raises(FaultyFiles, match=r"masks/p2\.json \(it is no file, but a folder, a pipe or a device\)"):
+        prepare(root)
+
+
+def test_json_that_is_too_large_is_not_read(tmp_path):
+    root = write_outlines(tmp_path / "data", "masks", labelme)
+    os.truncate(root / "masks" / "p2.json", (1 << 30) + 1)  # takes no room on the disk
+    with pytest.raises(FaultyFiles, match=r"masks/p2\.json \(it has 1,073,741,825 bytes, at most 1,073,741,824"):
+        prepare_folder(root)
 
 
 # ---- the same masks in every encoding ----
@@ -922,7 +955,7 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     "outline of two points": (one_shape(points=[[1, 2], [3, 4]]), r"masks/p1\.json \(shape 1, .* 'polygon' of 2 point"),
     "outline that is not finite": (
         one_shape(points=[[1, 2], [3, float("inf")], [5, 6]]),
-        r"masks/p1\.json \(1: a point is not finite\): a shape lacks label or points; save it aga",
+        r"masks/p1\.json \(shape 1, points: a point is not finite.*\): a shape lacks label or points; save it aga",
     ),
     "outline of an unknown class": (
         one_shape(label="tram"),
@@ -946,7 +979,7 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     ),
     "COCO that is not whole": (
         annotations(categories=[]),
-        r"annotations\.json \(KeyError: .*\): it is no whole COCO file; export it again",
+        r"annotations\.json \(annotations: KeyError: .*\): it is no whole COCO file; export it again",
     ),
     "COCO with a polygon of a crowd": (
         annotations(annotations=[RLE[0] | {"segmentation": [[1, 2, 3, 4, 5, 6]]}]),

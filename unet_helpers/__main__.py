@@ -13,6 +13,20 @@ from importlib import import_module
 from .commands import WrongOption, in_options, say_error
 from .commands.arguments import make_parser
 from .download import DownloadError
+from .labels import printable
+
+
+class Printable:
+    """A stream for a terminal, whatever files and classes are called: see `labels.printable`."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self.stream.write(printable(text))
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
 
 
 @contextlib.contextmanager
@@ -31,6 +45,11 @@ def _without_stderr() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments (those of the process if None) name, and return the exit code."""
+    with contextlib.redirect_stdout(Printable(sys.stdout)), contextlib.redirect_stderr(Printable(sys.stderr)):
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = make_parser()
     options = vars(parser.parse_args(arguments))
     command = options.pop("command")

@@ -1,5 +1,7 @@
 """From a file to pixels of the size that the network looks at: training, scores and prediction all go this way."""
 
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,12 +13,12 @@ STRETCH = 1.05  # proportions that differ by less count as the same: `augmentati
 
 def decode_image(path) -> tf.Tensor:
     """Picture file (PNG, JPEG, BMP) -> (H, W, 3) uint8."""
-    return tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+    return tf.io.decode_image(Path(path).read_bytes(), channels=3, expand_animations=False)
 
 
 def decode_mask(path, labels: LabelMap) -> tf.Tensor:
     """Mask PNG with ids in its one channel or its red channel -> (H, W, 1) uint8 class ids 0..K-1 or 255 = void."""
-    values = tf.io.decode_png(tf.io.read_file(path), channels=3)[..., :1]
+    values = tf.io.decode_png(Path(path).read_bytes(), channels=3)[..., :1]
     return tf.gather(tf.constant(labels.value_to_id), tf.cast(values, tf.int32))
 
 

@@ -1,6 +1,7 @@
 """Small files, whole at every moment: whoever reads one, finds the old content or the new."""
 
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -24,6 +25,16 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_json(path: Path, content) -> None:
     """`write_whole` for what JSON can hold."""
     write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Content of a file of so many bytes at most. Raises OSError for others, also for a pipe or a device, which has no
+    end: a link may lead to one."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file, but a folder, a pipe or a device", str(path))
+    if path.stat().st_size > most:
+        raise OSError(errno.EFBIG, f"it has {path.stat().st_size:,} bytes, at most {most:,} are read", str(path))
+    return path.read_bytes()
 
 
 def read_json(path: Path):

@@ -1,12 +1,21 @@
 """What a class id means: names, colours and void, and the tables that turn mask files into ids."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+# What no name needs, and a terminal obeys: control characters, ends of lines and turns of the direction of writing, but
+# for tabs; and what stands for bytes that are not UTF-8.
+CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 VOID = 255  # class id of the pixels that are neither learned nor scored
+
+
+def printable(text: str) -> str:
+    """Text as it may be shown anywhere: each of `CONTROL`, but for ends of lines, is written as in Python, as \\x1b."""
+    return CONTROL.sub(lambda found: found[0] if found[0] == "\n" else ascii(found[0])[1:-1], text)
 
 
 class Pair(NamedTuple):
@@ -39,6 +48,8 @@ class LabelMap:
             )
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"names: each class needs a name of its own, found {self.names}")
+        if any(map(CONTROL.search, self.names)):
+            raise ValueError(f"names: found control characters in {self.names}; write names without")
 
     @property
     def n_classes(self) -> int:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..labels import CAMVID, VOID, LabelMap
+from ..files import read_regular
+from ..labels import CAMVID, CONTROL, VOID, LabelMap
 from .lines import Line, parse_lines, to_color
 
+MAX_BYTES = 1 << 26  # of a list
 VOID_NAME = "void"  # in a list of classes: what is so called is no class, and is neither learned nor scored
 BACKGROUND = "background"  # the class of all that no outline covers
 LABELME_NAMES = {"_background_": BACKGROUND, "__ignore__": VOID_NAME}  # its own names, in its labels.txt
@@ -129,6 +131,11 @@ def _make_list(path: Path, lines: list[Line]) -> ClassList:
             f"{path}, line {line.number}: {line.name!r} has no colour, but other lines have; write one as R,G,B, three "
             "numbers from 0 to 255, or take all colours away"
         )
+    for line in filter(lambda line: CONTROL.search(line.name), lines):
+        raise ValueError(
+            f"{path}, line {line.number}: found a control character in {ascii(line.name)}; delete it, or write the "
+            "line anew"
+        )
     for what in ("name", "color"):
         seen = {}
         for line in colored if what == "color" else lines:
@@ -160,14 +167,14 @@ def _make_list(path: Path, lines: list[Line]) -> ClassList:
 def read_text(path: Path) -> str:
     """Text of a list; its lines end in "\\n", whichever system wrote it. `str.splitlines` would end some within."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors write a mark in front of UTF-8
+        text = read_regular(path, MAX_BYTES).decode("utf-8-sig")  # some editors write a mark in front of UTF-8
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: it is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
         raise ValueError(f"{path}: can't be read ({error.strerror}); make it readable or get it again") from None
     if "\0" in text:  # UTF-16 of plain letters is UTF-8, too, with a zero after each letter
         raise ValueError(f"{path}: it holds zero bytes, as UTF-16 does; save it as UTF-8")
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _read_names(path: Path) -> list[Line]:

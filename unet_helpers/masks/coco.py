@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from .polygons import Drawing, as_points, as_size
+from .polygons import Drawing, as_points, as_size, as_text
 from .report import Unfit
 
 NO_OUTLINE = (
@@ -38,22 +38,23 @@ def has_objects(content: dict) -> bool:
 
 def open_coco(path: Path, content: dict) -> Coco:
     """What a COCO file is about. Raises Unfit if it is not whole, or two pictures have one id."""
-    with _naming_what_lacks():
+    with _naming("images"):
         pictures: dict = {}
         for image in content["images"]:
-            name = PurePosixPath(str(image["file_name"]).replace("\\", "/"))
+            name = PurePosixPath(as_text(image["file_name"]).replace("\\", "/"))
             twin = pictures.setdefault(image["id"], name)
             if twin != name:
                 raise Unfit("two pictures have the same id; export it again", f"{image['id']}: {twin} and {name}")
+    with _naming("categories"):
         categories = content.get("categories", [])
         keypoints = "keypoints" in path.stem.lower() or any("keypoints" in each for each in categories)
-        names = tuple(str(each["name"]) for each in sorted(categories, key=lambda each: each["id"]))
+        names = tuple(as_text(each["name"]) for each in sorted(categories, key=lambda each: each["id"]))
         return Coco(path, content, pictures, names, keypoints)
 
 
 def read_outlines(coco: Coco, ids: Collection[int | str]) -> dict[int | str, Drawing]:
     """{id: outlines} of the pictures with these ids. Raises Unfit if they hold anything else, or are not whole."""
-    with _naming_what_lacks():
+    with _naming("annotations"):
         names = {category["id"]: str(category["name"]) for category in coco.content.get("categories", [])}
         shapes: dict = {number: [] for number in ids}
         for annotation in coco.content["annotations"]:
@@ -62,6 +63,7 @@ def read_outlines(coco: Coco, ids: Collection[int | str]) -> dict[int | str, Dra
                 label = names[annotation["category_id"]]
                 outlines = _read_object(annotation, label)
                 shapes[annotation["image_id"]] += [(label, "polygon", points) for points in outlines]
+    with _naming("images"):
         return {
             image["id"]: Drawing(
                 coco.path, as_size(image["height"], image["width"]), tuple(shapes[image["id"]]), of_many=True
@@ -80,21 +82,22 @@ def _read_object(annotation: dict, label: str) -> list[list[tuple[float, float]]
         )  # fmt: skip
     if not outlines:
         raise Unfit(NO_OUTLINE, found)
-    for outline in outlines:
-        if len(outline) % 2:
-            sentence = "an outline has an odd number of coordinates, expected x, y, x, y ...; draw it anew"
-            raise Unfit(sentence, f"{found}: {len(outline)}")
-        if len(outline) < 6:
-            raise Unfit("an outline has no area; draw it as a polygon", found)
-    return [as_points(outline[::2], outline[1::2]) for outline in outlines]
+    with _naming(f"{found}, segmentation"):
+        for outline in outlines:
+            if len(outline) % 2:
+                sentence = "an outline has an odd number of coordinates, expected x, y, x, y ...; draw it anew"
+                raise Unfit(sentence, f"{found}: {len(outline)}")
+            if len(outline) < 6:
+                raise Unfit("an outline has no area; draw it as a polygon", found)
+        return [as_points(outline[::2], outline[1::2]) for outline in outlines]
 
 
 @contextmanager
-def _naming_what_lacks() -> Iterator[None]:
-    """Raises Unfit where reading fails, as what is missing has a hundred forms."""
+def _naming(part: str) -> Iterator[None]:
+    """Raises Unfit where reading this part fails, as what is missing or of another type has a hundred forms."""
     try:
         yield
     except Unfit:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Unfit("it is no whole COCO file; export it again", f"{type(error).__name__}: {error}") from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise Unfit("it is no whole COCO file; export it again", f"{part}: {type(error).__name__}: {error}") from None

@@ -6,18 +6,20 @@ later in the file, for what comes later covers what came before.
 """
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from ..labels import VOID
+from ..files import read_regular
+from ..labels import CONTROL, VOID
 from .classes import BACKGROUND, LABELME_NAMES, VOID_NAME
 from .reading import Mask
 from .report import Unfit
 
+MAX_BYTES = 1 << 30  # of a JSON file; COCO's largest has half of that, and Python makes ten times as much of it
+MAX_SIDE = 1e6  # of what is drawn, in pixels
 LABELME_KINDS = {None: "polygon", "": "polygon", "rotation": "polygon"}  # the last: a turned box, of X-AnyLabeling
 SHAPES: dict[str, tuple[Callable, int]] = {  # how it is drawn, and of how many points at least
     "polygon": (lambda draw, points, k: draw.polygon(points, fill=k, outline=k), 3),
@@ -40,7 +42,7 @@ class Drawing(NamedTuple):
 def read_json(path: Path):
     """Content of a JSON file. Raises Unfit if it can't be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(read_regular(path, MAX_BYTES).decode("utf-8-sig"))
     except OSError as error:
         raise Unfit("it can't be read; make it readable or get it again", error.strerror) from None
     except (ValueError, RecursionError) as error:
@@ -55,14 +57,17 @@ def read_labelme(path: Path, content: dict) -> Drawing:
     """The outlines of a LabelMe file. Raises Unfit if it holds anything else, or lacks the picture's size."""
     shapes = []
     for number, shape in enumerate(content["shapes"], 1):
+        field = "label"
         try:
-            label, kind = str(shape["label"]), shape.get("shape_type")
-            kind = LABELME_KINDS.get(kind, kind)
+            label, field = as_text(shape["label"]), "shape_type"
+            kind = LABELME_KINDS.get(shape.get(field), shape.get(field))
+            field = "points"
             points = as_points(*zip(*shape["points"], strict=True))
             if kind == "rectangle" and not _is_upright(points):
                 kind = "polygon"
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Unfit("a shape lacks label or points; save it again with LabelMe", f"{number}: {error}") from None
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            found = f"shape {number}, {field}: {error}"
+            raise Unfit("a shape lacks label or points; save it again with LabelMe", found) from None
         if kind not in SHAPES or len(points) < SHAPES[kind][1]:
             raise Unfit(
                 f"a shape is not supported, expected one of {', '.join(SHAPES)} with an area; draw it as a polygon",
@@ -97,6 +102,13 @@ def examine_drawing(drawing: Drawing, names: tuple[str, ...]) -> Mask:
     return Mask("outlines in JSON", drawing.size, "grey", counts, {}, False)
 
 
+def as_text(name) -> str:
+    """A name. Raises ValueError for what is no text or number, or holds control characters."""
+    if not isinstance(name, (str, int)) or CONTROL.search(str(name)):
+        raise ValueError(f"found {ascii(name)[:80]}, expected plain text")
+    return str(name)
+
+
 def as_size(height, width) -> tuple[int, int]:
     """(height, width) of a picture as whole numbers; some programs write 48.0. Raises Unfit for anything else."""
     sides = [int(side) if isinstance(side, float) and side.is_integer() else side for side in (height, width)]
@@ -107,10 +119,10 @@ def as_size(height, width) -> tuple[int, int]:
 
 
 def as_points(xs, ys) -> list[tuple[float, float]]:
-    """Pairs (x, y). Raises ValueError for what is not finite, or where one is missing."""
+    """Pairs (x, y). Raises ValueError for what is not finite or far from any picture, or where one is missing."""
     points = [(float(x), float(y)) for x, y in zip(xs, ys, strict=True)]
-    if not all(math.isfinite(side) for point in points for side in point):
-        raise ValueError("a point is not finite")
+    if not all(abs(side) < MAX_SIDE for point in points for side in point):
+        raise ValueError("a point is not finite, or too far away")
     return points
 
 

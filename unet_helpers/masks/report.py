@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..labels import printable
+
 MOST = 10  # names for a fault; the rest is counted
 WIDTH = 100  # columns of a table and of notes
 MODES = {  # Pillow's names for how a file holds its pixels
@@ -35,7 +37,7 @@ class FaultyFiles(ValueError):
         lines = report.errors
         if lines[1:]:
             lines = [f"{len(lines)} kinds of faults in its files", *lines]
-        super().__init__("\n".join([f"{report.root}: {lines[0]}", *lines[1:]]))
+        super().__init__("\n".join([f"{printable(report.root)}: {lines[0]}", *lines[1:]]))
         self.report = report
 
 
@@ -60,7 +62,7 @@ class Faults:
         names: dict[str, list[str]] = {}  # by what was found in them, which is said once
         for file, found in files[:MOST]:
             name = file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
-            names.setdefault(found, []).append(name)
+            names.setdefault(printable(found), []).append(printable(name))
         groups = [", ".join(group) + (f" ({found})" if found else "") for found, group in names.items()]
         return "; ".join(groups) + (f" and {len(files) - MOST:,} more" if len(files) > MOST else "")
 
@@ -132,7 +134,7 @@ class Report:
 
 def wrap(label: str, text: str, width: int = WIDTH) -> str:
     """The text behind a label, in lines of so many columns that all begin below its first word. No name is cut."""
-    indent = " " * len(label)
+    indent, text = " " * len(label), printable(text)
     return textwrap.fill(
         text, width, initial_indent=label, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

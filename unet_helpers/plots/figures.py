@@ -18,6 +18,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
+    "text.parse_math": False,  # a class may be called "$"
 }
 in_style = style.context(["default", STYLE])  # a decorator for what makes or draws a figure: dark themes change nothing
 EDGE = {"edgecolor": "black", "linewidth": 0.5}  # so that pale colours are seen on white
