@@ -30,6 +30,12 @@ def bytes_flipped(rng, data):
     return bytes(data)
 
 
+def bit_flipped(rng, data):
+    data = bytearray(data)
+    data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    return bytes(data)
+
+
 def header_flipped(rng, data):
     data = bytearray(data)
     data[rng.integers(0, min(60, len(data)))] ^= 1 << rng.integers(8)
@@ -60,7 +66,7 @@ def more_behind(rng, data):
     return data + rng.bytes(int(rng.integers(1, 40)))
 
 
-def _chunks(data) -> list[tuple[bytes, bytes]]:
+def split_chunks(data) -> list[tuple[bytes, bytes]]:
     chunks, place = [], len(PNG_START)
     while place < len(data):
         length, kind = struct.unpack(">I4s", data[place : place + 8])
@@ -69,58 +75,58 @@ def _chunks(data) -> list[tuple[bytes, bytes]]:
     return chunks
 
 
-def _join(chunks) -> bytes:
+def join_chunks(chunks) -> bytes:
     return PNG_START + b"".join(chunk(*part) for part in chunks)
 
 
 def chunk_dropped(rng, data):
-    chunks = _chunks(data)
+    chunks = split_chunks(data)
     del chunks[rng.integers(len(chunks))]
-    return _join(chunks)
+    return join_chunks(chunks)
 
 
 def chunk_doubled(rng, data):
-    chunks = _chunks(data)
+    chunks = split_chunks(data)
     chunks.insert(rng.integers(len(chunks) + 1), chunks[rng.integers(len(chunks))])
-    return _join(chunks)
+    return join_chunks(chunks)
 
 
 def chunk_split(rng, data):
-    chunks = _chunks(data)
+    chunks = split_chunks(data)
     which = rng.integers(len(chunks))
     kind, content = chunks[which]
     half = rng.integers(len(content) + 1)
     chunks[which : which + 1] = [(kind, content[:half]), (kind, content[half:])]
-    return _join(chunks)
+    return join_chunks(chunks)
 
 
 def chunk_changed(rng, data):
-    chunks = _chunks(data)
+    chunks = split_chunks(data)
     which = int(rng.integers(len(chunks)))
     chunks[which] = (chunks[which][0], bytes_flipped(rng, chunks[which][1] or b"\0"))
-    return _join(chunks)
+    return join_chunks(chunks)
 
 
 def chunk_foreign(rng, data):
-    chunks = _chunks(data)
+    chunks = split_chunks(data)
     kind = bytes(rng.choice([b"tRNS", b"PLTE", b"eXIf", b"iCCP", b"acTL", b"fdAT", b"tEXt", b"ABCD", b"abCd", b"sBIT"]))
     chunks.insert(rng.integers(len(chunks) + 1), (kind, rng.bytes(int(rng.integers(0, 30)))))
-    return _join(chunks)
+    return join_chunks(chunks)
 
 
 def header_changed(rng, data):
     """The header says another size, depth or colour type, with a right CRC."""
-    chunks = _chunks(data)
+    chunks = split_chunks(data)
     fields = list(struct.unpack(">IIBBBBB", chunks[0][1]))
     sides = [1, 24, 40, 9000, 5_000_000, 1 << 30]
     which = rng.integers(4)
     fields[which] = int(rng.choice((sides, sides, [1, 2, 3, 4, 8, 16], [0, 1, 2, 3, 4, 6])[which]))
-    return _join([(b"IHDR", struct.pack(">IIBBBBB", *fields)), *chunks[1:]])
+    return join_chunks([(b"IHDR", struct.pack(">IIBBBBB", *fields)), *chunks[1:]])
 
 
 def pixels_flipped(rng, data):
     """With a right CRC, the pixels' stream holds other bytes, fewer or more, or its end or checksum is off."""
-    chunks = _chunks(data)
+    chunks = split_chunks(data)
     which = [kind for kind, _ in chunks].index(b"IDAT")
     stream = chunks[which][1]
     damages = (
@@ -131,7 +137,7 @@ def pixels_flipped(rng, data):
         lambda: stream[:-4] + rng.bytes(4),
     )
     chunks[which] = (b"IDAT", damages[rng.integers(len(damages))]())
-    return _join(chunks)
+    return join_chunks(chunks)
 
 
 def entry_changed(rng, data):
@@ -148,7 +154,8 @@ STARTS = {PNG_START: "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"GIF": "GIF"
 TAGS = (256, 257, 258, 259, 262, 274, 277, 278, 284, 317, 320, 338, 339, 34675)
 SIDES = [*range(9), 16, 24, 32, 40, 255, 256, 5000, 32773, 34712, 5_000_000, 1 << 31]
 DAMAGES = (
-    truncated, last_bytes_missing, bytes_flipped, header_flipped, zeroed, cut_out, doubled, noise_inserted, more_behind,
+    truncated, last_bytes_missing, bit_flipped, bytes_flipped, header_flipped, zeroed, cut_out, doubled, noise_inserted,
+    more_behind,
 )  # fmt: skip
 PNG_DAMAGES = (
     chunk_dropped, chunk_doubled, chunk_split, chunk_changed, chunk_foreign, header_changed, pixels_flipped,

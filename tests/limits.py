@@ -13,17 +13,20 @@ import pytest
 
 @contextlib.contextmanager
 def pipe(path: Path):
-    """A named pipe. Who reads it, does not wait for ever: nothing is written to it, and it ends."""
+    """A named pipe. Who reads it all the same does not wait for ever, so that a test fails: it is empty and ends."""
     os.mkfifo(path)
+    done = threading.Event()
 
-    def end():
-        os.close(os.open(path, os.O_WRONLY))  # waits for a reader
+    def end_each_reading():
+        while not done.is_set():
+            os.close(os.open(path, os.O_WRONLY))  # waits for a reader
 
-    thread = threading.Thread(target=end)
+    thread = threading.Thread(target=end_each_reading)
     thread.start()
     try:
         yield
     finally:
+        done.set()
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
         thread.join()
 
