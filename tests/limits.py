@@ -71,11 +71,11 @@ def small_disk(folder: Path, size: int):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def start(code: str) -> subprocess.Popen:
-    """A process of its own that runs code, in the repository."""
+def start(code: str, **environment: str) -> subprocess.Popen:
+    """A process of its own that runs code, in the repository, with these variables, too."""
     return subprocess.Popen(
         [sys.executable, "-c", code], text=True, cwd=Path(__file__).parents[1],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | environment,
     )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ import threading
 import time
 from pathlib import Path
 
+import at_once
 import pytest
-from limits import gate, start, together
+from limits import gate, nobody, public_folder, start, together
 
 from unet_helpers import locking
 from unet_helpers.locking import hold_lock, make_temporary_folder, remove_partial_folders
@@ -78,22 +79,54 @@ def test_a_killed_process_holds_nothing(tmp_path):
     child.communicate(timeout=120)
     with hold_lock(folder) as held:
         assert held
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_place_for_the_lock_the_block_runs_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not_there"))
-    with hold_lock(tmp_path / "set", lambda: pytest.fail("it waits")) as held:
-        assert not held
+def test_where_no_lock_can_be_had_the_block_runs_all_the_same():
+    with public_folder() as folder:
+        (folder / "file").write_text("no folder")
+        (folder / ".taken.lock").mkdir()
+        (folder / "data").mkdir(mode=0o555)
+        with nobody():
+            for name in ("file/set", "taken", "data/set"):
+                with hold_lock(folder / name, lambda: pytest.fail("it waits")) as held:
+                    assert not held
+        assert list((folder / "data").iterdir()) == []
 
 
 def test_the_lock_leaves_nothing_beside_the_folder_and_is_that_of_the_real_folder(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     with hold_lock(tmp_path / "set") as held:
         assert held
-        assert [path.name for path in tmp_path.iterdir()] == ["link"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".set.lock", "link"]
         with hold_lock(tmp_path / "link" / "set") as second:
             assert not second
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_lock_is_never_a_link_to_somebodys_file(tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (tmp_path / ".set.lock").symlink_to(mine)
+    with hold_lock(tmp_path / "set") as held:
+        assert not held
+    assert (tmp_path / ".set.lock").is_symlink()
+    assert mine.read_text() == "mine"
+
+
+def test_another_users_lock_is_respected():
+    with public_folder() as folder, hold_lock(folder / "set") as held:
+        assert held
+        (folder / ".set.lock").chmod(0o644)
+        with nobody(), hold_lock(folder / "set") as second:
+            assert not second
+        with nobody(), hold_lock(folder / "other") as other:
+            assert other
+
+
+@pytest.mark.parametrize("kind", at_once.KINDS)
+def test_two_processes_with_temporary_folders_of_their_own_make_it_once(tmp_path, kind):
+    assert at_once.KINDS[kind](tmp_path) == ""
 
 
 def test_partial_folders_are_deleted_by_their_exact_name(tmp_path):

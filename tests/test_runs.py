@@ -1,6 +1,9 @@
+import hashlib
 import json
 import os
 import re
+import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from unet_helpers import runs
 from unet_helpers.augmentation import CopyPaste, RandomView
 from unet_helpers.datasets import Dataset
+from unet_helpers.labels import Pair
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
 from unet_helpers.recipe import make_recipe
@@ -55,8 +59,9 @@ def test_the_settings_hold_all_that_decides_the_result(tmp_path, dataset):
     assert settings["optimizer"]["name"] == "KernelMuon"
     assert [layer["class_name"] for layer in settings["network"]["layers"]].count("Conv2DTranspose") == 1
     assert settings["others"]["augment"][1] == "CopyPaste(classes=[2], share=0.5)"
-    stat = dataset.train[1].mask.stat()
-    assert settings["files"]["train"]["masks/1.png"] == [stat.st_size, stat.st_mtime_ns]
+    mask = dataset.train[1].mask
+    content = hashlib.sha256(mask.read_bytes()).hexdigest()
+    assert settings["files"]["train"]["masks/1.png"] == [mask.stat().st_size, mask.stat().st_mtime_ns, content]
     assert str(tmp_path) not in json.dumps(settings)
 
 
@@ -68,8 +73,12 @@ def test_the_same_training_comes_back_to_its_folder_though_layers_have_new_names
 
 
 def change_a_picture(dataset):
+    """A byte of it, so that its size stays."""
     path = dataset.train[0].image
-    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    content, changed = bytearray(path.read_bytes()), path.stat().st_mtime_ns + 1
+    content[100] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(0, changed))
 
 
 def remove_a_pair(dataset):
@@ -85,7 +94,7 @@ OTHER_TRAININGS = {
     "pasting": ({}, {}, {"augment": [RandomView()]}, None),
     "zoom": ({}, {}, {"augment": [RandomView(zoom=(1, 2)), CopyPaste([2])]}, None),
     "weights": ({}, {}, {"class_weights": np.float32([1, 2, 3])}, None),
-    "a picture's time": ({}, {}, {}, change_a_picture),
+    "a picture": ({}, {}, {}, change_a_picture),
     "a pair less": ({}, {}, {}, remove_a_pair),
     "frozen": ({"START_FROM": "demo", "N_FILTERS": None, "FREEZE_ENCODER": True}, {}, {}, None),
 }
@@ -110,6 +119,59 @@ def test_another_training_never_lands_in_the_folder_of_the_first(tmp_path, datas
     assert run_folder(recipe(tmp_path, **changed_recipe), model, dataset, **usual | others) == second
 
 
+def copied(dataset, folder):
+    """The same data in another place, where it has other times."""
+    for pair in dataset.train + dataset.validation:
+        for path in pair:
+            new = folder / path.parent.name / path.name
+            new.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, new)
+            os.utime(new, (1, 1))
+    move = {pair: Pair(*(folder / path.parent.name / path.name for path in pair)) for pair in dataset.train}
+    return Dataset("folder", dataset.labels, tuple(move.values()), dataset.validation, ())
+
+
+def test_the_same_content_is_the_same_training_however_old_its_files_are(tmp_path, dataset, capsys):
+    first = run_folder(recipe(tmp_path), network(), dataset)
+    assert run_folder(recipe(tmp_path), network(), copied(dataset, tmp_path / "copy")) == first
+    for path in (*dataset.train[0], *dataset.validation[0]):
+        path.write_bytes(path.read_bytes())  # as a preparation does that is made anew
+    assert run_folder(recipe(tmp_path), network(), dataset) == first
+    assert capsys.readouterr().out == ""
+
+
+def test_settings_of_an_older_version_without_content_are_followed(tmp_path, dataset):
+    first = run_folder(recipe(tmp_path), network(), dataset)
+    settings = json.loads((first / "settings.json").read_text())
+    for files in settings["files"].values():
+        files.update({name: note[:2] for name, note in files.items()})
+    (first / "settings.json").write_text(json.dumps(settings))
+    assert run_folder(recipe(tmp_path), network(), dataset) == first
+    os.utime(dataset.train[0].image, (1, 1))  # then nobody knows
+    assert run_folder(recipe(tmp_path), network(), dataset) != first
+
+
+@pytest.mark.parametrize(("difference", "said"), {
+    "a picture": "1 of the files to train, such as images/0.png)", "a pair less": "2 of the files to train, such as",
+    "rate": "learning_rate: 0.01 there, 0.02 here", "zoom": "here", "network's switch": "the layers of the network",
+    "batch": "batch_size: 2 there, 4 here", "not ours": "it has no settings.json that can be read",
+}.items())  # fmt: skip
+def test_another_folder_is_never_begun_without_a_word(tmp_path, dataset, capsys, difference, said):
+    first = run_folder(recipe(tmp_path), network(), dataset, augment=[RandomView()])
+    assert capsys.readouterr().out == ""
+    changes, switches, others, change = OTHER_TRAININGS.get(difference, ({}, {}, {}, None))
+    if change:
+        change(dataset)
+    if difference == "batch":
+        changes = {"BATCH_SIZE": 4}
+    if difference == "not ours":
+        (first / "settings.json").unlink()
+    run_folder(recipe(tmp_path, **changes), network(**switches), dataset, **{"augment": [RandomView()]} | others)
+    shown = capsys.readouterr().out
+    assert re.match(rf"note: {first.name} is of another training \(.*\); this one goes to {first.name}_2\n$", shown)
+    assert said in shown
+
+
 def test_a_training_from_other_weights_is_another_one(tmp_path, dataset):
     """Wherever the file lies, and whatever it is called: its content decides."""
     paths = [tmp_path / name for name in ("a.keras", "b.keras", "c.keras")]
@@ -129,7 +191,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, dataset):
     assert run_folder(recipe(tmp_path), network(), dataset).name == "folder_64x96_2_filters_4_minutes_seed_0_2"
 
 
-def test_a_finished_training_is_repeated_only_when_asked_and_then_elsewhere(tmp_path, dataset):
+def test_a_finished_training_is_repeated_only_when_asked_and_then_elsewhere(tmp_path, dataset, capsys):
     first = run_folder(recipe(tmp_path), network(), dataset)
     anew = recipe(tmp_path, TRAIN_ANEW=True)
     assert run_folder(anew, network(), dataset) == first  # not finished: it goes on
@@ -139,28 +201,54 @@ def test_a_finished_training_is_repeated_only_when_asked_and_then_elsewhere(tmp_
     assert run_folder(recipe(tmp_path), network(), dataset) == first
     second = run_folder(anew, network(), dataset)
     assert second.name == first.name + "_2"
+    assert f"TRAIN_ANEW: {first.name} is finished and stays; this training goes to" in capsys.readouterr().out
     assert run_folder(anew, network(), dataset) == second
     assert run_folder(recipe(tmp_path), network(), dataset) == second  # the newest one
 
 
-def test_two_processes_that_ask_at_once_get_the_same_folder(tmp_path, dataset, monkeypatch):
-    """The other one makes it between the look and the making."""
-    from pathlib import Path
+def test_two_that_ask_at_once_get_the_same_folder(tmp_path, dataset, monkeypatch):
+    """The other one asks while the first makes it."""
+    make, found, models = runs._make_folder, [], [network(), network()]
 
-    rename, others = Path.rename, []
+    def ask():
+        found.append(run_folder(recipe(tmp_path), models.pop(), dataset))
 
-    def late(path, target):
-        if not others:
-            others.append(target)
-            monkeypatch.setattr(Path, "rename", rename)
-            with monkeypatch.context() as other:
-                other.setattr(os, "getpid", lambda: 1)
-                assert run_folder(recipe(tmp_path), network(), dataset) == target
-        return rename(path, target)
+    other = threading.Thread(target=ask)
 
-    monkeypatch.setattr(Path, "rename", late)
-    assert run_folder(recipe(tmp_path), network(), dataset) == others[0]
-    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [others[0].name]
+    def slowly(*arguments):
+        if not other.ident:
+            other.start()
+            other.join(0.5)
+            assert found == []
+        make(*arguments)
+
+    monkeypatch.setattr(runs, "_make_folder", slowly)
+    ask()
+    other.join(60)
+    assert found[0] == found[1]
+    assert list((tmp_path / "runs").iterdir()) == [found[0]]
+
+
+def test_a_folder_that_cant_be_made_is_one_sentence(tmp_path, dataset):
+    """A link to nowhere is no folder, and none can take its place."""
+    link = tmp_path / "runs" / "folder_64x96_2_filters_4_minutes_seed_0"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"^RUN_DIR: .*seed_0 can't be made \(.+\); make its folder writable, or give"):
+        run_folder(recipe(tmp_path), network(), dataset)
+    assert list(link.parent.iterdir()) == [link]
+
+
+def test_what_a_killed_start_left_is_deleted_and_nothing_else(tmp_path, dataset):
+    name = "folder_64x96_2_filters_4_minutes_seed_0"
+    for left in (f"{name}.partial-4194305", f"{name}.partial-mine", f"{name}_2.partial-4194305"):
+        (tmp_path / "runs" / left).mkdir(parents=True)
+        (tmp_path / "runs" / left / "settings.json").write_text("{")
+    run_folder(recipe(tmp_path), network(), dataset)
+    kept = sorted([name, f"{name}.partial-mine", f"{name}_2.partial-4194305"])
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == kept
+    run_folder(recipe(tmp_path, BATCH_SIZE=4), network(), dataset)
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted([*kept[:2], f"{name}_2"])
 
 
 # ---- the plan ----

@@ -227,7 +227,7 @@ pairs = [Pair(folder / "images" / f"{{n}}.png", folder / "masks" / f"{{n}}.png")
 training = Training(folder / "killed", pairs, LABELS)
 replace, opened = os.replace, open
 def die(source, target):
-    if len(training.state.log) == 3 and kind in str(source):
+    if len(training.state.log) == 3 and kind in f"{{source}} {{target}}":
         with open(source, "r+b") as file:  # killed in the middle of writing
             file.truncate(os.path.getsize(source) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -453,6 +453,42 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "a.json").write_text("{")
     assert read_json(tmp_path / "a.json") is None
     assert read_json(tmp_path / "b.json") is None
+
+
+def test_a_file_is_never_written_through_a_link_or_over_somebodys_file(tmp_path):
+    mine, there = tmp_path / "mine.txt", tmp_path / "a.json.partial"
+    mine.write_text("mine")
+    there.symlink_to(mine)
+    write_json(tmp_path / "a.json", {"n": 1})
+    there.unlink()
+    there.write_text("mine, too")
+    write_json(tmp_path / "a.json", {"n": 2})
+    assert (mine.read_text(), there.read_text()) == ("mine", "mine, too")
+    assert read_json(tmp_path / "a.json") == {"n": 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.json.partial", "mine.txt"]
+    assert (tmp_path / "a.json").stat().st_mode == mine.stat().st_mode  # others may read it, as any file
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_training(tmp_path, pairs, labels, whole):
+    training = Training(tmp_path / "run", pairs, labels)
+    (training.run_dir / "mine.partial").write_text("mine")
+    code = f"""
+import os, signal
+from pathlib import Path
+from unet_helpers import files
+files.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+files.write_json(Path({str(training.run_dir)!r}) / "plan.json", 1)
+"""
+    start(code).communicate(timeout=120)
+    (left,) = training.run_dir.glob(".*")
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(StopIn(0))
+    assert left.exists()  # what is so new may be another process's
+    os.utime(left, (1, 1))
+    training.fit()
+    assert not left.exists()
+    assert (training.run_dir / "mine.partial").read_text() == "mine"
+    assert_same(training, whole)
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, pairs, labels):

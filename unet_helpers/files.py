@@ -1,25 +1,42 @@
-"""Small files, whole at every moment: whoever reads one, finds the old content or the new."""
+"""Small files, whole at every moment: whoever reads one, finds the old content or the new. And what files were like."""
 
 import contextlib
 import errno
+import functools
+import hashlib
 import json
 import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+OLD = 60  # seconds: a file that is written is younger
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: whoever reads it, after a kill too, finds the old content or the new."""
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:  # never through a link, never over somebody's file
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Delete what killed processes left of files that `write_whole` wrote to a folder."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if re.fullmatch(r"\.[0-9a-f]{16}\.partial", path.name) and time.time() - path.lstat().st_mtime > OLD:
+                path.unlink()
 
 
 def write_json(path: Path, content) -> None:
@@ -43,3 +60,42 @@ def read_json(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def note_files(files: Mapping[str, Path]) -> dict[str, list]:
+    """{name: [bytes, time of the last change in nanoseconds, SHA-256 of the content]}. Raises OSError."""
+    stats = {name: path.stat() for name, path in files.items()}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashes = pool.map(_hash, files.values(), stats.values())
+        return {name: [stat.st_size, stat.st_mtime_ns, next(hashes)] for name, stat in stats.items()}
+
+
+def find_changes(noted: Mapping[str, list], files: Mapping[str, Path]) -> Iterator[str]:
+    """The names of the files whose content is not what `note_files` noted, those that are gone, and new ones.
+
+    A file of another time is read, one of the same size and time is not. Raises OSError.
+    """
+    yield from sorted(noted.keys() ^ files.keys())
+    unsure = {}
+    for name in sorted(noted.keys() & files.keys()):
+        size, changed, *_ = noted[name]
+        stat = files[name].stat()
+        if stat.st_size != size:
+            yield name
+        elif stat.st_mtime_ns != changed:
+            unsure[name] = stat
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashes = pool.map(_hash, map(files.get, unsure), unsure.values())
+        # a note of an older version has no content
+        yield from (name for name in unsure if noted[name][2:] != [next(hashes)])
+
+
+def _hash(path: Path, stat: os.stat_result) -> str:
+    return _hash_version(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _hash_version(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file as it was at a time: read once in a process."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,6 @@
-"""One run at a time makes a folder, and what killed runs left goes away."""
+"""One process at a time makes a folder, and what killed processes left goes away."""
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -10,44 +9,84 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+    import msvcrt  # Windows
 
 NEW = 60  # seconds: a temporary folder that is younger may not be locked yet
+BUSY, NO_LOCK = -1, -2  # in place of a descriptor: another process holds the lock; none can be had
 
 
 @contextlib.contextmanager
 def hold_lock(folder: Path, busy: Callable[[], object] | None = None) -> Iterator[bool]:
-    """Hold the lock of `folder` while the block runs, among the processes of one user on one machine.
+    """Hold the lock of `folder` while the block runs, so that of all processes only this one does.
 
-    It is a lock of the system on a file among the temporary ones, so that nothing is left beside the folder. It ends
-    with its process, however that ends; the file stays, and alone blocks nobody.
+    It is a lock of the system on the hidden, empty file `.NAME.lock` beside the folder: whoever may write there meets
+    it, whatever his TMPDIR is. It ends with its process, however that ends, and the file is deleted at its end; that of
+    a killed process stays, locks nothing and goes with the next one. On a network disk it holds between the processes
+    of one machine, and between machines only if the disk passes locks on: NFS does, Google Drive does not.
     busy: called once if another process holds the lock, which is then waited for; None: don't wait.
     Yields whether it is held. It is not if busy is None and another process holds it, and where no lock can be had:
-    there is no place for temporary files, or the system knows no locks. Then the block runs as if it were alone.
+    one may not write beside the folder, or the disk knows no locks. Then the block runs as if it were alone.
     """
-    lock = None
+    real = Path(os.path.realpath(folder))
+    path = real.with_name(f".{real.name}.lock")
+    held = _try_lock(path)
+    if held == BUSY and busy is not None:
+        busy()
+        while (held := _try_lock(path)) == BUSY:
+            time.sleep(0.05)
     try:
-        lock = FileLock(_file_of(folder))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if busy is not None:
-                busy()
-                lock.acquire()
-    except (OSError, NotImplementedError):
-        lock = None
-    try:
-        yield lock is not None and lock.is_locked
+        yield held >= 0
     finally:
-        if lock is not None:
-            lock.release()
+        if held >= 0:
+            _release(held, path)
 
 
-def _file_of(folder: Path) -> Path:
-    user = os.getuid() if hasattr(os, "getuid") else "me"  # other users' files can't be written
-    locks = Path(tempfile.gettempdir()) / f"unet_locks_{user}"
-    locks.mkdir(exist_ok=True)
-    return locks / f"{hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()}.lock"
+def _try_lock(path: Path) -> int:
+    """A descriptor of the file, which is made and locked, or BUSY, or NO_LOCK."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = None
+        while held is None:  # else its last holder has deleted it before it was locked here
+            held = _lock_once(path)
+        return held
+    return NO_LOCK
+
+
+def _lock_once(path: Path) -> int | None:
+    no_link = getattr(os, "O_NOFOLLOW", 0)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | no_link, 0o666)
+    except PermissionError:  # another user's: reading is enough
+        file = os.open(path, os.O_RDONLY | no_link)
+    kept = False
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        kept = os.path.samestat(os.fstat(file), os.stat(path))
+        return file if kept else None
+    except (BlockingIOError, PermissionError):
+        return BUSY
+    except FileNotFoundError:
+        return None
+    finally:
+        if not kept:
+            os.close(file)
+
+
+def _release(held: int, path: Path) -> None:
+    """Deleted while it is locked, so that nobody else's is; Windows deletes no open file, and none that others have."""
+    if not fcntl:
+        os.close(held)
+    with contextlib.suppress(OSError):
+        path.unlink()
+    if fcntl:
+        os.close(held)
 
 
 def make_temporary_folder(prefix: str) -> tuple[Path, Callable[[], None]]:
@@ -57,17 +96,16 @@ def make_temporary_folder(prefix: str) -> tuple[Path, Callable[[], None]]:
     """
     temporary = Path(tempfile.gettempdir())
     for other in temporary.glob(f"{prefix}*/lock"):
-        with contextlib.suppress(OSError, NotImplementedError, Timeout):
-            if time.time() - other.parent.stat().st_mtime > NEW:
-                FileLock(other, timeout=0).acquire()  # its process would hold it
-                shutil.rmtree(other.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if time.time() - other.parent.stat().st_mtime > NEW and (held := _try_lock(other)) >= 0:
+                shutil.rmtree(other.parent, ignore_errors=True)  # its process would hold it
+                os.close(held)
     folder = Path(tempfile.mkdtemp(prefix=prefix))
-    lock = FileLock(folder / "lock")
-    with contextlib.suppress(OSError, NotImplementedError):
-        lock.acquire()
+    held = _try_lock(folder / "lock")
 
     def delete():
-        lock.release()
+        if held >= 0:
+            _release(held, folder / "lock")
         shutil.rmtree(folder, ignore_errors=True)
 
     return folder, delete

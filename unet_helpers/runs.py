@@ -6,8 +6,8 @@ import json
 import math
 import os
 import shutil
+import textwrap
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import keras
 
 from .datasets import Dataset
 from .epochs import EPOCH_LADDER, choose_epochs, expected_seconds
-from .files import read_json, write_json
-from .locking import make_temporary_folder
+from .files import find_changes, note_files, read_json, write_json
+from .locking import hold_lock, make_temporary_folder, remove_partial_folders
 from .normalization import PreciseStatistics
 from .recipe import Recipe
 from .saving import TrainingState
@@ -31,9 +31,11 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
     """The folder of exactly this training below recipe.run_dir, made where it is not there, with settings.json in it.
 
     The settings are all that decides the result: the recipe, the weights that it starts from, the network and the
-    optimizer of the compiled model, names, sizes and times of the data's files, and others: what else was chosen, such
-    as augment=[RandomView()]. The folder's name tells what was asked for; should another training have taken it, a
-    number is added. With recipe.train_anew a finished training is left alone and another folder made.
+    optimizer of the compiled model, names and content of the data's files, wherever and however old they are, and
+    others: what else was chosen, such as augment=[RandomView()]. The folder's name tells what was asked for; should
+    another training have taken it, a number is added, and a note says how the two differ. With recipe.train_anew a
+    finished training is left alone and another folder made.
+    Raises ValueError, naming RUN_DIR, if the folder can't be made.
     """
     settings = {
         "recipe": {name: value for name, value in asdict(recipe).items() if name not in _PLACES},
@@ -41,27 +43,35 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
         "network": _describe(model),
         "optimizer": model.optimizer.get_config() | {"name": type(model.optimizer).__name__},
         "others": others,
-        "files": {split: _files(getattr(dataset, split)) for split in ("train", "validation")},
     }
     settings |= {"bits": dataset.bits} if dataset.bits else {}  # for best.keras, too
     settings = json.loads(json.dumps(settings, default=repr))  # as it is read from the file
+    files = {
+        split: {"/".join(path.parts[-2:]): path for pair in getattr(dataset, split) for path in pair}
+        for split in ("train", "validation")
+    }
     time_asked = f"{recipe.minutes:g}_minutes" if recipe.epochs is None else f"{recipe.epochs}_epochs"
     height, width = recipe.image_size
     name = f"{recipe.dataset}_{height}x{width}_{recipe.n_filters}_filters_{time_asked}_seed_{recipe.seed}"
-    folders = (recipe.run_dir / (name if number == 1 else f"{name}_{number}") for number in itertools.count(1))
-    there = list(itertools.takewhile(Path.exists, folders))
-    same = [folder for folder in there if read_json(folder / "settings.json") == settings]
-    if same and not (recipe.train_anew and is_finished(same[-1])):
-        return same[-1]
-    folder = recipe.run_dir / (f"{name}_{len(there) + 1}" if there else name)
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True, exist_ok=True)
-    write_json(partial / "settings.json", settings)
-    try:
-        partial.rename(folder)
-    except OSError:  # another process was quicker: it may be the same training
-        shutil.rmtree(partial, ignore_errors=True)
-        return run_folder(recipe, model, dataset, **others)
+    with hold_lock(recipe.run_dir / "new_run", lambda: None) as alone:  # one process at a time looks and makes
+        folders = (recipe.run_dir / (name if number == 1 else f"{name}_{number}") for number in itertools.count(1))
+        differences = {
+            folder: _differences(read_json(folder / "settings.json"), settings, files)
+            for folder in itertools.takewhile(Path.exists, folders)
+        }
+        same = [folder for folder, found in differences.items() if not found]
+        if same and not (recipe.train_anew and is_finished(same[-1])):
+            return same[-1]
+        folder = recipe.run_dir / (f"{name}_{len(differences) + 1}" if differences else name)
+        if same:
+            print(f"note: TRAIN_ANEW: {same[-1].name} is finished and stays; this training goes to {folder.name}")
+        elif differences:
+            closest = min(differences, key=lambda other: len(differences[other]))
+            found = "; ".join(differences[closest])
+            print(f"note: {closest.name} is of another training ({found}); this one goes to {folder.name}")
+        if alone:
+            remove_partial_folders(folder)
+        _make_folder(folder, settings | {"files": {split: note_files(paths) for split, paths in files.items()}})
     return folder
 
 
@@ -77,10 +87,40 @@ def _describe(model: keras.Model) -> dict:
     return json.loads(text)
 
 
-def _files(pairs: Sequence) -> dict[str, tuple[int, int]]:
-    """{"folder/name": (bytes, time of the last change in nanoseconds)} of pictures and masks."""
-    stats = {"/".join(path.parts[-2:]): path.stat() for pair in pairs for path in pair}
-    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+def _differences(there: dict | None, settings: dict, files: dict[str, dict[str, Path]]) -> list[str]:
+    """In words, what a folder's settings.json has otherwise than this training; [] if it is the same."""
+    if not isinstance(there, dict):
+        return ["it has no settings.json that can be read"]
+    found = []
+    for part in ("recipe", "optimizer", "others"):
+        old, new = there.get(part) or {}, settings[part]
+        names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        found += [f"{name}: {_say(old.get(name))} there, {_say(new.get(name))} here" for name in names]
+    for part, words in (("start", "the weights that it starts from"), ("network", "the layers of the network")):
+        found += [words] if there.get(part) != settings[part] else []
+    for split, paths in {} if found else files.items():  # to read them takes a while
+        changed = sorted(find_changes((there.get("files") or {}).get(split, {}), paths))
+        found += [f"{len(changed)} of the files to {split}, such as {changed[0]}"] if changed else []
+    return list(dict.fromkeys(found))  # a learning rate is the recipe's and the optimizer's
+
+
+def _say(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else textwrap.shorten(str(value), 60)
+
+
+def _make_folder(folder: Path, settings: dict) -> None:
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        write_json(partial / "settings.json", settings)
+        partial.rename(folder)
+    except OSError as error:
+        raise ValueError(
+            f"RUN_DIR: {folder} can't be made ({error.strerror or error}); make its folder writable, or give another "
+            "one as RUN_DIR, and run again"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a training leaves behind, whole at every moment: its state, its log, its best network; and how it goes on."""
 
+import atexit
 import contextlib
 import csv
 import io
@@ -12,7 +13,7 @@ from typing import NoReturn
 import keras
 import numpy as np
 
-from .files import read_json, write_json, write_whole
+from .files import read_json, remove_partial_files, write_json, write_whole
 from .labels import LabelMap
 from .locking import hold_lock
 from .networks import save_network
@@ -21,6 +22,7 @@ from .states import State, read_state, write_state
 from .training import ProgressiveResizing
 
 _locks: dict[Path, contextlib.ExitStack] = {}  # of the folders that this process trains in
+atexit.register(lambda: [lock.close() for lock in _locks.values()])  # of a fit that was interrupted
 
 
 class TrainingState(keras.callbacks.Callback):
@@ -115,7 +117,8 @@ class TrainingState(keras.callbacks.Callback):
 
         self._unlock()  # an interrupted fit has not done it
         _locks[self.run_dir] = contextlib.ExitStack()
-        _locks[self.run_dir].enter_context(hold_lock(self.run_dir, refuse))
+        if _locks[self.run_dir].enter_context(hold_lock(self.run_dir, refuse)):
+            remove_partial_files(self.run_dir)
 
     def _unlock(self) -> None:
         _locks.pop(self.run_dir, contextlib.ExitStack()).close()
