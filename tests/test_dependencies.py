@@ -8,9 +8,11 @@ import contextlib
 import importlib
 import inspect
 import io
+import multiprocessing.spawn
 import random
 import re
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -335,6 +337,15 @@ def test_nbconvert_runs_cells_by_methods_that_can_be_overridden():
     assert "create_kernel_manager" in calls, told.format("create_kernel_manager to choose the kernel's Python")
     assert "get_kernel_spec" in calls, told.format("KernelSpecManager.get_kernel_spec to choose the kernel's Python")
     assert screen.getvalue() == "shown\n", told.format("output(outs, msg, ...) to show what is printed")
+
+
+def test_spawn_asks_the_table_of_modules_for_the_main_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    told = multiprocessing.spawn.get_preparation_data("worker")
+    assert not {"init_main_from_name", "init_main_from_path"} & told.keys(), (
+        "multiprocessing: a worker runs the main module though there is a bare one in sys.modules: a script without a "
+        "guard that draws the demo set would draw it in each worker, too"
+    )
 
 
 def test_every_test_here_is_in_the_list():

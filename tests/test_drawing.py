@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -296,6 +297,31 @@ def test_a_killed_drawing_leaves_no_worker_and_the_next_one_no_rest(tmp_path):
     writing.draw_scenes(folder, processes=1, drives=("F1",), **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
     assert len(files_below(folder)) == 4
+
+
+def test_a_script_without_a_guard_draws_and_runs_once(tmp_path):
+    """Processes that are started by *spawn* run the main module once more."""
+    (tmp_path / "script.py").write_text(
+        "print('begun')\nfrom unet_helpers.datasets import load_dataset\n"
+        "dataset = load_dataset('demo', 'data', frames_per_drive=1)\nprint(len(dataset.train))\n")
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=environment, timeout=240, check=False,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("begun") == 1
+    assert done.stdout.splitlines()[-1] == "19"
+    assert done.stderr == ""
+
+
+def test_a_set_of_which_frames_are_gone_is_not_used(tmp_path):
+    options = {"processes": 1, "drives": ("F1", "F2"), "progress": str, "exist_ok": True, **SMALL}
+    folder = writing.draw_scenes(tmp_path / "demo", **options)
+    for path in sorted(folder.rglob("F1-1.png")):
+        path.unlink()
+    before = files_below(folder)
+    with pytest.raises(ValueError, match=r"demo exists already, but 2 of its 8 files, such as F1-1\.png, are not"):
+        writing.draw_scenes(folder, **options)
+    assert files_below(folder) == before
 
 
 # --- disks ---

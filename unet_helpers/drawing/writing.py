@@ -10,7 +10,9 @@ import errno
 import multiprocessing
 import os
 import shutil
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
@@ -48,15 +50,13 @@ def draw_scenes(folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 32
             check_arguments(drive, 0, seed, size, n_frames)
         if processes is not None and processes < 1:
             raise ValueError(f"processes: found {processes!r}, expected None or at least 1")
-        busy = f"another process is drawing to {folder}: waiting for it"
-        with hold_lock(folder, lambda: progress(busy)) as alone:
-            if alone:
-                remove_partial_folders(folder)
-            if not folder.exists():
-                _draw(folder, drives, processes, progress, seed=seed, size=size, n_frames=n_frames)
-            elif not all(path.is_file() for drive in drives for frame in range(n_frames)
-                         for path in _files_of(folder, drive, frame).values()):
-                raise _exists(folder)
+        if not _is_drawn(folder, drives, n_frames):
+            busy = f"another process is drawing to {folder}: waiting for it"
+            with hold_lock(folder, lambda: progress(busy)) as alone:
+                if alone:
+                    remove_partial_folders(folder)
+                if not _is_drawn(folder, drives, n_frames):
+                    _draw(folder, drives, processes, progress, seed=seed, size=size, n_frames=n_frames)
     except OSError as error:
         todo = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
         raise ValueError(f"folder: {folder} can't be drawn ({error.strerror or error}); {todo} or set "
@@ -66,6 +66,18 @@ def draw_scenes(folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 32
 
 def _exists(folder: Path) -> ValueError:
     return ValueError(f"folder: {folder} exists already; use it, remove it or name another one")
+
+
+def _is_drawn(folder: Path, drives: tuple[str, ...], n_frames: int) -> bool:
+    """Whether all frames are there; raises ValueError where the folder is, but not all of them."""
+    if not folder.exists():
+        return False
+    files = [path for drive in drives for frame in range(n_frames) for path in _files_of(folder, drive, frame).values()]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise ValueError(f"folder: {folder} exists already, but {len(missing)} of its {len(files)} files, such as "
+                         f"{missing[0].name}, are not there; move it away or delete it, and run again")
+    return True
 
 
 def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress, **options) -> None:
@@ -119,7 +131,13 @@ def _run(parts: list[tuple], processes: int) -> Iterator[int]:
     # spawn, not fork: a fork of a process in which TensorFlow runs may hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
-        futures = [pool.submit(_draw_part, *part) for part in parts]
+        main = sys.modules["__main__"]
+        # spawn runs the main module once more in each worker: a script without a guard would draw there, too
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            futures = [pool.submit(_draw_part, *part) for part in parts]  # this starts the workers
+        finally:
+            sys.modules["__main__"] = main
         try:
             yield from (future.result() for future in as_completed(futures))
         finally:
