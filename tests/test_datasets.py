@@ -181,7 +181,7 @@ def test_demo_is_drawn_once_and_split_like_the_real_set(tmp_path, monkeypatch):
     dataset = load_dataset("demo", tmp_path, frames_per_drive=1)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [19, 6, 7]
     assert check_pairs(dataset.train, dataset.labels).sum() == 19 * 48 * 64
-    monkeypatch.setattr(drawing, "draw_scenes", None)
+    monkeypatch.setattr("unet_helpers.drawing.writing._draw", None)
     assert load_dataset("demo", tmp_path, frames_per_drive=1) == dataset
     assert find_ego_mask(dataset.train, dataset.labels).mean() >= 0.15
 

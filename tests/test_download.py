@@ -28,7 +28,7 @@ from limits import gate, nobody, public_folder, small_disk, start, together
 from PIL import Image
 
 from unet_helpers import masks
-from unet_helpers.datasets import _is_no_copy, check_pairs, load_dataset
+from unet_helpers.datasets import SLUGS, _is_no_copy, check_pairs, load_dataset
 from unet_helpers.download import DownloadError, download_dataset, kaggle_client, unpack
 from unet_helpers.download import dataset as download
 
@@ -73,7 +73,7 @@ def dest(tmp_path):
 
 def on_disk(folder: Path) -> dict[str, bytes]:
     files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert files.pop(download.MARKER) == SLUG.encode()
+    assert files.pop(download.MARKER).decode() == f"{SLUG}\n{len(files)} files\n"
     return files
 
 
@@ -819,6 +819,15 @@ def test_a_zip_bomb_and_a_million_members(server, dest, monkeypatch):
     assert not dest.exists()
 
 
+def test_what_inflates_far_more_than_pictures_is_refused(server, dest):
+    server.content = make_zip({"zeros.bin": bytes(101 * 10**6)}, zipfile.ZIP_DEFLATED)
+    said = r"was not unpacked: its \S+ (MB|bytes) would become 101\.0 MB, more than 20 times as many\.\nDon't use it"
+    with pytest.raises(DownloadError, match=said):
+        download_dataset(dest, SLUG)
+    assert not dest.exists()
+    assert not staged_zip(dest).with_name("tree").exists()
+
+
 def test_a_bomb_that_lies_about_its_size(server, dest):
     """Declared: 1,000 bytes; packed: 8 MiB. Not a byte more than declared is written."""
     content = make_zip({"zeros.bin": bytes(8 * MIB)}, zipfile.ZIP_DEFLATED)
@@ -895,7 +904,7 @@ def test_the_annex_says_that_it_is_one_and_has_a_small_door():
         assert "An annex: nobody needs it to follow the lesson." in module.__doc__.splitlines()[0], module.__name__
     package = importlib.import_module("unet_helpers.download")
     assert "Annex" in package.__doc__.splitlines()[0]
-    assert sorted(package.__all__) == ["DownloadError", "download_dataset", "find_layout"]
+    assert sorted(package.__all__) == ["DownloadError", "check_whole", "download_dataset", "find_layout"]
 
 
 # --- the two data sets ---
@@ -929,6 +938,42 @@ def test_lyft_is_downloaded_once_and_its_lower_case_copy_not_unpacked(server, tm
     n_requests = len(server.requests)
     assert load_dataset("lyft", data_dir) == dataset
     assert len(server.requests) == n_requests
+
+
+def test_a_finished_download_of_which_files_are_gone_is_not_used(server, tmp_path, capsys):
+    server.content = make_zip(lyft_files())
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    dataset = load_dataset("lyft", data_dir)
+    assert "pairs to train" not in capsys.readouterr().out  # however few they are
+    (data_dir / "lyft" / "dataA" / "mine.txt").write_text("mine")
+    (data_dir / "lyft" / "mine.txt").write_text("mine")
+    assert load_dataset("lyft", data_dir) == dataset
+    for path in (*dataset.test[0], data_dir / "lyft" / "mine.txt", data_dir / "lyft" / "dataA" / "mine.txt"):
+        path.unlink()
+    before, n_requests = look_at(data_dir), len(server.requests)
+    said = r"(?s)lyft: 4 of the 6 files of this finished download are there\.\nMove the folder away.*Nothing was"
+    for folder in (data_dir, data_dir / "lyft"):
+        with pytest.raises(DownloadError, match=said):
+            load_dataset("lyft", folder)
+    with pytest.raises(DownloadError, match=said):
+        download_dataset(data_dir / "lyft", SLUGS["lyft"])
+    assert look_at(data_dir) == before
+    assert len(server.requests) == n_requests
+    (data_dir / "lyft" / download.MARKER).unlink()  # whoever wants to use the rest says so
+    (data_dir / "lyft" / "dataE" / "dataE" / "CameraRGB").rmdir()
+    (data_dir / "lyft" / "dataE" / "dataE" / "CameraSeg").rmdir()
+    (data_dir / "lyft" / "dataE" / "dataE").rmdir()
+    (data_dir / "lyft" / "dataE").rmdir()
+    assert len(load_dataset("lyft", data_dir).train) == 1
+    assert "1 + 1 + 0 pairs to train, validate and test, of 3550 + 750 + 700: is the whole" in capsys.readouterr().out
+
+
+def test_a_set_that_somebody_put_there_and_is_not_whole_is_said(tmp_path, capsys):
+    root = put(camvid_files(""), tmp_path / "camvid")
+    assert len(load_dataset("camvid", root).train) == 3
+    said = f"note: {root}: 3 + 1 + 2 pairs to train, validate and test, of 367 + 100 + 232: is the whole set there?"
+    assert said in capsys.readouterr().out
 
 
 def test_both_copies_have_names_that_differ_in_case_only():

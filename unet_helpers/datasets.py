@@ -1,6 +1,5 @@
 """The data sets that the tutorial knows: where their pairs of files are, their labels and their splits."""
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,11 +9,12 @@ import numpy as np
 
 from . import drawing, masks
 from .checking import check_pair, check_pairs, open_picture  # noqa: F401  the lesson takes the check from here
-from .download import download_dataset, find_layout
+from .download import check_whole, download_dataset, find_layout
 from .labels import CAMVID, CARLA, LabelMap, Pair
 
 NAMES = ("demo", "lyft", "camvid", "folder")
 SLUGS = {"lyft": "kumaresanmanickavelu/lyft-udacity-challenge", "camvid": "carlolepelaars/camvid"}  # on Kaggle
+PAIRS = {"lyft": (3550, 750, 700), "camvid": (367, 100, 232)}  # to train, validate and test, in each copy that we know
 DATA_DIR = "data"  # made where it does not exist; any other folder has to be there, for it may be misspelt
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
 
@@ -61,8 +61,9 @@ def load_dataset(
     skip_bad: leave out the pairs whose files are faulty instead of refusing all of them, as far as `masks` can, and
         print no notes: faults and notes are in the report.
     bits: "folder" only: read 16-bit pictures as a network was trained with them, `Network.bits`; None: as they need it.
+    A note says if "lyft" or "camvid", put there by somebody, have fewer pairs than they are known to have.
     Raises ValueError, naming the folder or file, if name is unknown, something is not there or has no partner, and
-    DownloadError, saying what to do, if a download fails.
+    DownloadError, saying what to do, if a download fails, or files of a finished one are gone.
     """
     if name not in NAMES:
         raise ValueError(f"DATASET: {name!r} is not known, expected one of {', '.join(map(repr, NAMES))}")
@@ -71,8 +72,7 @@ def load_dataset(
     if name == "demo":
         version = f"v{drawing.VERSION}_seed{seed}_{frames_per_drive}_frames"
         root = Path(data_dir) / "demo" / version
-        if not os.path.isdir(root):  # Path.is_dir raises PermissionError; draw_scenes says what to do
-            drawing.draw_scenes(root, seed=seed, n_frames=frames_per_drive, exist_ok=True)
+        drawing.draw_scenes(root, seed=seed, n_frames=frames_per_drive, exist_ok=True)  # where it is not there, whole
         return _load_lyft(name, root)
     root = Path(data_dir)
     if not root.is_dir() and str(root) != DATA_DIR:
@@ -85,9 +85,22 @@ def load_dataset(
     if not found:
         keep = {"lyft": _is_no_copy, "camvid": bool}[name]
         found = download_dataset(root / name, SLUGS[name], archive=archive, keep=keep, has_layout=has_layout)
+    whole = check_whole(root / name) or check_whole(root)
     if name == "lyft":
-        return _load_lyft(name, found)
-    return _load_camvid(name, found, root if found == root else root / name, skip_bad)
+        dataset = _load_lyft(name, found)
+    else:
+        dataset = _load_camvid(name, found, root if found == root else root / name, skip_bad)
+    if not whole:
+        _say_few(dataset, found)
+    return dataset
+
+
+def _say_few(dataset: Dataset, folder: Path) -> None:
+    """A note where what somebody put there has fewer pairs than the set that we know; test may be left out."""
+    found, known = (len(dataset.train), len(dataset.validation), len(dataset.test)), PAIRS[dataset.name]
+    if found[0] < known[0] or found[1] < known[1] or 0 < found[2] < known[2]:
+        few, whole = (" + ".join(map(str, numbers)) for numbers in (found, known))
+        print(f"note: {folder}: {few} pairs to train, validate and test, of {whole}: is the whole set there?")
 
 
 def _has_lyft(folder: Path) -> bool:
@@ -184,6 +197,7 @@ def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
         pairs = {split: (folder, root / f"{folder.name}_labels") for split, folder in folders.items()}
         places = masks.places_for(place, DATA_DIR)
         prepared = masks.prepare_pairs(root, pairs, masks.camvid_classes(root), *places, skip_bad=skip_bad)
+        _say_notes(prepared, skip_bad)
         return Dataset(name, CAMVID, prepared.train, prepared.validation, prepared.test, prepared.report)
     pairs = {split: tuple(find_pairs(folder, root / f"{folder.name}annot")) for split, folder in folders.items()}
     return Dataset(name, CAMVID, pairs["train"], pairs["validation"], pairs.get("test", ()))
@@ -192,10 +206,14 @@ def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
 def _load_folder(name: str, root: Path, split_by: str | None, skip_bad: bool, bits: int | None) -> Dataset:
     places = masks.places_for(root, DATA_DIR)
     prepared = masks.prepare_folder(root, *places, split_by=split_by, skip_bad=skip_bad, bits=bits)
-    if prepared.report.warnings and not skip_bad:
-        print(prepared.report.notes())
+    _say_notes(prepared, skip_bad)
     parts = prepared.train, prepared.validation, prepared.test
     return Dataset(name, prepared.labels, *parts, prepared.report, prepared.bits)
+
+
+def _say_notes(prepared: masks.Prepared, skip_bad: bool) -> None:
+    if prepared.report.warnings and not skip_bad:
+        print(prepared.report.notes())
 
 
 def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:

@@ -6,6 +6,7 @@ What can't be done ends in one DownloadError that says what to do next.
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def download_dataset(
     staging = dest.with_name(f"{dest.name}.partial")
     archive = archive and Path(archive).expanduser().resolve()
     try:
-        if force or not _is_whole(dest, slug):
+        if force or not _is_marked(dest, slug):
             mounted = None if force or archive else _find_mounted(slug, has_layout)
             if mounted:
                 return mounted
@@ -57,7 +58,33 @@ def download_dataset(
             f"{'Make room' if full else 'Repair that'}, or give a folder on another disk as DATA_DIR, and run the cell "
             f"again.\n{what_is_kept(staging)}"
         ) from None
+    check_whole(dest)
     return (has_layout and find_layout(dest, has_layout)) or dest
+
+
+def check_whole(folder: Path) -> bool:
+    """Whether a folder has the mark of a finished download, and as many files as that lists.
+
+    False where there is no mark: others put the files there; or one of an older version, which lists nothing.
+    Raises DownloadError if files are gone.
+    """
+    mark = (folder / MARKER).read_text(encoding="utf-8") if os.path.isfile(folder / MARKER) else ""
+    found = re.search(r"^(\d+) files$", mark, re.MULTILINE)
+    if not found:
+        return False
+    there, listed = _count(folder), int(found[1])
+    if there < listed:
+        raise DownloadError(
+            f"{folder}: {there} of the {listed} files of this finished download are there.\nMove the folder away or "
+            f"delete it, and run the cell again: it is downloaded anew. Or delete {MARKER} in it, to use what is "
+            "there.\nNothing was changed."
+        )
+    return True
+
+
+def _count(folder: Path) -> int:
+    """How many files are in a folder, without the mark."""
+    return sum(name != MARKER for _, _, names in os.walk(folder) for name in names)
 
 
 def find_layout(folder: Path, has_layout: Callable[[Path], bool], depth: int = 2) -> Path | None:
@@ -80,8 +107,9 @@ def _sidecar(zip_path: Path) -> Path:
     return zip_path.with_name(f"{zip_path.name}.kaggle-partial")
 
 
-def _is_whole(folder: Path, slug: str) -> bool:
-    return (folder / MARKER).is_file() and (folder / MARKER).read_bytes() == slug.encode()
+def _is_marked(folder: Path, slug: str) -> bool:
+    """Whether a folder has the mark that this download of `slug` writes at last."""
+    return (folder / MARKER).is_file() and (folder / MARKER).read_bytes().split(b"\n")[0] == slug.encode()
 
 
 def _find_mounted(slug: str, has_layout) -> Path | None:
@@ -95,10 +123,10 @@ def _make(dest: Path, staging: Path, slug: str, archive: Path | None, keep, has_
     zip_path = staging / f"{slug.split('/')[1]}.zip"  # the name that the client gives it
     try:
         refuse_links(staging)
-        if not dest.exists() and _is_whole(staging / "tree", slug):  # the last call was ended at its last step
+        if not dest.exists() and _is_marked(staging / "tree", slug):  # the last call was ended at its last step
             _put_in_place(staging, zip_path, dest, archive)
-        if force or not _is_whole(dest, slug):  # it may be: another process made it meanwhile
-            refuse_foreign(dest, _is_whole(dest, slug), slug)
+        if force or not _is_marked(dest, slug):  # it may be: another process made it meanwhile
+            refuse_foreign(dest, _is_marked(dest, slug), slug)
             if archive:
                 check_archive(archive, dest, staging, slug)
             staging.mkdir(parents=True, exist_ok=True)
@@ -175,4 +203,4 @@ def _fill(tree: Path, zip_path: Path, slug: str, archive: Path | None, keep, has
             f"{source} does not hold the folders that {slug} is known for.\nIs it the right file? Its page is {page}."
             "\nNo folder was changed."
         )
-    (tree / MARKER).write_text(slug, encoding="utf-8")
+    (tree / MARKER).write_text(f"{slug}\n{_count(tree)} files\n", encoding="utf-8")

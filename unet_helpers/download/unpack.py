@@ -5,6 +5,7 @@ Names are safe, the disk has room, and every byte is checked.
 
 import contextlib
 import errno
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from .members import find_fault, find_twin, fold, parts_of
 
 RESERVE = 2 * 1000**3  # bytes: would less than this stay free on the disk, the user is asked first
 MAX_MEMBERS = 100_000  # files in an archive; the Lyft set has 20,000
+# What comes out is at most so many times as large as the archive, or has at most so many bytes: pictures hardly shrink
+# in a zip, text shrinks to a tenth, zeros to a thousandth.
+MAX_RATIO, FREE_SIZE = 20, 100 * 1000**2
 
 
 class DownloadError(Exception):
@@ -106,6 +110,11 @@ def _safe_members(opened: zipfile.ZipFile, keep: Callable[[str], bool]) -> list[
             members.append((member, parts))
         if fault:
             break
+    total, packed = sum(member.file_size for member, _ in members), os.path.getsize(opened.filename)
+    if total > max(FREE_SIZE, MAX_RATIO * packed):
+        fault = fault or (
+            f"its {size_text(packed)} would become {size_text(total)}, more than {MAX_RATIO} times as many"
+        )
     if fault:
         raise DownloadError(
             f"{opened.filename} was not unpacked: {fault}.\nDon't use it: such an archive is broken or hostile. Get "
