@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -104,8 +103,8 @@ KILL_AT_THE_FIFTH = "Image.Image.save = counting(Image.Image.save, 5)"
 def killed_and_again(root: Path) -> int:
     code = good.KILLED.format(repository=str(ROOT), root=str(root), patch=KILL_AT_THE_FIFTH)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
-    (left,) = (path for path in root.parent.iterdir() if path != root)
-    assert re.fullmatch(r"data\.prepared\.partial-\d+", left.name)
+    lock, left = sorted(path.name for path in root.parent.iterdir() if path != root)
+    assert (lock, bool(re.fullmatch(r"data\.prepared\.partial-\d+", left))) == (".data.prepared.lock", True)
     return check(root)
 
 
@@ -122,6 +121,10 @@ def chain(*changes):
 
 def write(name, content):
     return lambda root: good.save_bytes(content, root.parent / name)
+
+
+def edit(name):
+    return lambda root: good.save(good.make_ids(4), root.parent / name)
 
 
 def text_in(name):
@@ -373,9 +376,13 @@ CASES: dict[str, list[Case]] = {
     "`SPLIT_BY` is no pattern": [Case(nothing, parameters(DATASET="folder", SPLIT_BY="("))],
     "a file goes bad after a good run": [Case(chain(checked_once, text_in("images/p2.png")))],
     "files were changed since the last run": [
-        Case(chain(to_convert, checked_once, lambda root: os.utime(root / "masks" / "p2.gif", (1, 1))))
+        Case(chain(to_convert, checked_once, edit("data/masks/p2.gif")))
     ],
     "your own files in `data.prepared/`": [Case(chain(to_convert, write("data.prepared/mine.txt", b"of a week")))],
+    "your own files there, and files were changed since the last run": [
+        Case(chain(to_convert, checked_once, write("data.prepared/mine.txt", b"of a week"), edit("data/masks/p2.gif")))
+    ],
+    "a copy there that you changed": [Case(chain(to_convert, checked_once, edit("data.prepared/masks/p2.png")))],
     "the disk is full": [Case(chain(to_convert, fill), place=disk_of_half_a_megabyte)],
     "no place where one may write": [Case(to_convert, as_nobody(check), public)],
     "killed while it prepares": [Case(to_convert, killed_and_again)],

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -1561,14 +1562,18 @@ def test_it_is_written_once_and_again_for_what_has_changed(tmp_path, monkeypatch
         (tmp_path / "data.prepared").rename(tmp_path / "moved.prepared")
         moved = prepare(tmp_path / "moved")
         assert moved.labels == first.labels
-    (tmp_path / "moved").rename(root)
-    (tmp_path / "moved.prepared").rename(tmp_path / "data.prepared")
+        (tmp_path / "moved").rename(root)
+        (tmp_path / "moved.prepared").rename(tmp_path / "data.prepared")
+        for path in (*(root / "images").iterdir(), root / "masks" / "p1.gif", root / "classes.txt"):
+            content = path.read_bytes()
+            path.write_bytes(content)
+            os.utime(path, ns=(1, 1))
+        assert prepare(root) == first  # the same content, whatever the time
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert capsys.readouterr().out == ""
     for change in (
         lambda: save(make_ids(3), root / "masks" / "p1.gif"),
         lambda: save(make_picture(3), root / "images" / "p1.tif"),
-        lambda: os.utime(root / "masks" / "p2.gif", ns=(1, 1)),
         lambda: (root / "classes.txt").write_text("sky\nroad\nparked car\n"),
         lambda: (save(make_ids(0), root / "masks" / "q.gif"), save(make_picture(0), root / "images" / "q.tif")),
         lambda: ((root / "masks" / "q.gif").unlink(), (root / "images" / "q.tif").unlink()),
@@ -1589,12 +1594,68 @@ def test_what_an_older_version_wrote_is_written_anew(tmp_path, capsys):
     root = write_folder(tmp_path / "data", array(".gif"))
     prepare(root)
     record = tmp_path / "data.prepared" / "prepared.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"format": masks.writing.FORMAT - 1}))
+    old = json.loads(record.read_text()) | {"format": masks.writing.FORMAT - 1}
+    record.write_text(json.dumps({name: value for name, value in old.items() if name != "written"}))
     (tmp_path / "data.prepared" / "masks" / "p1.png").write_bytes(b"as it was written then")
     capsys.readouterr()
     prepared = prepare(root)
     assert "writing 6 pictures and masks" in capsys.readouterr().out
     np.testing.assert_array_equal(read_as_training_does(prepared)["p1"][1], make_ids(0))
+
+
+def test_a_record_of_an_older_version_without_content_is_followed(tmp_path, capsys):
+    root = write_folder(tmp_path / "data", array(".gif"))
+    first = prepare(root)
+    path = tmp_path / "data.prepared" / "prepared.json"
+    record = json.loads(path.read_text())
+    del record["written"]
+    record["sources"] = {name: note[:2] for name, note in record["sources"].items()}
+    path.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert prepare(root) == first
+    assert capsys.readouterr().out == ""
+    save(make_ids(4), root / "masks" / "p1.gif")
+    np.testing.assert_array_equal(read_as_training_does(prepare(root))["p1"][1], make_ids(4))
+
+
+def test_what_is_not_ours_among_the_copies_is_never_deleted(tmp_path):
+    root = write_folder(tmp_path / "data", array(".gif"))
+    prepare(root)
+    copies = tmp_path / "data.prepared"
+    (copies / "mine.txt").write_text("the work of a week")
+    save(make_ids(2), copies / "masks" / "mine.png")
+    (copies / "masks" / ".DS_Store").write_bytes(b"of the system")
+    assert prepare(root).report.warnings == []  # nothing has to be written
+    save(make_ids(3), root / "masks" / "p1.gif")
+    before = look_at(copies)
+    said = r"data\.prepared: masks/mine\.png, mine\.txt: not written here, or changed since, and all of the folder"
+    with pytest.raises(ValueError, match=said):
+        prepare(root)
+    assert look_at(copies) == before
+    (copies / "mine.txt").unlink()
+    (copies / "masks" / "mine.png").unlink()
+    np.testing.assert_array_equal(read_as_training_does(prepare(root))["p1"][1], make_ids(3))
+
+
+def test_a_copy_that_was_edited_is_said_and_never_lost(tmp_path):
+    root = write_folder(tmp_path / "data", array(".gif"))
+    prepare(root)
+    copy = tmp_path / "data.prepared" / "masks" / "p2.png"
+    os.utime(copy, (1, 1))
+    assert prepare(root).report.warnings == []  # its content is what was written
+    save(make_ids(4), copy)
+    prepared = prepare(root)
+    (warning,) = prepared.report.warnings
+    assert re.match(rf"{copy}: changed since it was written here, and read as it is; delete the folder to", warning)
+    np.testing.assert_array_equal(read_as_training_does(prepared)["p2"][1], make_ids(4))
+    save(make_ids(3), root / "masks" / "p1.gif")
+    content = copy.read_bytes()
+    with pytest.raises(ValueError, match=r"data\.prepared: masks/p2\.png: not written here, or changed since"):
+        prepare(root)
+    assert copy.read_bytes() == content
+    shutil.rmtree(copy.parents[1])
+    read = read_as_training_does(prepare(root))
+    np.testing.assert_array_equal(read["p2"][1], make_ids(1))
 
 
 def test_a_file_of_the_same_time_but_another_size_is_read_anew(tmp_path):
@@ -1621,13 +1682,12 @@ def test_what_lies_in_the_second_place_is_not_made_again(tmp_path, monkeypatch):
     assert prepare_folder(root, *targets) == first
 
 
-def test_without_a_lock_nothing_of_another_process_is_deleted(tmp_path, monkeypatch):
-    """It may be writing: nobody knows where there is no place for locks."""
+def test_without_a_lock_nothing_of_another_process_is_deleted(tmp_path):
+    """It may be writing: nobody knows where no lock can be had."""
     root = write_folder(tmp_path / "data", array(".gif"))
     theirs = tmp_path / "data.prepared.partial-1" / "p1.png"
     save(make_ids(0), theirs)
-    (tmp_path / "file").write_text("no folder")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    (tmp_path / ".data.prepared.lock").mkdir()
     assert read_as_training_does(prepare_folder(root)).keys() == set(STEMS)
     assert theirs.is_file()
 
@@ -1685,7 +1745,7 @@ def test_a_killed_preparation_leaves_nothing_half(tmp_path, moment, again):
     root = write_folder(tmp_path / "data", array(".gif"), array(".tif"))
     if again:
         prepare(root)
-        os.utime(root / "masks" / "p1.gif")
+        save(make_ids(3), root / "masks" / "p1.gif")
     before = look_at(root)
     code = KILLED.format(repository=str(Path(__file__).parents[1]), root=str(root), patch=AGAIN[moment])
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -26,7 +26,7 @@ def hold_lock(folder: Path, busy: Callable[[], object] | None = None) -> Iterato
     It is a lock of the system on the hidden, empty file `.NAME.lock` beside the folder: whoever may write there meets
     it, whatever his TMPDIR is. It ends with its process, however that ends, and the file is deleted at its end; that of
     a killed process stays, locks nothing and goes with the next one. On a network disk it holds between the processes
-    of one machine, and between machines only if the disk passes locks on: NFS does, Google Drive does not.
+    of one machine, and between machines only if the disk passes locks on, as NFS does.
     busy: called once if another process holds the lock, which is then waited for; None: don't wait.
     Yields whether it is held. It is not if busy is None and another process holds it, and where no lock can be had:
     one may not write beside the folder, or the disk knows no locks. Then the block runs as if it were alone.

@@ -14,7 +14,7 @@ from .examining import Examined, examine_items
 from .layout import Found, Item, find_in, find_items
 from .report import Faults, FaultyFiles, Report
 from .splits import NAMES, split_items
-from .writing import make_record, read_record, remove_leftovers, write_to_first
+from .writing import find_edited, make_record, read_record, remove_leftovers, write_to_first
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ def prepare_folder(
     """The pairs of a reader's own folder; see data/README.md for what it may hold.
 
     What training can't read as it is, is written to the first of the targets where one may write, whole or not at all,
-    and once: again only if a file of the folder has changed. Nothing is written to the folder itself.
+    and once: again only if the content of a file of the folder has changed. Nothing is written to the folder itself.
     targets: folders outside root; others are passed over. Without one, it is "NAME.prepared" beside root. What an older
-        preparation has written there is replaced; what anybody else has, is not.
+        preparation has written there is replaced; what anybody else has, is not: what has been added or changed there
+        since is an error if it stands in the way, and changed copies that are used get a warning.
     split_by: regular expression for the group (drive, patient, film) in the stems of the pictures; see `split_items`.
     skip_bad: leave out the pairs whose files are faulty, if others are left, and name them in the report's errors. No
         pair changes its split by that. What has to be written then goes to a temporary folder of this process.
@@ -165,18 +166,17 @@ def _prepare_all(
         record = read_record(folder, sources)
         if record:
             remove_leftovers(folder)
+            for name in find_edited(folder, record):
+                sentence = "changed since it was written here, and read as it is; delete the folder to have it anew"
+                found.warnings.add(sentence, folder / name)
             return _finish(found, record, folder, splits)
     return _finish(found, *write_to_first(outside, found.items, sources, examine), splits)
 
 
-def _list_sources(root: Path, items: Sequence[Item], classes: ClassList | None) -> dict[str, list[int]]:
-    """{name: [bytes, time of the last change in nanoseconds]} of all files that decide what is written."""
+def _list_sources(root: Path, items: Sequence[Item], classes: ClassList | None) -> dict[str, Path]:
+    """{name: file} of all files that decide what is written."""
     paths = {path for item in items for path in (item.image, item.mask_path)} | ({classes.path} if classes else set())
-    try:
-        stats = {os.path.relpath(path, root): path.stat() for path in sorted(paths)}
-    except OSError as error:
-        raise ValueError(f"{error.filename}: can't be read ({error.strerror}); get it again or remove it") from None
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+    return {os.path.relpath(path, root): path for path in sorted(paths)}
 
 
 def _finish(found: Found, record: dict, folder: Path, splits: Sequence[str | None]) -> Prepared:

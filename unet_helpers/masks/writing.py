@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..files import find_changes, note_files
 from ..labels import VOID
 from ..locking import hold_lock, remove_partial_folders
 from .examining import Examined, Need
@@ -19,23 +20,54 @@ from .layout import Item
 from .opening import turn
 from .polygons import Drawing, draw
 from .reading import read_picture, read_values
-from .report import Unfit
+from .report import Faults, Unfit
 
-RECORD = "prepared.json"  # beside what was written: of which files it was made, and what was found
+RECORD = "prepared.json"  # beside what was written: of which files it was made, what was found, and what was written
+SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}  # nobody's work: macOS and Windows put them into folders
 FORMAT = 3  # of the record and of what is written; another number makes everything anew
 
 
-def read_record(folder: Path, sources: dict | None = None) -> dict | None:
+def read_record(folder: Path, sources: dict[str, Path] | None = None) -> dict | None:
     """The record of what was written to a folder; None if there is none or, given the sources, it is not of these."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        written = _copies(folder, record)
         if sources is None:
             return record
-        written = [folder / name for *names, _ in record["pairs"] for name in names if name]
-        same = record["format"] == FORMAT and record["sources"] == sources
-        return record if same and all(path.is_file() for path in written) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        same = record["format"] == FORMAT and all(path.is_file() for path in written.values())
+        return record if same and not any(find_changes(record["sources"], sources)) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _copies(folder: Path, record: dict) -> dict[str, Path]:
+    return {name: folder / name for *names, _ in record["pairs"] for name in names if name}
+
+
+def find_edited(folder: Path, record: dict) -> list[str]:
+    """Names of the copies in a folder that are not as they were written; of an older version's, nobody knows."""
+    noted = record.get("written", {})
+    copies = {name: path for name, path in _copies(folder, record).items() if name in noted and path.is_file()}
+    return list(find_changes({name: noted[name] for name in copies}, copies))
+
+
+def _refuse_others_work(folder: Path) -> None:
+    """Raises ValueError where a folder that is to be replaced holds what is not written here, or was changed since."""
+    if not os.path.isdir(folder) or not any(os.scandir(folder)):
+        return
+    record = read_record(folder)
+    if not record:
+        raise ValueError(
+            f"{folder}: its files are not those that are written here; move it away or delete it and run again"
+        )
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    own = {RECORD, *_copies(folder, record), *(name for name in files if name.rpartition("/")[2] in SYSTEM)}
+    others = Faults(folder)
+    for name in sorted(files - own) + find_edited(folder, record):
+        sentence = "not written here, or changed since, and all of the folder has to be written anew; move "
+        others.add(f"{sentence}what is yours to another folder, delete this one and run again", folder / name)
+    if others.files_of:
+        raise ValueError(f"{folder}: {others.lines()[0]}")
 
 
 def make_record(items: Sequence[Item], examined: Examined, sources: dict) -> dict:
@@ -63,7 +95,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_to_first(
-    folders: Sequence[Path], items: Sequence[Item], sources: dict, examine: Callable[[], Examined]
+    folders: Sequence[Path], items: Sequence[Item], sources: dict[str, Path], examine: Callable[[], Examined]
 ) -> tuple[dict, Path]:
     """(record, the folder that was written): the first that can be. Where nothing needs to be written, none has to."""
     unwritable, examined = [], None
@@ -75,12 +107,11 @@ def write_to_first(
             record = read_record(folder, sources)
             if record:  # by the process that was waited for
                 return record, folder
-            if os.path.isdir(folder) and any(os.scandir(folder)) and not read_record(folder):
-                raise ValueError(  # not ours to delete: it may hold somebody's work
-                    f"{folder}: its files are not those that are written here; move it away or delete it and run again"
-                )
-            examined = examined or examine()
-            record = make_record(items, examined, sources)
+            _refuse_others_work(folder)
+            if examined is None:
+                noted = _note(sources)  # before they are read: one that changes meanwhile is not as it was noted
+                examined = examine()
+            record = make_record(items, examined, noted)
             partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
             try:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -101,6 +132,12 @@ def write_to_first(
     )
 
 
+def _note(sources: dict[str, Path]) -> dict[str, list]:
+    with contextlib.suppress(OSError):
+        return note_files(sources)
+    return {}  # who examines a file that can't be read says so
+
+
 def _write_whole(partial: Path, folder: Path, items: Sequence[Item], examined: Examined, record: dict) -> None:
     """All that is to be written, to the folder `partial`, which then becomes `folder`."""
     names = [name for *names, _ in record["pairs"] for name in names if name]
@@ -112,6 +149,7 @@ def _write_whole(partial: Path, folder: Path, items: Sequence[Item], examined: E
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             jobs = zip(items, examined.needs, record["pairs"], strict=True)
             list(pool.map(lambda job: _write_pair(partial, *job, examined), jobs))
+        record["written"] = note_files({name: partial / name for name in names})
         (partial / RECORD).write_text(json.dumps(record, indent=0), encoding="utf-8")
         old = folder.with_name(f"{folder.name}.partial-{os.getpid()}0")  # goes with the next run if this one is killed
         if os.path.isdir(folder):
