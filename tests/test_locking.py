@@ -1,5 +1,6 @@
 """The lock between processes: one at a time, never for longer than its process lives."""
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -112,6 +113,23 @@ def test_a_lock_is_never_a_link_to_somebodys_file(tmp_path):
         assert not held
     assert (tmp_path / ".set.lock").is_symlink()
     assert mine.read_text() == "mine"
+
+
+def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_none(tmp_path, monkeypatch):
+    """Its holder ends between opening and locking, and a third one comes."""
+    flock = locking.fcntl.flock
+    with contextlib.ExitStack() as third:
+
+        def late(file, how):
+            monkeypatch.undo()
+            (tmp_path / ".set.lock").unlink()
+            assert third.enter_context(hold_lock(tmp_path / "set"))
+            flock(file, how)
+
+        monkeypatch.setattr(locking.fcntl, "flock", late)
+        with hold_lock(tmp_path / "set") as held:
+            assert not held
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_users_lock_is_respected():

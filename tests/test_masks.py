@@ -1618,6 +1618,17 @@ def test_a_record_of_an_older_version_without_content_is_followed(tmp_path, caps
     np.testing.assert_array_equal(read_as_training_does(prepare(root))["p1"][1], make_ids(4))
 
 
+def test_copies_that_are_made_anew_are_the_same_to_the_byte(tmp_path):
+    """A training goes on from them: `runs.run_folder` knows its data by their content."""
+    root = write_folder(tmp_path / "data", array(".gif"), array(".tif"))
+    copies = [path for pair in pairs_of(prepare(root)).values() for path in pair]
+    content = [path.read_bytes() for path in copies]
+    shutil.rmtree(tmp_path / "data.prepared")
+    prepare(root)
+    assert len(copies) == 12
+    assert [path.read_bytes() for path in copies] == content
+
+
 def test_what_is_not_ours_among_the_copies_is_never_deleted(tmp_path):
     root = write_folder(tmp_path / "data", array(".gif"))
     prepare(root)
