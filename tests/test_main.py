@@ -435,7 +435,8 @@ def test_training_is_that_of_the_notebook_also_when_it_was_interrupted(capsys, t
     with monkeypatch.context() as patch:
         patch.setattr(command, "EpochLine", Interrupting)
         assert train(trained, tmp_path / "runs") == 130
-    (run_dir,) = (tmp_path / "runs").iterdir()
+    lock, run_dir = sorted((tmp_path / "runs").iterdir())  # the lock is held until the process ends, or the next fit
+    assert lock.name == f".{run_dir.name}.lock"
     said = f"unet_helpers: stopped: 2 epochs are saved in {run_dir}; the same command goes on\n"
     assert capsys.readouterr().err == said
     assert train(trained, tmp_path / "runs") == 0
@@ -445,6 +446,7 @@ def test_training_is_that_of_the_notebook_also_when_it_was_interrupted(capsys, t
     assert len(re.findall(r"^epoch 3/3 64x64: ", shown, re.MULTILINE)) == 1
     assert str(run_dir / "best.keras") in shown.splitlines()[-1]
     assert_same_run(run_dir, trained.run_dir)
+    assert list((tmp_path / "runs").iterdir()) == [run_dir]
 
 
 def test_what_the_notebook_trained_is_not_trained_again(capsys, trained):
