@@ -23,9 +23,9 @@ from conftest import LABELS, write_pair_to
 from limits import pipe, small_disk
 from PIL import Image
 
-from unet_helpers import datasets, exporting, networks
-from unet_helpers.__main__ import in_options, main
-from unet_helpers.commands import film
+from unet_helpers import datasets, exporting, naming, networks, parameters
+from unet_helpers.__main__ import main
+from unet_helpers.commands import OPTIONS, film
 from unet_helpers.commands import train as command_train
 from unet_helpers.commands.arguments import DATASETS, FORMATS, make_parser
 from unet_helpers.evaluation import Scores, confusion_matrices
@@ -114,10 +114,12 @@ def test_wrong_usage(capsys, arguments):
 
 
 @pytest.mark.parametrize(("option", "value", "said"), [
-    ("--minutes", "0", "--minutes: found 0.0, expected a number above 0; try --minutes 4"),
-    ("--epochs", "0", "--epochs: found 0, expected None or a whole number above 0; try --epochs 20"),
+    ("--minutes", "0", "--minutes: found 0.0, expected a number above 0, at most 1000000; try --minutes 4"),
+    ("--epochs", "0", "--epochs: found 0, expected None or a whole number above 0, at most 100000; try --epochs 20"),
     ("--seed", "-1", "--seed: found -1, expected a whole number"),
-    ("--image-size", "100x64", "--image-size: height and width must be divisible by 32, found 100x64; try 128x64"),
+    ("--image-size", "100x64", "--image-size: height and width must be divisible by 32, from 64 to 8192, found 100x64; "
+     "try 128x64"),
+    ("--runs", "x" * 300, "--runs: found 'xxx"),
 ])  # fmt: skip
 def test_options_that_no_data_can_make_right_are_wrong_usage(capsys, folder, option, value, said):
     code, _, errors = run(capsys, "train", folder, option, value)
@@ -163,14 +165,48 @@ def test_defaults_are_the_parameters_of_the_notebook():
     assert {make_parser().parse_args([c, *words]).seed for c, *words in (("check", "x"), ("evaluate", "n", "x"))} == {0}
 
 
-def test_messages_name_options_and_leave_paths_alone():
-    assert in_options("DATA_DIR: set DATA_DIR to it") == "DIR: set DIR to it"
-    assert in_options("give another RUN_DIR or SEED") == "give another --runs or --seed"
-    said = "Run the cell again, or get the zip and give its path as ARCHIVE"
-    assert in_options(said) == "Run the command again, or get the zip and unpack it in DIR"
-    assert in_options("image_size: found (64, 65)") == "--image-size: found 64x65"
-    for path in ("/data/SEED/p.png: bad", "C:\\DATASET\\p.png: bad", "SEED-1.png: bad", "MY_EPOCHS: bad"):
-        assert in_options(path) == path
+def test_messages_name_options_in_a_command_only():
+    said = {"TRAIN_ANEW": (True, "--train-anew"), "SPLIT_BY": (None, "no --split-by"),
+            "MINUTES": (15.0, "--minutes 15"), "IMAGE_SIZE": ((64, 96), "--image-size 64x96"),
+            "N_FILTERS": (None, "N_FILTERS = None")}  # fmt: skip
+    with naming.options_named(OPTIONS):
+        assert {name: (value, naming.setting(name, value)) for name, (value, _) in said.items()} == said
+        assert naming.named("run the cell again, or") == "run the cell again, or"
+    assert naming.setting("IMAGE_SIZE", (64, 96)) == "IMAGE_SIZE = (64, 96)"
+    assert naming.named("run the cell again") == "run the cell again"
+
+
+def test_each_name_that_messages_have_is_known_here():
+    """Else a command would tell the reader of a parameter that only the notebook has."""
+    known = {*OPTIONS, "ARCHIVE", "N_FILTERS", "HALF_RESOLUTION", "SIZE_STAGES", "FRAMES_PER_DRIVE"}
+    assert set(parameters.RULES) <= known
+    found = []
+    for path in (ROOT / "unet_helpers").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("named", "setting"):
+                found += [node.args[0].value] if isinstance(node.args[0], ast.Constant) else []
+    assert len(found) > 30
+    assert set(found) <= known
+
+
+def test_names_of_classes_and_files_stay_as_they_are(capsys, tmp_path, monkeypatch):
+    """Whatever they are: none is taken for the name of a parameter, and said in another word."""
+    names = ("SEED", "run the cell again", "image_size: found (64, 65)")
+    data = tmp_path / "path: DATASET" / "SEED"
+    for n in range(N_PAIRS):
+        write_pair_to(data, f"EPOCHS {n:02}", (32, 48), seed=n)
+    (data / "classes.txt").write_text("\n".join(names))
+    (data / "masks" / "EPOCHS 03.png").unlink()
+    _, shown, errors = run(capsys, "check", data)
+    text = " ".join((shown + errors).split())
+    for name in names:
+        assert re.search(rf"class \d [\d. ]+ {re.escape(name)} ", text)
+    assert f"{data}: errors in the table: 1" in text
+    assert "images/EPOCHS 03.png: it has no mask" in text
+    monkeypatch.chdir(tmp_path)
+    for name in ("path: x", "image_size: x", "format: x", "SEED = 3"):
+        code, _, errors = run(capsys, "export", name, "--format", "keras_half", "--out", "new.keras")
+        assert (code, errors.split("; ")[0]) == (1, f"unet_helpers: {name}: there is no such file")
 
 
 def test_ctrl_c_is_a_sentence(capsys, folder, monkeypatch):
@@ -514,7 +550,7 @@ def test_train_goes_on_from_the_folder_of_a_training(capsys, folder, tmp_path, m
 
     compiled = []
     monkeypatch.setattr(command, "compile_unet", stop)
-    options = ["--start-from", tmp_path / "my run", "--image-size", "32x64", "--runs", tmp_path / "runs"]
+    options = ["--start-from", tmp_path / "my run", "--image-size", "64x64", "--runs", tmp_path / "runs"]
     code, shown, errors = run(capsys, "train", folder, *options, *["--freeze-encoder"] * freeze)
     assert (code, errors) == (1, "unet_helpers: here it would train\n")
     assert "going on from the network in best.keras" in shown
@@ -1132,6 +1168,32 @@ def test_a_size_that_does_not_fit_the_network_is_said_once(capsys, tmp_path, tra
     assert len(messages(errors)) == 1
     assert "--image-size: found 64x65, " in errors
     assert not out.exists()
+
+
+@pytest.mark.parametrize("size", ["0x0", "16x0", "99968x99968"])
+def test_a_size_that_no_network_can_look_at_is_said_before_anything_is_done(capsys, tmp_path, network, size):
+    draw(SKY, ROAD).save(tmp_path / "p.png")
+    said = f"unet_helpers: --image-size: height and width must be whole numbers from 1 to 8192, found {size}; try "
+    for command, *others in (("predict", tmp_path / "p.png", "--out", tmp_path / "out"), ("evaluate", tmp_path)):
+        code, shown, errors = run(capsys, command, network, *others, "--image-size", size)
+        assert (code, shown) == (1, "")
+        assert errors.startswith(said)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "p.png"}
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_no_path_is_the_folder_where_one_stands_by_chance(capsys, tmp_path, monkeypatch, nothing):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (
+        ("predict", "net", "p.png", "--out", nothing), ("predict", "net", nothing, "--out", "x"), ("check", nothing),
+        ("predict", nothing, "p.png", "--out", "x"), ("evaluate", "net", "x", "--classes", nothing),
+        ("export", "net", "--format", "onnx", "--out", nothing), ("train", "x", "--runs", nothing),
+        ("train", "x", "--start-from", nothing), ("diagnose", nothing, "x"), ("diagnose", "x", nothing),
+    ):  # fmt: skip
+        code, _, errors = run(capsys, *arguments)
+        assert code == 2
+        assert errors.endswith(": found nothing, expected a path\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_classes_of_a_training_keep_their_names(capsys, tmp_path, trained):

@@ -91,11 +91,13 @@ def test_a_network_for_any_size_answers_as_the_one_for_that_size():
 
 
 def test_bad_sizes_and_switches_are_named():
-    with pytest.raises(ValueError, match=r"IMAGE_SIZE.*divisible by 16, found \(600, 800\); try \(608, 800\)"):
+    with pytest.raises(ValueError, match=r"input_size: .* divisible by 16, .* found \(600, 800\); try .*\(608, 800\)"):
         unet_model((600, 800, 3))
-    with pytest.raises(ValueError, match=r"IMAGE_SIZE.*two positive whole numbers, found \(96, 0\)"):
-        check_image_size((96, 0))
-    assert check_image_size([96, 128]) == (96, 128)
+    for wrong in ((96, 0), (96, -1), (96, 1 << 14), (96, 1.5), (96,), (96, 96, 3), "96", 96, None, ((1, 2), 3), {}):
+        with pytest.raises(ValueError, match=r"size: height and width must be whole numbers from 1 to 8192, found"):
+            check_image_size("size", wrong)
+    for right in ([96, 128], (96, 128), np.array([96, 128]), (np.int32(96), 128)):
+        assert check_image_size("size", right, step=32, least=64) == (96, 128)
     with pytest.raises(ValueError, match="normalization.*'group'"):
         unet_model((32, 32, 3), normalization="group")
 

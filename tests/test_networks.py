@@ -1,9 +1,13 @@
 import importlib.util
 import inspect
+import io
 import json
 import os
+import re
+import tracemalloc
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -211,6 +215,137 @@ def test_a_damaged_record_is_named(tmp_path, text):
     write_record(tmp_path / "n.keras", text)
     with pytest.raises(ValueError, match=rf"n\.keras: its {RECORD} can't be read"):
         load_network(tmp_path / "n.keras")
+
+
+GOOD = {"names": ["sky", "road", "car"], "colors": [[0, 0, 255], [128, 64, 128], [255, 0, 0]], "void_values": [255]}
+
+
+WRONG = [
+    ("names", "sky"), ("names", ["sky", "road", 3]), ("names", {"sky": 1}), ("names", None), ("names", [["a"], "b"]),
+    ("colors", 3), ("colors", ["red", "green", "blue"]), ("colors", [[0, 0, 0], [1, 1, 1], [1, 1]]),
+    ("colors", [[0, 0, 0], [1, 1, 1], [1, 1, 256]]), ("colors", [[0, 0, 0], [1, 1, 1], [1, 1, 0.5]]),
+    ("void_values", 255), ("void_values", [256]), ("void_values", ["255"]), ("void_values", [True]),
+    ("ego_class", "car"), ("ego_class", -1), ("ego_class", 1.5), ("ego_class", [1]),
+    ("image_size", "32x48"), ("image_size", [32]), ("image_size", [32, "48"]), ("image_size", [0, 48]),
+    ("image_size", 0), ("image_size", [10**9, 10**9]), ("image_size", {"height": 32}), ("image_size", [32.5, 48]),
+    ("image_size", [[32], 48]),
+]  # fmt: skip
+
+
+def test_a_field_of_a_wrong_type_is_named_with_its_file(tmp_path, file):
+    for field, value in WRONG:
+        record = {"format": 1, "labels": dict(GOOD), "image_size": [32, 48]}
+        (record if field == "image_size" else record["labels"])[field] = value
+        bad = with_member(file, tmp_path / "n.keras", RECORD, json.dumps(record))
+        with pytest.raises(ValueError, match=rf"n\.keras: its {RECORD} can't be read \({field}: "):
+            load_network(bad)
+
+
+def test_a_record_of_endless_brackets_is_named(tmp_path, file):
+    with pytest.raises(ValueError, match=rf"n\.keras: its {RECORD} can't be read"):
+        load_network(with_member(file, tmp_path / "n.keras", RECORD, 10**5 * "["))
+
+
+# ---- what would fill the memory, and what leads out of the file ----
+
+
+def with_member(source, path, name, content):
+    """The file with another content of a member, packed as well as zip can."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in {*old.namelist(), name}:
+            new.writestr(member, content if member == name else old.read(member))
+    return path
+
+
+def read_with_all(path, out):
+    """What each door says of a file."""
+    for read in (load_network, unet_switches, lambda p: save_half(p, out)):
+        with pytest.raises(ValueError, match=r"^\S+bad\.keras: ") as caught:
+            read(path)
+        yield str(caught.value)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", [RECORD, "config.json", "model.weights.h5", "more.bin"])
+def test_a_zip_that_unpacks_to_far_more_is_not_unpacked(tmp_path, file, name):
+    bad = with_member(file, tmp_path / "bad.keras", name, bytes(80 << 20))
+    assert bad.stat().st_size < 1 << 20
+    tracemalloc.start()
+    for said in read_with_all(bad, tmp_path / "out.keras"):
+        assert re.search(r"\d bytes of it would unpack to 8\d,\d{3},\d{3}, expected 100 times as many at most", said)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
+def test_a_record_of_many_megabytes_is_not_read(tmp_path, file):
+    bad = with_member(file, tmp_path / "bad.keras", RECORD, json.dumps({"format": 1}).encode() + bytes(17 << 20))
+    for said in read_with_all(bad, tmp_path / "out.keras"):
+        assert f"its {RECORD} has 17,825,805 bytes, more than 16,777,216" in said
+
+
+def bad_weights(tmp_path, file, change):
+    """The network's file with weights that change has had."""
+    with zipfile.ZipFile(file) as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(content, "a") as weights:
+        tables = []
+        weights.visititems(lambda name, item: tables.append(name) if isinstance(item, h5py.Dataset) else None)
+        change(weights, tables[0])
+    return with_member(file, tmp_path / "bad.keras", "model.weights.h5", content.getvalue())
+
+
+def outside(weights, name, kind, secret):
+    """The numbers of a layer come from another file: by a link, as raw bytes, or mapped."""
+    shape, dtype = weights[name].shape, weights[name].dtype
+    del weights[name]
+    if kind == "link":
+        weights[name] = h5py.ExternalLink(str(secret), "x")
+    elif kind == "soft link":
+        weights[name] = h5py.SoftLink("/elsewhere")
+    elif kind == "raw":
+        weights.create_dataset(name, shape, dtype, external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+    else:
+        layout = h5py.VirtualLayout(shape, dtype)
+        layout[:] = h5py.VirtualSource(str(secret), "x", shape)
+        weights.create_virtual_dataset(name, layout)
+
+
+@pytest.mark.parametrize("kind", ["link", "soft link", "raw", "virtual"])
+def test_weights_that_lie_in_another_file_are_refused(tmp_path, file, kind):
+    """Else a network of somebody else would carry the reader's own files into what is exported, and passed on."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(range(256)) * 99)
+    bad = bad_weights(tmp_path, file, lambda weights, name: outside(weights, name, kind, secret))
+    for read in (load_network, lambda path: save_half(path, tmp_path / "out.keras")):
+        with pytest.raises(ValueError, match=r"bad\.keras: '.*' of its model\.weights\.h5 leads elsewhere"):
+            read(bad)
+    assert not (tmp_path / "out.keras").exists()
+
+
+def test_weights_that_claim_far_more_numbers_than_they_hold_are_refused(tmp_path, file):
+    def grow(weights, name):
+        weights.create_dataset("more", (1 << 15, 1 << 15), "f4", chunks=(64, 64), compression="gzip")
+
+    bad = bad_weights(tmp_path, file, grow)
+    for read in (load_network, lambda path: save_half(path, tmp_path / "out.keras")):
+        with pytest.raises(ValueError, match=r"bad\.keras: .* bytes of it would unpack to 4,29\d,\d{3},\d{3}"):
+            read(bad)
+    assert not (tmp_path / "out.keras").exists()
+
+
+def test_weights_that_are_none_are_named(tmp_path, file):
+    bad = with_member(file, tmp_path / "bad.keras", "model.weights.h5", b"no HDF5")
+    for read in (load_network, lambda path: save_half(path, tmp_path / "out.keras")):
+        with pytest.raises(ValueError, match=r"bad\.keras: its model\.weights\.h5 can't be read"):
+            read(bad)
+
+
+def test_a_network_of_zeros_that_packs_well_is_loaded(tmp_path):
+    model = small(3)
+    model.set_weights([np.zeros(weight.shape) for weight in model.weights])
+    save_network(tmp_path / "zeros.keras", model, THREE, (32, 48))
+    save_half(tmp_path / "zeros.keras", tmp_path / "half.keras")
+    assert load_network(tmp_path / "half.keras").labels == THREE
 
 
 def test_a_record_of_another_format_is_refused(tmp_path):

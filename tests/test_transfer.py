@@ -112,6 +112,11 @@ def test_the_switches_are_read_out_of_the_file(trained, tmp_path, labels):
     model.save(tmp_path / "dense.keras")
     with pytest.raises(ValueError, match=r"dense\.keras: it holds no U-Net of this project; give the best\.keras"):
         unet_switches(tmp_path / "dense.keras")
+    for config in ('{"config": {"layers": [{"class_name": "Conv2D", "config": {"filters": Infinity}}]}}', 10**5 * "["):
+        with zipfile.ZipFile(tmp_path / "odd.keras", "w") as archive:
+            archive.writestr("config.json", config)
+        with pytest.raises(ValueError, match=r"odd\.keras: it holds no U-Net of this project"):
+            unet_switches(tmp_path / "odd.keras")
 
 
 # ---- in half the bytes ----

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
-from .commands import WrongOption, in_options, say_error
+from .commands import OPTIONS, WrongOption, say_error
 from .commands.arguments import make_parser
 from .download import DownloadError
 from .labels import printable
+from .naming import options_named
 
 
 class Printable:
@@ -61,14 +62,15 @@ def _run(arguments: Sequence[str] | None) -> int:
         with _without_stderr():
             import_module("tensorflow")  # here, not when the first picture is decoded
             run = getattr(import_module(f".commands.{command}", __package__), command)
-        failures = run(**options)
+        with options_named(OPTIONS):
+            failures = run(**options)
         sys.stdout.flush()
         return 1 if failures else 0
     except KeyboardInterrupt as interrupt:
         say_error(str(interrupt) or "stopped")
         return 130
     except WrongOption as error:
-        say_error(f"{in_options(str(error))}\npython -m unet_helpers {command} --help tells all options")
+        say_error(f"{error}\npython -m unet_helpers {command} --help tells all options")
         return 2
     except BrokenPipeError:  # what read our lines has ended, as `head` does; Python would complain when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,7 +79,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         say_error(f"{error.filename}: {error.strerror}; give another path" if error.filename else str(error))
         return 1
     except (ValueError, RuntimeError, DownloadError) as error:
-        say_error(in_options(str(error)))
+        say_error(str(error))
         return 1
 
 

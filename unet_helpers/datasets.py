@@ -11,6 +11,7 @@ from . import drawing, masks
 from .checking import check_pair, check_pairs, open_picture  # noqa: F401  the lesson takes the check from here
 from .download import check_whole, download_dataset, find_layout
 from .labels import CAMVID, CARLA, LabelMap, Pair
+from .naming import named
 
 NAMES = ("demo", "lyft", "camvid", "folder")
 SLUGS = {"lyft": "kumaresanmanickavelu/lyft-udacity-challenge", "camvid": "carlolepelaars/camvid"}  # on Kaggle
@@ -66,9 +67,9 @@ def load_dataset(
     DownloadError, saying what to do, if a download fails, or files of a finished one are gone.
     """
     if name not in NAMES:
-        raise ValueError(f"DATASET: {name!r} is not known, expected one of {', '.join(map(repr, NAMES))}")
+        raise ValueError(f"{named('DATASET')}: {name!r} is not known, expected one of {', '.join(map(repr, NAMES))}")
     if split_by is not None and name != "folder":
-        raise ValueError(f"SPLIT_BY: found {split_by!r}, but {name!r} has splits of its own; leave it out: None")
+        raise ValueError(f"{named('SPLIT_BY')}: found {split_by!r}, but {name!r} has splits of its own; leave it out")
     if name == "demo":
         version = f"v{drawing.VERSION}_seed{seed}_{frames_per_drive}_frames"
         root = Path(data_dir) / "demo" / version
@@ -77,7 +78,7 @@ def load_dataset(
     root = Path(data_dir)
     if not root.is_dir() and str(root) != DATA_DIR:
         what = "images/ and masks/" if name == "folder" else repr(name)
-        raise ValueError(f"DATA_DIR: there is no folder {str(root)!r}; give the folder that holds {what}")
+        raise ValueError(f"{named('DATA_DIR')}: there is no folder {str(root)!r}; give the folder that holds {what}")
     if name == "folder":
         return _load_folder(name, root / name if (root / name).is_dir() else root, split_by, skip_bad, bits)
     has_layout = {"lyft": _has_lyft, "camvid": _has_camvid}[name]
@@ -151,7 +152,8 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[Pair]:
 
 def _by_stem(folder: Path, suffixes: set[str]) -> dict[str, Path]:
     if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder; check DATA_DIR and the layout in data/README.md")
+        todo = f"check {named('DATA_DIR')} and the layout in data/README.md"
+        raise ValueError(f"{folder}: there is no such folder; {todo}")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):

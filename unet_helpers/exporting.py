@@ -12,11 +12,11 @@ import keras
 import numpy as np
 
 from .files import write_whole
-from .networks import Network, check_file, load_model, read_member
+from .naming import named
+from .networks import WEIGHTS, Network, check_file, load_model, open_weights, read_member
 from .normalization import with_keras_layers_only
 
 SUFFIXES = {"tf_saved_model": "", "litert": ".tflite", "onnx": ".onnx"}  # a SavedModel is a folder
-WEIGHTS = "model.weights.h5"  # the member of a `.keras` file that holds the weights
 PACKAGES = {"onnx": ("onnx", "tf2onnx")}  # beyond those of requirements.txt
 
 
@@ -33,14 +33,16 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
     """
     path = Path(path)
     if format not in SUFFIXES:
-        raise ValueError(f"format: found {format!r}, expected one of {', '.join(map(repr, SUFFIXES))}")
+        raise ValueError(f"{named('format')}: found {format!r}, expected one of {', '.join(map(repr, SUFFIXES))}")
     if SUFFIXES[format] and path.suffix != SUFFIXES[format]:
-        raise ValueError(f"path: found {str(path)!r}, expected a name that ends in {SUFFIXES[format]} for {format!r}")
+        expected = f"a name that ends in {SUFFIXES[format]} for {format!r}"
+        raise ValueError(f"{named('path')}: found {str(path)!r}, expected {expected}")
     if path.exists():
-        raise ValueError(f"path: {str(path)!r} is there already; delete it, or give another name")
+        raise ValueError(f"{named('path')}: {str(path)!r} is there already; delete it, or give another name")
     missing = [name for name in PACKAGES.get(format, ()) if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"format: {format!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        todo = f"{' and '.join(missing)}: pip install {' '.join(missing)}"
+        raise ImportError(f"{named('format')}: {format!r} needs {todo}")
     if isinstance(network, (str, Path)):
         network = load_model(network)
     model = _in_float32(network.model if isinstance(network, Network) else network)
@@ -72,24 +74,24 @@ def save_half(path: str | Path, out: str | Path) -> None:
     path, out = Path(path), Path(out)
     check_file(path)
     if out.suffix != ".keras" or out.is_dir():
-        raise ValueError(f"path: found {str(out)!r}, expected a name that ends in .keras")
+        raise ValueError(f"{named('path')}: found {str(out)!r}, expected a name that ends in .keras")
     if out.exists() and out.samefile(path):
-        raise ValueError(f"path: {str(out)!r} is the network itself, and would lose its 32 bits; give another name")
+        todo = "and would lose its 32 bits; give another name"
+        raise ValueError(f"{named('path')}: {str(out)!r} is the network itself, {todo}")
     if out.exists():
-        raise ValueError(f"path: {str(out)!r} is there already; delete it, or give another name")
+        raise ValueError(f"{named('path')}: {str(out)!r} is there already; delete it, or give another name")
     out.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
-            data = read_member(path, name)
-            new.writestr(name, _halve(data, path) if name == WEIGHTS else data)
+            new.writestr(name, _halve(path) if name == WEIGHTS else read_member(path, name))
     write_whole(out, content.getvalue())
 
 
-def _halve(weights: bytes, path: Path) -> bytes:
-    """An HDF5 file with all its 32-bit numbers in 16 bits."""
+def _halve(path: Path) -> bytes:
+    """The HDF5 file in a `.keras` file, with all its 32-bit numbers in 16 bits."""
     content = io.BytesIO()
-    with h5py.File(io.BytesIO(weights)) as old, h5py.File(content, "w") as new:
+    with open_weights(path) as old, h5py.File(content, "w") as new:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
             if isinstance(item, h5py.Group):

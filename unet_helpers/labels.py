@@ -1,5 +1,6 @@
 """What a class id means: names, colours and void, and the tables that turn mask files into ids."""
 
+import numbers
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,15 @@ class LabelMap:
     ego_class: int | None = None
 
     def __post_init__(self):
+        are_colors = _are((tuple, list), self.colors) and all(len(c) == 3 and _are_bytes(c) for c in self.colors)
+        for field, right, expected in (
+            ("names", _are(str, self.names), "texts"),
+            ("colors", are_colors, "(red, green, blue) triples of 0..255"),
+            ("void_values", _are_bytes(self.void_values), "whole numbers, 0..255"),
+            ("ego_class", self.ego_class is None or _are_bytes([self.ego_class]), "None or a class id"),
+        ):
+            if not right:
+                raise ValueError(f"{field}: found {getattr(self, field)!r}, expected {expected}")
         if not 2 <= len(self.names) <= VOID or len(self.names) != len(self.colors):
             raise ValueError(
                 f"a label map needs 2 to {VOID} names and as many colors: found {len(self.names)} names, "
@@ -78,6 +88,15 @@ class LabelMap:
         palette = np.full((256, 3), 255, np.uint8)
         palette[: self.n_classes] = self.colors
         return palette
+
+
+def _are(kind, values) -> bool:
+    return isinstance(values, (tuple, list)) and all(isinstance(value, kind) for value in values)
+
+
+def _are_bytes(values) -> bool:
+    whole = _are(numbers.Integral, values) and not any(isinstance(value, bool) for value in values)
+    return whole and all(0 <= value <= 255 for value in values)
 
 
 def colorize(mask: np.ndarray, labels: LabelMap) -> np.ndarray:

@@ -1,11 +1,15 @@
 """The U-Net: two blocks and the loop that stacks them. Knows no data set, no device and no backend."""
 
-from collections.abc import Sequence
+import numbers
 
 import keras
+import numpy as np
 from keras import layers
 
+from .naming import shown
 from .normalization import batch_normalization
+
+LARGEST_SIDE = 8192  # of the pictures that a network looks at, in pixels: more fits into no memory
 
 
 def _convolution(x, n_filters: int, normalization: str | None, padding: str):
@@ -64,15 +68,21 @@ def upsampling_block(
     return _convolution(x, n_filters, normalization, padding)
 
 
-def check_image_size(image_size: Sequence[int], depth: int = 4) -> tuple[int, int]:
-    """(height, width) as a tuple. Raises ValueError unless both are positive whole numbers divisible by 2**depth."""
-    step = 2**depth
-    if len(image_size) != 2 or not all(isinstance(side, int) and side > 0 for side in image_size):
-        raise ValueError(f"IMAGE_SIZE: expected (height, width), two positive whole numbers, found {image_size}")
-    if any(side % step for side in image_size):
-        fits = tuple(-(-side // step) * step for side in image_size)
-        raise ValueError(f"IMAGE_SIZE: height and width must be divisible by {step}, found {image_size}; try {fits}")
-    return tuple(image_size)
+def check_image_size(name: str, image_size, step: int = 1, least: int = 1) -> tuple[int, int]:
+    """(height, width) as Python's numbers. Raises ValueError that begins with name unless both are whole, divisible by
+    step, and between least and LARGEST_SIDE, which step divides, too.
+    """
+    sides = tuple(image_size) if isinstance(image_size, (tuple, list, np.ndarray)) else ()
+    least, fits = max(least, step), (192, 256)
+    if len(sides) == 2 and all(isinstance(side, numbers.Integral) for side in sides):
+        fits = tuple(int(min(max(-(-side // step) * step, least), LARGEST_SIDE)) for side in sides)
+        if fits == sides:
+            return fits
+    what = "whole numbers" if step == 1 else f"divisible by {step},"
+    raise ValueError(
+        f"{name}: height and width must be {what} from {least} to {LARGEST_SIDE}, found {shown(image_size)}; "
+        f"try {shown(fits)}"
+    )
 
 
 def unet_model(
@@ -97,7 +107,7 @@ def unet_model(
     Raises ValueError if a side is not divisible by 2**depth (padding="same") or normalization is unknown.
     """
     if tuple(input_size[:2]) != (None, None):
-        check_image_size(input_size[:2], depth if padding == "same" else 0)
+        check_image_size("input_size", input_size[:2], 2**depth if padding == "same" else 1)
     if normalization not in ("batch", None):
         raise ValueError(f'normalization: expected "batch" or None, found {normalization!r}')
     block = {"normalization": normalization, "padding": padding}

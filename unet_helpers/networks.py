@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import io
 import json
 import os
 import struct
@@ -10,12 +11,18 @@ import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import h5py
 import keras
 
 from .labels import LabelMap
+from .model import check_image_size
+from .naming import named
 
 CONFIG = "config.json"  # the member of the zip in which Keras describes the layers
 RECORD = "unet_helpers.json"  # a member of the zip; Keras, which loads the file as any other, leaves it alone
+WEIGHTS = "model.weights.h5"  # the member of the zip that holds the weights
+EXPANSION, ALWAYS = 100, 1 << 26  # a file unpacks to so many times its bytes at most, or to 64 MB; Keras packs nothing
+LONGEST_TEXT = 1 << 24  # bytes of CONFIG and RECORD
 FORMAT = 1  # of the record
 # What zipfile raises for damaged bytes, also where they claim a password, another compression or an impossible place.
 DAMAGED = (
@@ -90,8 +97,12 @@ def load_network(
 
     labels, image_size: for a file that does not hold them; what is given counts, whatever the file holds.
     Raises ValueError, naming the file, if it is none, can't be loaded, is no network for masks, or lacks one of them.
+    Nor is one loaded that unpacks to more than a hundred times its bytes (64 MB are always right), or whose weights lie
+    in other files.
     """
     path = Path(path)
+    if image_size is not None:
+        image_size = check_image_size(named("image_size"), image_size)
     check_file(path)
     known_labels, known_size, bits = read_record(path)
     model = _load_model(path)
@@ -100,16 +111,17 @@ def load_network(
     if image_size is None and None not in own_size:
         image_size = own_size
     missing = {"labels=LabelMap(names, colors)": labels, "image_size=(height, width)": image_size}
-    missing = ", ".join(text for text, value in missing.items() if value is None)
+    missing = ", ".join(named(text) for text, value in missing.items() if value is None)
+    call = named("load_network(path, {})")
     if missing:
         raise ValueError(
             f"{path}: it holds a network, but not its {'image size' if labels else 'labels'}: it was made by another "
-            f"program, or before this one wrote them; give what is missing: load_network(path, {missing})"
+            f"program, or before this one wrote them; give what is missing: {call.format(missing)}"
         )
     if model.output_shape[-1] != labels.n_classes:
         raise ValueError(
             f"{path}: the network tells {model.output_shape[-1]} classes apart, found {labels.n_classes} labels; give "
-            "one name and one colour for each class: load_network(path, labels=LabelMap(names, colors))"
+            f"one name and one colour for each class: {call.format(named('labels=LabelMap(names, colors)'))}"
         )
     return Network(model, labels, tuple(image_size), bits)
 
@@ -143,13 +155,48 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path}: found {found}; {expected}, which is a zip: get it again, or give another file")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            sizes = {member.filename: member.file_size for member in archive.infolist()}
     except DAMAGED as error:
         raise ValueError(f"{path}: found a damaged zip ({error}); {expected}: get it again") from error
-    if CONFIG not in names:
+    _check_expansion(path, sum(sizes.values()), path.stat().st_size)
+    for name in (CONFIG, RECORD):
+        if sizes.get(name, 0) > LONGEST_TEXT:
+            raise ValueError(f"{path}: its {name} has {sizes[name]:,} bytes, more than {LONGEST_TEXT:,}; {expected}")
+    if CONFIG not in sizes:
         raise ValueError(f"{path}: found a zip that holds no network of Keras; {expected}")
     if path.suffix != ".keras":
         raise ValueError(f"{path}: found another suffix than .keras, without which Keras does not load it; rename it")
+
+
+def _check_expansion(path: Path, n_bytes: int, packed: int) -> None:
+    if n_bytes > max(ALWAYS, EXPANSION * packed):
+        raise ValueError(
+            f"{path}: {packed:,} bytes of it would unpack to {n_bytes:,}, expected {EXPANSION} times as many at most: "
+            "no training writes such a file, which could fill the memory; get it from somebody you know"
+        )
+
+
+def open_weights(path: Path) -> h5py.File:
+    """The weights of a `.keras` file, in memory. Raises ValueError, naming the file, if they can't be read, unpack to
+    too much, or lie in another file, whose content would become part of the network.
+    """
+    content = read_member(path, WEIGHTS)
+    arrays: list[h5py.Dataset] = []
+    try:
+        weights = h5py.File(io.BytesIO(content))
+        outside = weights.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name)
+        weights.visititems(lambda _, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
+        outside = outside or next((array.name for array in arrays if array.external or array.is_virtual), None)
+        n_bytes = sum(array.nbytes for array in arrays)
+    except Exception as error:  # HDF5 raises many kinds for damaged bytes
+        raise ValueError(f"{path}: its {WEIGHTS} can't be read ({error}); it is damaged, get the file again") from error
+    if outside:
+        raise ValueError(
+            f"{path}: {outside!r} of its {WEIGHTS} leads elsewhere, expected numbers in the file itself, as a training "
+            "writes them; get the file from somebody you know"
+        )
+    _check_expansion(path, n_bytes, len(content))
+    return weights
 
 
 def read_member(path: Path, name: str) -> bytes:
@@ -173,23 +220,29 @@ def read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None, in
         version, labels, size, bits = record["format"], *(record.get(key) for key in ("labels", "image_size", "bits"))
         if bits not in (None, *range(8, 17)):
             raise ValueError(f"bits: {bits!r}")
-        if version == FORMAT and labels:
-            labels = LabelMap(
-                tuple(labels["names"]), tuple(map(tuple, labels["colors"])), tuple(labels["void_values"]),
-                labels["ego_class"],
-            )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if version == FORMAT:
+            labels = labels if labels is None else LabelMap(**_as_tuples(labels))
+            size = size if size is None else check_image_size("image_size", size)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: its {RECORD} can't be read ({error}); it is damaged, get the file again") from error
     if version != FORMAT:
         raise ValueError(
             f"{path}: its {RECORD} has format {version}, expected {FORMAT}; get the version of this project that wrote "
             "it, or load the network alone: keras.models.load_model(path)"
         )
-    return labels, size and tuple(size), bits
+    return labels, size, bits
+
+
+def _as_tuples(content):
+    """What JSON has, with tuples for its lists."""
+    if isinstance(content, dict):
+        return {name: _as_tuples(value) for name, value in content.items()}
+    return tuple(map(_as_tuples, content)) if isinstance(content, list) else content
 
 
 def _load_model(path: Path) -> keras.Model:
     """The model of a `.keras` file, not compiled: another program's loss may be unknown here."""
+    open_weights(path).close()
     try:
         model = keras.models.load_model(path, compile=False)
         shapes = [model.input_shape, model.output_shape]

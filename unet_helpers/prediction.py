@@ -9,6 +9,8 @@ import tensorflow as tf
 from .decoding import decode_image
 from .masks.reading import examine_picture, read_picture
 from .masks.report import Unfit
+from .model import check_image_size
+from .naming import named, shown
 from .networks import Network, load_network
 from .tiles import Piece, cut_tiles, fit_whole, plan_tiles
 
@@ -73,7 +75,7 @@ def predict_mask(
         size = _known_size(model, image_size or trained)
         if size is None:
             raise ValueError(
-                "image_size: this network takes any size; expected the (height, width) that it was trained at"
+                f"{named('image_size')}: this network takes any size; expected the (height, width) of its training"
             )
         pieces = [fit_whole(pixels, size)]
     mask = np.empty(pixels.shape[:2], np.uint8)
@@ -111,8 +113,8 @@ def _logits(model: keras.Model, images, mirror: bool, size: tuple[int, int]) -> 
         return (logits + predict_logits(model, images, mirrored=True)) / 2 if mirror else logits
     except (ValueError, tf.errors.InvalidArgumentError):
         raise ValueError(
-            f"image_size: found {size}, at which the levels of this network do not fit together; try the size that it "
-            "was trained at, or multiples of 32"
+            f"{named('image_size')}: found {shown(size)}, at which the levels of this network do not fit together; try "
+            "the size that it was trained at, or multiples of 32"
         ) from None
 
 
@@ -146,10 +148,7 @@ def _known_size(model: keras.Model, image_size: tuple[int, int] | None) -> tuple
     own = model.input_shape[1:3]
     if image_size is None:
         return None if None in own else own
-    if np.shape(image_size) != (2,) or min(image_size) < 1:
-        raise ValueError(f"image_size: found {image_size}, expected (height, width); try multiples of 32")
-    if None not in own and tuple(image_size) != own:
-        raise ValueError(
-            f"image_size: found {tuple(image_size)}, but this network takes pictures of {own}; leave it out"
-        )
-    return tuple(image_size)
+    name, image_size = named("image_size"), check_image_size(named("image_size"), image_size)
+    if None not in own and image_size != own:
+        raise ValueError(f"{name}: found {shown(image_size)}, but this network takes pictures of {own}; leave it out")
+    return image_size

@@ -4,11 +4,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from .model import check_image_size
+from .naming import named
 from .parameters import check_parameters, checked_archive, checked_folder
 from .transfer import DRAWN_SCENES, unet_switches
 
-DEPTH = 4  # levels below the first: unet_model's default
 DEFAULTS = {  # what None stands for in the notebook's parameters
     "CPU": {"N_FILTERS": 16, "HALF_RESOLUTION": True, "BATCH_SIZE": 8},
     # For a GPU by reasoning, not by measurement:
@@ -67,19 +66,17 @@ class Recipe:
         """The most epochs of a short training: as many fewer than epochs as its time is shorter."""
         return 10**6 if self.epochs is None else math.ceil(self.epochs * SHORT_SHARE / LONG_SHARE)
 
-    @property
-    def size_multiple(self) -> int:
-        """What both sides of a picture must be divisible by, so that each level can halve them."""
-        return 2 ** (DEPTH + self.half_resolution)
-
 
 def make_recipe(device_kind: str, **parameters) -> Recipe:
     """Check the notebook's parameters, given under their names, and replace None by what suits device and data set.
 
     device_kind: "CPU" or "GPU". SPLIT_BY, START_FROM and FREEZE_ENCODER may be left out. Nothing is drawn, downloaded
     or written.
-    Raises ValueError that names the parameter, what was found, what was expected, and a value that works.
+    Raises ValueError that names the parameter, what was found, what was expected, and a value that works; TypeError
+    that names a parameter which is missing or unknown.
     """
+    if device_kind not in ("CPU", "GPU"):
+        raise ValueError(f'device_kind: found {device_kind!r}, expected "CPU" or "GPU"')
     given = {"SPLIT_BY": None, "START_FROM": None, "FREEZE_ENCODER": False} | parameters
     check_parameters(given)
     dataset, written = given["DATASET"], given["DATASET"] == "demo"
@@ -87,19 +84,19 @@ def make_recipe(device_kind: str, **parameters) -> Recipe:
     start, network = _find_start(given, defaults)
     values = {name: (defaults | network).get(name) if value is None else value for name, value in given.items()}
     if values["FREEZE_ENCODER"] and not start:
-        raise ValueError("FREEZE_ENCODER: found True in a training from scratch; give START_FROM, too, or leave it out")
-    half_resolution = values["HALF_RESOLUTION"]
+        name, other = named("FREEZE_ENCODER"), named("START_FROM")
+        raise ValueError(f"{name}: found True in a training from scratch; give {other}, too, or leave it out")
     return Recipe(
         dataset=dataset,
         data_dir=checked_folder("DATA_DIR", values["DATA_DIR"], written=written),
         archive=checked_archive(values["ARCHIVE"]),
         run_dir=checked_folder("RUN_DIR", values["RUN_DIR"], written=True),
         minutes=float(values["MINUTES"]),
-        image_size=check_image_size(values["IMAGE_SIZE"], DEPTH + half_resolution),
+        image_size=tuple(map(int, values["IMAGE_SIZE"])),
         seed=int(values["SEED"]),
         epochs=None if values["EPOCHS"] is None else int(values["EPOCHS"]),
         n_filters=int(values["N_FILTERS"]),
-        half_resolution=half_resolution,
+        half_resolution=values["HALF_RESOLUTION"],
         batch_size=int(values["BATCH_SIZE"]),
         size_stages=tuple((float(share), float(fraction)) for share, fraction in values["SIZE_STAGES"]),
         learning_rate=float(values["LEARNING_RATE"]),
@@ -126,5 +123,6 @@ def _find_start(given: dict, defaults: dict) -> tuple[Path | None, dict]:
         return (path, network) if fits else (None, {})
     for name, value in network.items():
         if given[name] not in (None, value):
-            raise ValueError(f"{name}: found {given[name]}, but START_FROM's network has {value}; try {name} = None")
+            found = f"found {given[name]}, but {named('START_FROM')}'s network has {value}"
+            raise ValueError(f"{named(name)}: {found}; try {name} = None")
     return path, network

@@ -17,6 +17,7 @@ from .datasets import Dataset
 from .epochs import EPOCH_LADDER, choose_epochs, expected_seconds
 from .files import find_changes, note_files, read_json, write_json
 from .locking import hold_lock, make_temporary_folder, remove_partial_folders
+from .naming import setting
 from .normalization import PreciseStatistics
 from .recipe import Recipe
 from .saving import TrainingState
@@ -186,7 +187,7 @@ def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, valida
     if epochs < least or not fits:
         needed = math.ceil(10 * minutes(least) / 0.95 * recipe.minutes / given) / 10
         print(
-            f"MINUTES = {recipe.minutes:g} are few here: photographs take {LEAST_STEPS} steps or more, that is "
-            f"{least} epochs; MINUTES = {needed:g} give them"
+            f"{setting('MINUTES', recipe.minutes)} are few here: photographs take {LEAST_STEPS} steps or more, that is "
+            f"{least} epochs; {setting('MINUTES', needed)} give them"
         )
     return Plan(epochs, steps, speed)

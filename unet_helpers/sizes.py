@@ -8,6 +8,9 @@ from PIL import Image
 
 from .decoding import fitted_box
 from .labels import Pair
+from .model import LARGEST_SIDE
+from .naming import setting
+from .parameters import SIDE_STEP
 from .recipe import Recipe
 
 ENLARGED = 1.25  # from here on it is said: what is added are pixels, not details
@@ -17,7 +20,7 @@ def note_better_size(pairs: Sequence[Pair], recipe: Recipe) -> None:
     """Print which IMAGE_SIZE would suit the images better, if there is one; see `better_size`."""
     if found := better_size(pairs, recipe):
         what, better, gain = found
-        print(f"note: {what}; IMAGE_SIZE = {better} would {gain}")
+        print(f"note: {what}; {setting('IMAGE_SIZE', better)} would {gain}")
 
 
 def better_size(
@@ -36,9 +39,9 @@ def better_size(
     own = np.median(sizes, axis=0)
     enlarged = float(min(recipe.image_size / own))
     n_pixels = min(math.prod(recipe.image_size), math.prod(own))
-    step = 2 * recipe.size_multiple  # halves of it fit, too
+    step = 2 * SIDE_STEP  # halves of it fit, too
     height = math.sqrt(n_pixels * own[0] / own[1])
-    better = tuple(max(1, round(side / step)) * step for side in (height, height * own[1] / own[0]))
+    better = tuple(min(max(1, round(side / step)) * step, LARGEST_SIDE) for side in (height, height * own[1] / own[0]))
     shown, larger = _shown_pixels(sizes, recipe.image_size), _shown_pixels(sizes, better)
     filled, size = shown / math.prod(recipe.image_size), "{}x{}".format(*recipe.image_size)
     if enlarged > ENLARGED and math.prod(better) < math.prod(recipe.image_size):

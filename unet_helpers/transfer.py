@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 
 from .labels import LabelMap
+from .naming import named
 from .networks import CONFIG, check_file, load_model, read_member, read_record
 
 DRAWN_SCENES = Path(__file__).parent / "trained" / "drawn_scenes.keras"  # comes with the project; see its README.md
@@ -29,7 +30,7 @@ def take_weights(model: keras.Model, labels: LabelMap, path: str | Path, freeze_
     shapes, found = ([[w.shape for w in layer.weights] for layer in some[taken]] for some in (mine, theirs))
     if shapes != found:
         raise ValueError(
-            f"START_FROM: the layers of {path} are not those of the network that goes on from it; expected "
+            f"{named('START_FROM')}: the layers of {path} are not those of the network that goes on from it; expected "
             f"{_say(model)}, found {_say(network)}; with N_FILTERS = None and "
             "HALF_RESOLUTION = None it follows the file, if this project trained that"
         )
@@ -53,7 +54,7 @@ def unet_switches(path: str | Path) -> tuple[int, bool]:
         layers = json.loads(content)["config"]["layers"]
         first = next(layer["config"] for layer in layers if layer["class_name"] == "Conv2D")
         return int(first["filters"]), tuple(first["strides"]) == (2, 2)
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, StopIteration) as error:
         raise ValueError(f"{path}: it holds no U-Net of this project; give the best.keras of a training") from error
 
 

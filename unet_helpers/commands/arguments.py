@@ -35,9 +35,9 @@ def _add_train(commands) -> None:
         help="the notebook's MINUTES: train for two thirds of them, as its part 3 does (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument("--epochs", type=int, metavar="N", help="exactly so many epochs, instead of --minutes")
-    _add_size(parser, "of the pictures in training; both divisible by 32 (default: what suits the data set)")
+    _add_size(parser, "of the pictures in training, divisible by 32, at least 64 (default: what suits the data set)")
     parser.add_argument(
-        "--runs", default="runs", metavar="FOLDER", help="each network gets a folder in it (default: runs)"
+        "--runs", type=_text, default="runs", metavar="FOLDER", help="each network gets a folder in it (default: runs)"
     )
     parser.add_argument(
         "--train-anew", action="store_true", help="train once more, in another folder, what was trained to its end"
@@ -49,7 +49,7 @@ def _add_train(commands) -> None:
         "--batch-size", type=int, metavar="N", help="pictures a step (default: 8 on a CPU, 16 on a GPU)"
     )
     parser.add_argument(
-        "--start-from", metavar="NETWORK",
+        "--start-from", type=_text, metavar="NETWORK",
         help="begin with the weights of this network: a .keras file, a training's folder, demo (the included network "
         "of the drawn scenes), or scratch (default: demo for camvid on a CPU, else scratch)",
     )  # fmt: skip
@@ -62,8 +62,8 @@ def _add_diagnose(commands) -> None:
     parser = _add(
         commands, "diagnose", "say why a training failed: all black, nan or stuck", "Exit code 1: a cause was found.",
     )  # fmt: skip
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="folder of the training, one of those in runs/")
-    parser.add_argument("data_dir", metavar="DIR", help="folder of its data set, as train had it")
+    parser.add_argument("run_dir", type=_path, metavar="RUN", help="folder of the training, one of those in runs/")
+    parser.add_argument("data_dir", type=_text, metavar="DIR", help="folder of its data set, as train had it")
     parser.add_argument("--dataset", choices=DATASETS, help="which it is (default: that of the training)")
 
 
@@ -85,11 +85,11 @@ def _add_predict(commands) -> None:
     )  # fmt: skip
     _add_network(parser)
     parser.add_argument(
-        "pictures", nargs="+", type=Path, metavar="PICTURE|FOLDER|GIF",
+        "pictures", nargs="+", type=_path, metavar="PICTURE|FOLDER|GIF",
         help="a picture of any size, a folder with pictures, an animation",
     )  # fmt: skip
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR",
+        "--out", required=True, type=_path, metavar="DIR",
         help="folder for NAME_ids.png (class ids), NAME_colors.png and NAME_overlay.png of each picture, and "
         "NAME_film.gif of several; it is made where there is none",
     )  # fmt: skip
@@ -104,13 +104,13 @@ def _add_export(commands) -> None:
         "of the training, keep its proportions, fill the rest with grey (128); the largest logit is the class id. "
         "onnx needs two more packages: pip install onnx tf2onnx.",
     )  # fmt: skip
-    parser.add_argument("network", type=Path, metavar="NETWORK", help=NETWORK)
+    parser.add_argument("network", type=_path, metavar="NETWORK", help=NETWORK)
     parser.add_argument(
         "--format", required=True, choices=FORMATS,
         help="SavedModel, LiteRT (phones), ONNX, or a .keras file of half the size",
     )  # fmt: skip
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="PATH",
+        "--out", required=True, type=_path, metavar="PATH",
         help="NAME.tflite for litert, NAME.onnx for onnx, NAME.keras for keras_half, a new folder for tf_saved_model",
     )  # fmt: skip
 
@@ -122,7 +122,7 @@ def _add(commands, name: str, text: str, more: str | None = None) -> argparse.Ar
 
 def _add_dataset(parser: argparse.ArgumentParser, seed: str) -> None:
     parser.add_argument(
-        "data_dir", metavar="DIR",
+        "data_dir", type=_text, metavar="DIR",
         help="folder with your images/ and masks/, or where another --dataset lies or will be put "
         "(data/README.md says what may be in it)",
     )  # fmt: skip
@@ -138,15 +138,25 @@ def _add_dataset(parser: argparse.ArgumentParser, seed: str) -> None:
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", type=Path, metavar="NETWORK", help=NETWORK)
+    parser.add_argument("network", type=_path, metavar="NETWORK", help=NETWORK)
     _add_size(parser, "at which the network looks at pictures (default: that of its training)")
     parser.add_argument(
-        "--classes", type=Path, metavar="FILE", help="names of the network's classes, one a line (default: as trained)"
+        "--classes", type=_path, metavar="FILE", help="names of the network's classes, one a line (default: as trained)"
     )
 
 
 def _add_size(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--image-size", type=_size, metavar="HxW", help=f"height and width {text}")
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("found nothing, expected a path")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from ..checking import check_pair
 from ..datasets import Dataset, load_dataset
 from ..labels import LabelMap, Pair
 from ..masks import FaultyFiles, Report
-from . import in_options, say_error, with_progress
+from . import say_error, with_progress
 
 SPLITS = ("train", "validation", "test")
 MIN_WIDTH, MAX_WIDTH = 60, 100  # columns of the table; between them, those of the terminal
@@ -26,7 +26,6 @@ def check(data_dir: str, dataset: str, seed: int, split_by: str | None) -> int:
         report = look_at(load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True), data_dir)
     except FaultyFiles as faulty:  # no pair is left
         report = faulty.report
-    report.errors = [in_options(line) for line in report.errors]
     print(report.table(min(MAX_WIDTH, max(MIN_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns))))
     if report.errors:
         say_error(f"{data_dir}: errors in the table: {len(report.errors)}; mend them, and check again")

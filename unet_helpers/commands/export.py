@@ -1,6 +1,5 @@
 """export: a trained network for other programs, or in a small file."""
 
-import re
 from pathlib import Path
 
 from ..exporting import export_network, save_half
@@ -17,7 +16,7 @@ def export(network: Path, format: str, out: Path) -> int:
             save_half(find_network(network), out)
         else:
             export_network(find_network(network), out, format)
-    except (ValueError, ImportError) as error:  # its parameters are options here
-        raise ValueError(re.sub("^path: ", "--out: ", re.sub("^format: ", "--format: ", str(error)))) from error
+    except ImportError as error:
+        raise ValueError(str(error)) from error
     print(f"{out}: written as {format}")
     return 0

@@ -11,11 +11,12 @@ from ..files import read_json
 from ..model import unet_model
 from ..normalization import PreciseStatistics
 from ..optimizers import WarmupStableDecay
+from ..parameters import UnfitFolder
 from ..pipeline import make_batches
 from ..recipe import Recipe, make_recipe
 from ..runs import make_plan, run_folder
 from ..saving import TrainingState
-from ..sizes import better_size
+from ..sizes import note_better_size
 from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
 from ..transfer import take_weights
 from . import WrongOption, find_network
@@ -54,9 +55,7 @@ def train(
         split_by=recipe.split_by,
     )  # fmt: skip
     _check(data, recipe.data_dir)
-    if found := better_size(data.train, recipe):
-        what, better, gain = found
-        print(f"note: {what}; --image-size {'{}x{}'.format(*better)} would {gain}")
+    note_better_size(data.train, recipe)
     run_dir = _fit(recipe, data)
     best = read_json(run_dir / "best.json")
     if best is None:
@@ -68,9 +67,9 @@ def train(
 def _make_recipe(device_kind: str, **parameters) -> Recipe:
     try:
         return make_recipe(device_kind, **FIXED | parameters)
+    except UnfitFolder:
+        raise
     except ValueError as error:
-        if str(error).startswith(("DATA_DIR", "RUN_DIR")):  # the disk decides, not the option
-            raise
         raise WrongOption(str(error)) from None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..locking import hold_lock
+from ..naming import named
 from .kaggle_client import fetch_zip
 from .members import MARKER
 from .refusals import check_archive, is_link, refuse_foreign, refuse_links
@@ -55,8 +56,8 @@ def download_dataset(
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise DownloadError(
             f"{f'The disk of {dest} is full' if full else f'{error.strerror}: {error.filename or dest}'}.\n"
-            f"{'Make room' if full else 'Repair that'}, or give a folder on another disk as DATA_DIR, and run the cell "
-            f"again.\n{what_is_kept(staging)}"
+            f"{'Make room' if full else 'Repair that'}, or give a folder on another disk as {named('DATA_DIR')}, and "
+            f"{named('run the cell again')}.\n{what_is_kept(staging)}"
         ) from None
     check_whole(dest)
     return (has_layout and find_layout(dest, has_layout)) or dest
@@ -178,7 +179,7 @@ def _fill(tree: Path, zip_path: Path, slug: str, archive: Path | None, keep, has
                 what = "is a web page" if web_page else f"is no zip that can be unpacked: {damage}"
                 raise DownloadError(
                     f"{archive} {what}.\n{'Sign in at' if web_page else 'Get it again from'} {page}"
-                    f"{', download it again' if web_page else ''} and give its path as ARCHIVE.\n"
+                    f"{', download it again' if web_page else ''} and {named('give its path as ARCHIVE')}.\n"
                     "It was not changed, and nothing else was."
                 ) from None
             zip_path.unlink(missing_ok=True)
@@ -186,15 +187,15 @@ def _fill(tree: Path, zip_path: Path, slug: str, archive: Path | None, keep, has
             if web_page:  # the next one would be the same
                 raise DownloadError(
                     f"A web page came instead of the zip of {slug}: this network or Kaggle wants you to sign in.\n"
-                    f"Open {page} in a browser, sign in where you are asked, and run the cell again with an API token "
-                    "of https://www.kaggle.com/settings in KAGGLE_API_TOKEN, or get the zip there and give its path as "
-                    "ARCHIVE.\nThe page is deleted; no folder was changed."
+                    f"Open {page} in a browser, sign in where you are asked, and {named('run the cell again')} with an "
+                    "API token of https://www.kaggle.com/settings in KAGGLE_API_TOKEN, or get the zip there and "
+                    f"{named('give its path as ARCHIVE')}.\nThe page is deleted; no folder was changed."
                 ) from None
             if again:
                 raise DownloadError(
                     f"What Kaggle sent for {slug} was damaged twice: {damage}.\n"
-                    f"Try again later, or get the zip from {page} with a browser and give its path as ARCHIVE.\n"
-                    "The damaged file is deleted; no folder was changed."
+                    f"Try again later, or get the zip from {page} with a browser and "
+                    f"{named('give its path as ARCHIVE')}.\nThe damaged file is deleted; no folder was changed."
                 ) from None
             print(f"{zip_path.name} is damaged ({damage}): downloading it once more")
     if has_layout and not find_layout(tree, has_layout):

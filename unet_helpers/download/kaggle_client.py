@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from ..naming import named
 from .unpack import Damaged, DownloadError, check_disk, size_text, what_is_kept
 
 TIMEOUT = (15, 60)  # seconds: to connect, and without a single byte afterwards
@@ -47,7 +48,7 @@ def fetch_zip(slug: str, zip_path: Path) -> None:
     except ImportError:
         raise DownloadError(
             "Python finds no package 'kaggle'.\nRun `pip install kaggle` (in a notebook: `%pip install kaggle`) and "
-            "run the cell again.\nNothing was changed."
+            f"{named('run the cell again')}.\nNothing was changed."
         ) from None
     except requests.RequestException as error:  # first: it is an OSError, and some of its kinds are ValueErrors
         raise DownloadError(f"{_explain(error, slug)}\n{what_is_kept(staging)}") from None
@@ -116,7 +117,8 @@ class _OnlyRetries(io.TextIOBase):
 def _explain(error, slug: str) -> str:
     """What happened and what to do, for an error of `requests`."""
     page = f"https://www.kaggle.com/datasets/{slug}"
-    browser = f"or get the zip from {page} with a browser and give its path as ARCHIVE"
+    browser = f"or get the zip from {page} with a browser and {named('give its path as ARCHIVE')}"
+    again = named("run the cell again")
     status = getattr(error.response, "status_code", 0)
     if status == 401 and "Authorization" in error.response.request.headers:
         what = "Kaggle did not accept your credentials"
@@ -132,14 +134,14 @@ def _explain(error, slug: str) -> str:
         )
     elif status == 403:
         what = f"Kaggle does not let you have {slug}"
-        todo = f"Log in at {page}, accept the terms if it asks, and run the cell again, {browser}"
+        todo = f"Log in at {page}, accept the terms if it asks, and {again}, {browser}"
     elif status == 404:
         what, todo = f"Kaggle knows no data set {slug}", f"Open {page} in a browser: was it renamed or withdrawn?"
     elif status == 429:
-        what, todo = "Too many requests to Kaggle", f"Wait some minutes and run the cell again, {browser}"
+        what, todo = "Too many requests to Kaggle", f"Wait some minutes and {again}, {browser}"
     elif status:
-        what, todo = "Kaggle has a problem of its own", f"Run the cell again later, {browser}"
+        what, todo = "Kaggle has a problem of its own", f"{again.capitalize()} later, {browser}"
     else:
         what = "The connection to Kaggle failed or stopped"
-        todo = f"Check the network and run the cell again, {browser}"
+        todo = f"Check the network and {again}, {browser}"
     return f"{what}{f' ({status})' if status else ''}.\n{todo}."

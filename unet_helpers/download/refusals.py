@@ -6,6 +6,7 @@ Each check raises DownloadError before anything is changed.
 import os
 from pathlib import Path
 
+from ..naming import named
 from .unpack import DownloadError
 
 
@@ -18,8 +19,8 @@ def refuse_foreign(dest: Path, whole: bool, slug: str) -> None:
     if dest.exists() and not whole and (not dest.is_dir() or any(dest.iterdir())):
         raise DownloadError(
             f"{dest} exists and was not made by this download of {slug}.\n"
-            "Move it away or delete it, or give another folder as DATA_DIR, and run the cell again.\n"
-            "Nothing in it was touched."
+            f"Move it away or delete it, or give another folder as {named('DATA_DIR')}, and "
+            f"{named('run the cell again')}.\nNothing in it was touched."
         )
 
 
@@ -30,7 +31,7 @@ def refuse_links(staging: Path) -> None:
         if is_link(path):
             raise DownloadError(
                 f"{path} is a link, expected a {'file' if '.zip' in path.name else 'folder'} of this download's own.\n"
-                "Delete the link, or give another folder as DATA_DIR, and run the cell again.\n"
+                f"Delete the link, or give another folder as {named('DATA_DIR')}, and {named('run the cell again')}.\n"
                 "Nothing was changed, neither here nor where it leads."
             )
 

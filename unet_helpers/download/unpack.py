@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ..naming import named
 from .members import find_fault, find_twin, fold, parts_of
 
 RESERVE = 2 * 1000**3  # bytes: would less than this stay free on the disk, the user is asked first
@@ -59,7 +60,8 @@ def check_disk(folder: Path, what: str, needed: int, likely: int) -> None:
     """Say what comes and what is free. Ask if `likely` bytes nearly fill the disk, refuse if `needed` don't fit."""
     free = shutil.disk_usage(folder).free
     print(f"{what}; {size_text(free)} are free on the disk of {folder.parent}")
-    advice = "Make room, or give a folder on another disk as DATA_DIR, and run the cell again.\n" + what_is_kept(folder)
+    advice = f"Make room, or give a folder on another disk as {named('DATA_DIR')}, and {named('run the cell again')}.\n"
+    advice += what_is_kept(folder)
     if needed > free:
         raise DownloadError(f"{what}, but only {size_text(free)} are free on the disk of {folder.parent}.\n{advice}")
     if free - likely < RESERVE:

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from ..locking import hold_lock, remove_partial_folders
+from ..naming import named
 from .scenes import check_arguments, frame_name, render_frame
 from .street import DRIVES
 
@@ -60,7 +61,7 @@ def draw_scenes(folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 32
     except OSError as error:
         todo = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
         raise ValueError(f"folder: {folder} can't be drawn ({error.strerror or error}); {todo} or set "
-                         "DATA_DIR to a folder on another disk, and run again") from None
+                         f"{named('DATA_DIR')} to a folder on another disk, and run again") from None
     return folder
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..naming import named
+
 IMAGE_FOLDERS = ("images", "JPEGImages")  # the second: as the PASCAL challenge has them, and CVAT exports them
 MASK_FOLDERS = ("masks", "SegmentationClass")
 # Where there are none of these. So may other things be called, too: masks are only looked for where no other folder
@@ -44,7 +46,7 @@ def find_places(root: Path) -> dict[str | None, Place]:
         there = ", ".join(path.name for path in list_folder(root)[:10]) if os.path.isdir(root) else "no such folder"
         raise ValueError(
             f"{root}: found {there or 'nothing'}; expected images/ and masks/, or train/ and val/ with images/ and "
-            "masks/ in each; make them, or give another DATA_DIR"
+            f"masks/ in each; make them, or give another {named('DATA_DIR')}"
         )
     masks = _find(root, MASK_FOLDERS)
     splits = {} if has_pictures(images) else _find_splits(images)
@@ -68,7 +70,8 @@ def list_folder(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise ValueError(f"{folder}: can't be read ({error.strerror}); check DATA_DIR, or make it readable") from None
+        todo = f"check {named('DATA_DIR')}, or make it readable"
+        raise ValueError(f"{folder}: can't be read ({error.strerror}); {todo}") from None
 
 
 def has_pictures(folder: Path) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..naming import named
 from .layout import Item
 from .lists import find_lists, read_list
 from .pairing import normalize
@@ -46,7 +47,7 @@ def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors:
         re.compile(split_by or "")
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(
-            f"SPLIT_BY: {split_by!r} is no regular expression ({error}); correct it, as in r'^(film\\d+)_'"
+            f"{named('SPLIT_BY')}: {split_by!r} is no regular expression ({error}); correct it, as in r'^(film\\d+)_'"
         ) from None
     if any(item.split for item in items):
         splits = [item.split for item in items]
@@ -89,12 +90,12 @@ def _split_by_groups(items: Sequence[Item], split_by: str, errors: Faults) -> li
         if match:
             groups.setdefault(next((part for part in match.groups() if part), match[0]), []).append(k)
         else:
-            errors.add(f"SPLIT_BY {split_by!r} finds no group in its name; correct the pattern", item.image)
+            errors.add(f"{named('SPLIT_BY')} {split_by!r} finds no group in its name; correct the pattern", item.image)
     splits: list[str | None] = [None] * len(items)
     if len(groups) < 2:
         if groups and not errors.files_of:
             what = f"the one group {next(iter(groups))!r} in all names, expected 2 at least; correct the pattern"
-            errors.add(f"SPLIT_BY {split_by!r} finds {what}", items[0].image)
+            errors.add(f"{named('SPLIT_BY')} {split_by!r} finds {what}", items[0].image)
         return splits
     names = sorted(groups, key=natural)
     ends = np.cumsum([0] + [len(groups[name]) for name in names])

@@ -15,6 +15,7 @@ from PIL import Image
 from ..files import find_changes, note_files
 from ..labels import VOID
 from ..locking import hold_lock, remove_partial_folders
+from ..naming import named
 from .examining import Examined, Need
 from .layout import Item
 from .opening import turn
@@ -128,7 +129,7 @@ def write_to_first(
         return record, folders[0]
     raise ValueError(
         f"what training can't read as it is can't be written anew to {' or to '.join(unwritable)}; make one of these "
-        "writable, or copy the data to a folder of your own, set DATA_DIR to it and run again"
+        f"writable, or copy the data to a folder of your own, set {named('DATA_DIR')} to it and run again"
     )
 
 
@@ -159,7 +160,7 @@ def _write_whole(partial: Path, folder: Path, items: Sequence[Item], examined: E
     except OSError as error:
         raise ValueError(
             f"{folder}: its {len(names)} pictures and masks can't be written ({error.strerror or error}); make room, "
-            "or copy the data to a folder on another disk, set DATA_DIR to it and run again"
+            f"or copy the data to a folder on another disk, set {named('DATA_DIR')} to it and run again"
         ) from None
 
 
