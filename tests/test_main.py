@@ -1112,7 +1112,8 @@ def test_a_full_disk_leaves_no_half_file(capsys, tmp_path, network):
     with small_disk(tmp_path / "disk", 600_000) as disk:
         code, _, errors = run(capsys, "predict", network, pictures, "--out", disk / "out")
         assert code == 1
-        assert "No space left on device" in errors
+        for said in messages(errors):
+            assert re.search(rf"{disk}/out/p\w+\.(png|gif): it can't be written \(No space left on device\); ", said)
         made = list((disk / "out").iterdir())
         assert made
         for path in made:
@@ -1157,6 +1158,28 @@ def test_pictures_named_by_another_path_are_never_replaced_either(capsys, tmp_pa
         assert code == 1
         assert "it is the folder of the pictures" in errors
         assert Path("p_ids.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["link to a file", "link in the folder", "folder by a link"])
+def test_pictures_that_a_folder_reaches_by_a_link_are_never_replaced_either(capsys, tmp_path, network, kind):
+    (tmp_path / "archive").mkdir()
+    draw(SKY, ROAD).save(tmp_path / "archive" / "p_ids.png")
+    before = (tmp_path / "archive" / "p_ids.png").read_bytes()
+    (tmp_path / "pictures").mkdir()
+    draw(SKY, CAR).save(tmp_path / "pictures" / "p.png")
+    (tmp_path / "pictures" / "q.png").symlink_to(tmp_path / "archive" / "p_ids.png")
+    given, out = tmp_path / "pictures", tmp_path / "archive"
+    if kind == "link to a file":
+        given = [tmp_path / "pictures" / name for name in ("p.png", "q.png")]
+    if kind == "folder by a link":
+        (tmp_path / "link").symlink_to(given)
+        given = tmp_path / "link"
+    named = given if isinstance(given, list) else [given]
+    code, _, errors = run(capsys, "predict", network, *named, "--out", out, "--overwrite")
+    assert code == 1
+    assert f"{out / 'p_ids.png'}: it is one of the pictures themselves" in errors
+    assert (out / "p_ids.png").read_bytes() == before
+    assert (out / "q_ids.png").is_file()
 
 
 def test_a_size_that_does_not_fit_the_network_is_said_once(capsys, tmp_path, trained):

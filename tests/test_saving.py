@@ -409,11 +409,26 @@ def test_a_full_disk_is_one_sentence_and_what_was_good_stays(tmp_path, pairs, la
 
         training.fit(Fill())
         assert len(training.rows()) == 2
-        assert capsys.readouterr().out.count("the training can't be saved") == 1
+        assert capsys.readouterr().out.count(f"{disk / 'run'}: the training can't be saved") == 2
         (disk / "filler").unlink()
         again = Training(disk / "run", pairs, labels)
         assert again.fit().epoch == [2, 3]
         assert_same(again, whole)
+
+
+def test_a_training_of_which_nothing_can_be_saved_is_not_begun(tmp_path, pairs, labels, whole):
+    """It would take hours, and leave nothing. With room it is what it would have been; a second try is no other."""
+    with small_disk(tmp_path / "disk", 3 << 20) as disk:
+        (disk / "filler").write_bytes(bytes((5 << 19) - 8192))
+        training = Training(disk / "run", pairs, labels)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=r"run: nothing can be saved, so nothing was trained; make room, or"):
+                training.fit()
+        assert not list((disk / "run").iterdir())
+        assert not saving._locks
+        (disk / "filler").unlink()
+        training.fit()
+        assert_same(training, whole)
 
 
 def test_a_best_network_that_the_disk_did_not_take_is_written_when_it_does(tmp_path, monkeypatch):

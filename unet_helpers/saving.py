@@ -16,8 +16,10 @@ import numpy as np
 from .files import read_json, remove_partial_files, write_json, write_whole
 from .labels import LabelMap
 from .locking import hold_lock
+from .naming import named, setting
 from .networks import save_network
 from .normalization import with_keras_layers_only
+from .parameters import LEAST_FREE
 from .states import State, read_state, write_state
 from .training import ProgressiveResizing
 
@@ -44,7 +46,7 @@ class TrainingState(keras.callbacks.Callback):
         self.best_weights: list[np.ndarray] = []
         self.best_written: int | None = None  # the epoch whose network best.keras holds
         self.copy: keras.Model | None = None  # what is written to best.keras: cloned once, for that takes a while
-        self.finished, self.says_full = False, True
+        self.finished = False
 
     # ---- going on ----
 
@@ -52,14 +54,18 @@ class TrainingState(keras.callbacks.Callback):
         """Bring a compiled model to where the training stood and return the number of epochs that are done.
 
         A finished training is not repeated: all epochs are done then, and the model has its best weights. From here on
-        until fit ends, nobody else may train in this folder: raises RuntimeError if another process does.
+        until fit ends, nobody else may train in this folder: raises RuntimeError if another process does, or if a new
+        training can't be saved.
         """
         self._lock()
         model.optimizer.build(model.trainable_variables)
         state = read_state(self.run_dir)
         if state is None:  # also where an epoch was interrupted before the first was done
             self.log, self.best, self.best_weights, self.finished = [], None, [], False
-            self._save(model)
+            if not self._save(model):  # it could become hours for nothing
+                self._unlock()
+                todo = f"make room, or give another {named('RUN_DIR')}"
+                raise RuntimeError(f"{self.run_dir}: nothing can be saved, so nothing was trained; {todo}")
             return 0
         self.log, self.best, self.finished, variables, self.best_weights = state
         self._write_best(model)
@@ -67,7 +73,8 @@ class TrainingState(keras.callbacks.Callback):
         if self.finished:
             self.resizing.on_epoch_begin(self.resizing.epochs - 1)  # what follows sees pictures of the last size
             model.set_weights(self.best_weights)
-            print(f"trained before, {len(self.log)} epochs: its network is loaded (TRAIN_ANEW = True trains another)")
+            again = setting("TRAIN_ANEW", True)
+            print(f"trained before, {len(self.log)} epochs: its network is loaded ({again} trains another)")
             return self.resizing.epochs
         for variable, value in zip(_variables(model), variables, strict=True):
             variable.assign(value)
@@ -104,15 +111,16 @@ class TrainingState(keras.callbacks.Callback):
         self._write_log()
         self._unlock()
         raise RuntimeError(
-            f"LEARNING_RATE: the training diverged in epoch {epoch + 1}: the network has weights that are no finite "
-            f"numbers, and no further epoch mends that; give a tenth of it and train again. {self.run_dir} keeps "
-            f"{f'what was learned until epoch {epoch}' if epoch else 'only a log'}"
+            f"{named('LEARNING_RATE')}: the training diverged in epoch {epoch + 1}: the network has weights that are "
+            "no finite numbers, and no further epoch mends that; give a tenth of it and train again. "
+            f"{self.run_dir} keeps {f'what was learned until epoch {epoch}' if epoch else 'only a log'}"
         )
 
     def _lock(self) -> None:
         def refuse():
             raise RuntimeError(
-                f"another process is training in {self.run_dir}: wait until it ends, or give another RUN_DIR or SEED"
+                f"another process is training in {self.run_dir}: wait until it ends, or give another "
+                f"{named('RUN_DIR')} or {named('SEED')}"
             )
 
         self._unlock()  # an interrupted fit has not done it
@@ -155,15 +163,13 @@ class TrainingState(keras.callbacks.Callback):
 
     def _try(self, write: Callable[[], None]) -> bool:
         try:
-            if shutil.disk_usage(self.run_dir).free < 1 << 20:  # HDF5 on a full disk can end the process
+            if shutil.disk_usage(self.run_dir).free < LEAST_FREE:  # HDF5 on a full disk can end the process
                 raise OSError(0, "the disk is full")
             write()
         except OSError as error:
-            if self.says_full:  # once
-                print(f"the training can't be saved ({error.strerror or error}): it goes on and tries again each epoch")
-            self.says_full = False
+            reason = error.strerror or error
+            print(f"{self.run_dir}: the training can't be saved ({reason}): it goes on and tries again each epoch")
             return False
-        self.says_full = True
         return True
 
 

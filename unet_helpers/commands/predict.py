@@ -1,6 +1,7 @@
 """predict: the network's masks of pictures, written as files that never replace anything of somebody else's."""
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ..prediction import predict_mask
 from . import say_error
 from .evaluate import load_checked
 from .film import Film
-from .sources import Source, find_scales, open_source, read_frame
+from .sources import Source, files_of, find_scales, open_source, read_frame
 
 
 def predict(
@@ -30,7 +31,7 @@ def predict(
         if source.is_dir() and source.resolve() == out.resolve():
             raise ValueError(f"{out}: it is the folder of the pictures; give another --out, so that both stay apart")
     out.mkdir(parents=True, exist_ok=True)
-    writer = Writer(out, overwrite, inputs={path.resolve() for path in pictures})
+    writer = Writer(out, overwrite, inputs={os.path.realpath(file) for file in files_of(pictures)})
     bits = {} if trained.bits else find_scales(pictures)
     n_failed = 0
     for path in pictures:
@@ -48,7 +49,7 @@ class Writer:
     ever replaces another of the same call, or an input: of two pictures with the same name, the second gets a number.
     """
 
-    def __init__(self, folder: Path, overwrite: bool, inputs: set[Path]):
+    def __init__(self, folder: Path, overwrite: bool, inputs: set[str]):
         self.folder, self.overwrite, self.inputs = folder, overwrite, inputs
         self.taken: set[str] = set()
         self.n_written = 0
@@ -62,14 +63,18 @@ class Writer:
         self.taken.add(name.casefold())
         paths = [self.folder / f"{name}{ending}" for ending in endings]
         for path in paths:
-            if path.resolve() in self.inputs:
+            if os.path.realpath(path) in self.inputs:
                 raise ValueError(f"{path}: it is one of the pictures themselves; give another --out")
             if path.exists() and not self.overwrite:
                 raise ValueError(f"{path}: it is there already; give another --out, or --overwrite to replace it")
         return paths
 
     def write(self, path: Path, content: bytes) -> None:
-        write_whole(path, content)
+        try:
+            write_whole(path, content)
+        except OSError as error:  # a full disk does not say which file
+            reason = error.strerror or error
+            raise ValueError(f"{path}: it can't be written ({reason}); make room, or give another --out") from None
         self.n_written += 1
 
 

@@ -59,6 +59,15 @@ def _pictures_in(folder: Path) -> list[Path]:
     return sorted(files, key=lambda file: natural(file.name))
 
 
+def files_of(pictures: Sequence[Path]) -> list[Path]:
+    """All files that the user named, those in folders, too."""
+    files = []
+    for path in pictures:
+        with contextlib.suppress(OSError):  # it is said when it is opened
+            files += _pictures_in(path) if path.is_dir() else [path]
+    return files
+
+
 def find_scales(pictures: Sequence[Path]) -> dict[Path, int]:
     """{file: bits in use} of all 16-bit pictures that the user named, the same for those of one folder, as in training.
 
@@ -66,10 +75,8 @@ def find_scales(pictures: Sequence[Path]) -> dict[Path, int]:
     training saw it.
     """
     named: dict[Path, list[Path]] = defaultdict(list)
-    for path in pictures:
-        with contextlib.suppress(OSError):  # it is said when it is opened
-            for file in _pictures_in(path) if path.is_dir() else [path]:
-                named[file.parent].append(file)
+    for file in files_of(pictures):
+        named[file.parent].append(file)
     found: dict[Path, int] = {}
     for folder, files in named.items():
         bits = find_bits(files)
