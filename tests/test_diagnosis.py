@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -373,10 +374,11 @@ def test_batches_without_ids_are_refused():
 def make_run(root, name, dataset, rate=2e-2, epochs=12):
     """The folder of a tiny training, as `python -m unet_helpers train` makes it, and the data set's folder."""
     recipe = make_recipe(
-        "CPU", DATASET=name, DATA_DIR=str(root), MINUTES=1, IMAGE_SIZE=SIZE, SEED=0, ARCHIVE=None,
+        "CPU", DATASET=name, DATA_DIR=str(root), MINUTES=1, IMAGE_SIZE=(64, 64), SEED=0, ARCHIVE=None,
         RUN_DIR=str(root / "runs"), EPOCHS=epochs, N_FILTERS=4, HALF_RESOLUTION=True, BATCH_SIZE=2,
         SIZE_STAGES=((1, 1),), LEARNING_RATE=1e-2, FRAMES_PER_DRIVE=1, TRAIN_ANEW=False,
     )  # fmt: skip
+    recipe = replace(recipe, image_size=SIZE)  # which is quicker, and less than it takes: as earlier versions took it
     resizing = ProgressiveResizing(SIZE, epochs=epochs)
     options = {"mask_size": recipe.answer_size, "resizing": resizing}
     augment = [RandomView()]
@@ -501,6 +503,31 @@ def test_the_command_says_which_folder_is_wrong(capsys, run, tmp_path):
     assert code == 1
     said = f"{run_dir / 'best.keras'}: it tells 3 classes apart, but the data set 'folder' in {tmp_path} has 4"
     assert said in errors
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("image_size", "32x32"), ("image_size", [0, 32]), ("image_size", [10**9, 10**9]), ("batch_size", "2"),
+    ("batch_size", 10**30), ("seed", None), ("seed", [0]), ("half_resolution", "yes"), ("split_by", 3),
+    ("split_by", "("), ("dataset", "imagenet"), ("dataset", ["folder"]), ("frames_per_drive", 1e9), ("size_stages", 1),
+    ("minutes", {}),
+])  # fmt: skip
+def test_the_command_names_a_field_of_the_settings_that_is_wrong(capsys, run, tmp_path, field, value):
+    root, run_dir = run
+    settings = json.loads((run_dir / "settings.json").read_text())
+    settings["recipe"][field] = value
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    code, shown, errors = command(capsys, tmp_path, root)
+    assert (code, shown) == (1, "")
+    assert errors.startswith(f"unet_helpers: {tmp_path / 'settings.json'}: {field}: ")
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '{"recipe": 3}', '{"recipe": []}', '{"recipe": {"more": 1}}', "{"])
+def test_the_command_names_settings_that_are_none(capsys, run, tmp_path, text):
+    (tmp_path / "settings.json").write_text(text)
+    code, _, errors = command(capsys, tmp_path, run[0])
+    assert code == 1
+    assert errors.startswith(f"unet_helpers: {tmp_path}: its settings.json can't be read; give the folder ")
 
 
 def test_the_command_before_the_first_epoch(capsys, run, tmp_path):

@@ -9,7 +9,9 @@ from .. import diagnosis
 from ..augmentation import RandomView
 from ..datasets import load_dataset
 from ..files import read_json
+from ..model import check_image_size
 from ..networks import load_model
+from ..parameters import RULES
 from ..pipeline import make_batches
 from ..recipe import Recipe
 from .check import check_files
@@ -50,10 +52,19 @@ def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
 
 
 def _read_recipe(run_dir: Path, data_dir: str) -> Recipe:
-    settings = read_json(run_dir / "settings.json")
+    path = run_dir / "settings.json"
     try:
-        return Recipe(**settings["recipe"], data_dir=Path(data_dir), archive=None, run_dir=run_dir.parent)
-    except (KeyError, TypeError):
+        settings = read_json(path)["recipe"]
+        for name, value in settings.items():
+            is_right, expected, _ = RULES[name.upper()]
+            if name == "image_size":  # of any size: earlier versions trained with smaller ones
+                check_image_size(name, value)
+            elif not is_right(value):
+                raise ValueError(f"{name}: found {value!r}, expected {expected}")
+        return Recipe(**settings, data_dir=Path(data_dir), archive=None, run_dir=run_dir.parent)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; it is damaged: train anew in another folder") from None
+    except (KeyError, TypeError, AttributeError, RecursionError):
         there = "its settings.json can't be read" if run_dir.is_dir() else "there is no such folder"
         raise ValueError(f"{run_dir}: {there}; give the folder of a training, one of those in runs/") from None
 
