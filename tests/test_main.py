@@ -1,6 +1,7 @@
 """python -m unet_helpers: the notebook's steps from a terminal, and what a user's mistakes look like."""
 
 import ast
+import importlib.metadata
 import importlib.util
 import io
 import json
@@ -1274,6 +1275,20 @@ def test_what_can_not_be_exported_is_said(capsys, tmp_path, network, monkeypatch
 
 
 # ---- installed ----
+
+
+def test_each_package_that_is_imported_is_in_the_requirements():
+    """Also where another package brings it along today."""
+    imported = set()
+    for path in (ROOT / "unet_helpers").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Import, ast.ImportFrom)) and not getattr(node, "level", 0):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+                imported |= {name.split(".")[0] for name in names}
+    required = set(re.findall(r"^[\w-]+", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    packages, foreign = importlib.metadata.packages_distributions(), imported - sys.stdlib_module_names
+    assert {"keras", "h5py", "requests", "PIL"} <= foreign
+    assert not {name for name in foreign if not {package.lower() for package in packages[name]} & required}
 
 
 def test_the_installed_package_is_whole_and_runs_anywhere(tmp_path):

@@ -243,6 +243,17 @@ def test_the_notebook_alone_fetches_the_rest_and_again_does_no_harm(first_cell):
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_a_package_that_is_installed_has_no_measurements_and_the_rest_is_fetched(first_cell, tmp_path):
+    """`pip install .`, and the notebook in another folder: the lesson reads what lies beside the package."""
+    source, folder = first_cell
+    shutil.copytree(run_notebook.HERE / "unet_helpers", tmp_path / "installed" / "unet_helpers")
+    clone = str(folder / "segmentation_unet" / "unet_helpers" / "__init__.py")
+    assert start(source, folder, PYTHONPATH=str(tmp_path / "installed")).stdout.splitlines()[-1] == clone
+    whole = run_notebook.HERE / "unet_helpers" / "__init__.py"
+    assert start(source, folder, PYTHONPATH=str(run_notebook.HERE)).stdout == f"{whole}\n"
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 def test_a_start_that_fails_says_why_in_one_sentence(first_cell):
     source, folder = first_cell
     run = start(source, folder, PATH="")
