@@ -104,7 +104,8 @@ def unet_model(
     skip_connections: False leaves them out, to show what they are for.
     half_resolution: a first convolution with stride 2, so that all else works on a quarter of the pixels; the logits
         then have half the picture's height and width.
-    Raises ValueError if a side is not divisible by 2**depth (padding="same") or normalization is unknown.
+    Raises ValueError if a side is not divisible by 2**depth (padding="same") or above LARGEST_SIDE, or normalization is
+    unknown.
     """
     if tuple(input_size[:2]) != (None, None):
         check_image_size("input_size", input_size[:2], 2**depth if padding == "same" else 1)

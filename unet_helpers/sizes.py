@@ -16,21 +16,12 @@ from .recipe import Recipe
 ENLARGED = 1.25  # from here on it is said: what is added are pixels, not details
 
 
-def note_better_size(pairs: Sequence[Pair], recipe: Recipe) -> None:
-    """Print which IMAGE_SIZE would suit the images better, if there is one; see `better_size`."""
-    if found := better_size(pairs, recipe):
-        what, better, gain = found
-        print(f"note: {what}; {setting('IMAGE_SIZE', better)} would {gain}")
+def note_better_size(pairs: Sequence[Pair], recipe: Recipe, n_images: int = 20) -> None:
+    """Print which IMAGE_SIZE would suit the images better, if there is one.
 
-
-def better_size(
-    pairs: Sequence[Pair], recipe: Recipe, n_images: int = 20
-) -> tuple[str, tuple[int, int], str] | None:
-    """(what recipe.image_size does to the images, a better (height, width), what that would do), None if it suits them.
-
-    The better size has the proportions of the images, as they are in the middle, and about as many pixels as
-    recipe.image_size, but no more than the images. Upright images leave more than a quarter of a wide size grey; small
-    ones are enlarged, which takes time and shows nothing new. n_images: about how many of them are looked at.
+    It has the proportions of the images, as they are in the middle, and about as many pixels as recipe.image_size, but
+    no more than the images. Upright images leave more than a quarter of a wide size grey; small ones are enlarged,
+    which takes time and shows nothing new. n_images: about how many of them are looked at.
     """
     sizes = []
     for pair in pairs[:: 1 + len(pairs) // n_images]:
@@ -44,12 +35,12 @@ def better_size(
     better = tuple(min(max(1, round(side / step)) * step, LARGEST_SIDE) for side in (height, height * own[1] / own[0]))
     shown, larger = _shown_pixels(sizes, recipe.image_size), _shown_pixels(sizes, better)
     filled, size = shown / math.prod(recipe.image_size), "{}x{}".format(*recipe.image_size)
+    todo = setting("IMAGE_SIZE", better)
     if enlarged > ENLARGED and math.prod(better) < math.prod(recipe.image_size):
         what = f"images of {own[0]:.0f}x{own[1]:.0f} are enlarged {enlarged:.1f} times to fit {size}"
-        return what, better, "show as much in less time"
-    if filled < 0.75 and larger > 1.1 * shown:
-        return f"images fill {filled:.0%} of {size}, the rest stays grey", better, "show them larger"
-    return None
+        print(f"note: {what}; {todo} would show as much in less time")
+    elif filled < 0.75 and larger > 1.1 * shown:
+        print(f"note: images fill {filled:.0%} of {size}, the rest stays grey; {todo} would show them larger")
 
 
 def _shown_pixels(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> float:
