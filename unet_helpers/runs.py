@@ -17,7 +17,7 @@ from .datasets import Dataset
 from .epochs import EPOCH_LADDER, choose_epochs, expected_seconds
 from .files import find_changes, note_files, read_json, write_json
 from .locking import hold_lock, make_temporary_folder, remove_partial_folders
-from .naming import setting
+from .naming import named, setting
 from .normalization import PreciseStatistics
 from .recipe import Recipe
 from .saving import TrainingState
@@ -65,7 +65,8 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
             return same[-1]
         folder = recipe.run_dir / (f"{name}_{len(differences) + 1}" if differences else name)
         if same:
-            print(f"note: TRAIN_ANEW: {same[-1].name} is finished and stays; this training goes to {folder.name}")
+            why = f"{named('TRAIN_ANEW')}: {same[-1].name} is finished and stays"
+            print(f"note: {why}; this training goes to {folder.name}")
         elif differences:
             closest = min(differences, key=lambda other: len(differences[other]))
             found = "; ".join(differences[closest])
@@ -117,8 +118,8 @@ def _make_folder(folder: Path, settings: dict) -> None:
         partial.rename(folder)
     except OSError as error:
         raise ValueError(
-            f"RUN_DIR: {folder} can't be made ({error.strerror or error}); make its folder writable, or give another "
-            "one as RUN_DIR, and run again"
+            f"{named('RUN_DIR')}: {folder} can't be made ({error.strerror or error}); make its folder writable, or "
+            f"give another one as {named('RUN_DIR')}, and run again"
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
