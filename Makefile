@@ -21,7 +21,7 @@ lab: $(VENV)/installed
 
 test: $(VENV)/installed-tests
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 # Each stamp is made last: what was interrupted is done again.
 $(VENV)/installed: requirements.txt $(VENV)/made-by

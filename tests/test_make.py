@@ -135,7 +135,8 @@ def test_the_environment_is_made_once(project):
     calls, _ = project.make("test")
     assert made(calls) == []
     assert installed(calls) == ["tests/requirements.txt"]
-    assert [call for call in calls if "pip" not in call] == [["ruff", "check", "."], ["python", "-m", "pytest"]]
+    pytest_call = ["python", "-m", "pytest", "-n", "2", "--dist", "loadfile"]
+    assert [call for call in calls if "pip" not in call] == [["ruff", "check", "."], pytest_call]
 
 
 def test_another_python_makes_the_environment_anew(project):
