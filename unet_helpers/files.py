@@ -1,4 +1,4 @@
-"""Small files, whole at every moment: whoever reads one, finds the old content or the new. And what files were like."""
+"""Files that are whole at every moment, with the old content or the new; and whether files still are what they were."""
 
 import contextlib
 import errno
@@ -64,10 +64,10 @@ def read_json(path: Path):
 
 def note_files(files: Mapping[str, Path]) -> dict[str, list]:
     """{name: [bytes, time of the last change in nanoseconds, SHA-256 of the content]}. Raises OSError."""
-    stats = {name: path.stat() for name, path in files.items()}
+    stats = {name: _stat(path) for name, path in files.items()}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = pool.map(_hash, files.values(), stats.values())
-        return {name: [stat.st_size, stat.st_mtime_ns, next(hashes)] for name, stat in stats.items()}
+        hashes = pool.map(lambda name: _hash(files[name], *stats[name]), files)
+        return {name: [*stats[name], each] for name, each in zip(files, hashes, strict=True)}
 
 
 def find_changes(noted: Mapping[str, list], files: Mapping[str, Path]) -> Iterator[str]:
@@ -75,27 +75,23 @@ def find_changes(noted: Mapping[str, list], files: Mapping[str, Path]) -> Iterat
 
     A file of another time is read, one of the same size and time is not. Raises OSError.
     """
+    stats = {name: _stat(files[name]) for name in sorted(noted.keys() & files.keys())}
     yield from sorted(noted.keys() ^ files.keys())
-    unsure = {}
-    for name in sorted(noted.keys() & files.keys()):
-        size, changed, *_ = noted[name]
-        stat = files[name].stat()
-        if stat.st_size != size:
-            yield name
-        elif stat.st_mtime_ns != changed:
-            unsure[name] = stat
+    yield from (name for name, (size, _) in stats.items() if size != noted[name][0])
+    unsure = [name for name, (size, at) in stats.items() if size == noted[name][0] and at != noted[name][1]]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = pool.map(_hash, map(files.get, unsure), unsure.values())
+        hashes = pool.map(lambda name: _hash(files[name], *stats[name]), unsure)
         # a note of an older version has no content
-        yield from (name for name in unsure if noted[name][2:] != [next(hashes)])
+        yield from (name for name, each in zip(unsure, hashes, strict=True) if noted[name][2:] != [each])
 
 
-def _hash(path: Path, stat: os.stat_result) -> str:
-    return _hash_version(path, stat.st_size, stat.st_mtime_ns)
+def _stat(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 @functools.cache
-def _hash_version(path: Path, size: int, changed: int) -> str:
-    """SHA-256 of a file as it was at a time: read once in a process."""
+def _hash(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file as it was with this size and at this time: read once in a process."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
