@@ -1,4 +1,4 @@
-"""One `.keras` file that carries all that prediction needs: network, labels and the size it was trained at."""
+"""One `.keras` file that carries all that prediction needs: network, labels, size and 16-bit scale of its training."""
 
 import contextlib
 import inspect
