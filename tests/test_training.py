@@ -3,6 +3,7 @@ import random
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import keras
@@ -192,19 +193,20 @@ def test_each_epoch_is_a_line_with_the_minutes_left(training, capsys, monkeypatc
     assert second.endswith("20 s, 2.0 min left")
 
 
-def test_a_training_ends_in_time_and_scoring_does_not_count(write_pair, labels):
-    """Each step and each scoring takes a while: only the steps count, and the last epoch is not finished."""
+def test_a_training_ends_in_time_and_scoring_does_not_count(write_pair, labels, monkeypatch):
+    """By a clock on which each step takes a second and each scoring four hundred; the last epoch is not finished."""
     batches = make_batches([write_pair(stem=f"p{n}", seed=n) for n in range(4)], labels, (32, 48), 1)
     model = unet_model((32, 48, 3), 2, 3, depth=1)
     compile_unet(model, 3, 1e-3)
-    slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.02))
-    slow.on_test_batch_end = lambda batch, logs=None: time.sleep(1)
-    steps = []
+    clock, steps = [0], []
+    monkeypatch.setattr("unet_helpers.training.time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    work = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: clock.append(clock.pop() + 1))
+    work.on_test_batch_end = lambda batch, logs=None: clock.append(clock.pop() + 100)
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
-    limit = TimeLimit(0.15)
-    model.fit(batches, validation_data=batches, epochs=100, verbose=0, callbacks=[slow, limit, count], shuffle=False)
-    assert 0.15 <= limit.spent < 2  # each scoring takes four seconds
-    assert 4 < len(steps) <= 10  # so there was one
+    limit = TimeLimit(5.5)
+    model.fit(batches, validation_data=batches, epochs=100, verbose=0, callbacks=[work, limit, count], shuffle=False)
+    assert limit.spent == 6  # the first step does not count
+    assert steps == [0, 1, 2, 3, 0, 1, 2]
 
 
 def test_epochs_in_which_the_size_changes():
