@@ -34,7 +34,7 @@ WRITES = {
     "download": "data/lyft.partial/*.zip", "unpack": "data/lyft.partial/tree/*/*/*/*",
     "draw": "data/*.partial-*/*/*/*/*",
     "cache": "temporary/unet_cache_*/pixels", "epoch": "runs/*/.*.partial", "state": "runs/*/state_next.npz*",
-    "best": "runs/*/partial_best.keras", "score": "runs/*/best.json",
+    "best": "runs/*/.*.partial.keras", "score": "runs/*/best.json",
 }  # fmt: skip
 
 

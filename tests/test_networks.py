@@ -39,6 +39,17 @@ def file(tmp_path):
 # ---- one file ----
 
 
+def test_a_network_is_never_written_through_a_link(tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    for name in ("partial_best.keras", "best.keras.partial", "best.keras"):
+        (tmp_path / name).symlink_to(mine)
+    save_network(tmp_path / "best.keras", small(), THREE, (32, 48))
+    assert mine.read_text() == "mine"
+    assert load_network(tmp_path / "best.keras").labels == THREE
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 @pytest.mark.parametrize("labels", [THREE, CARLA, CAMVID])
 def test_a_file_holds_no_argument_that_only_the_newest_keras_knows(tmp_path, labels):
     """Arguments that have their defaults are left out, and initializers have no options: older versions refuse a file

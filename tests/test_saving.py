@@ -238,13 +238,13 @@ training.fit()
 """
 
 
-@pytest.mark.parametrize("kind", ["state_next", "partial_best", "log.csv"])
+@pytest.mark.parametrize("kind", ["state_next", "best.keras", "log.csv"])
 def test_real_kills_aimed_at_the_writes(tmp_path, pairs, labels, whole, kind):
     for kills in (kind, ""):
         child = start(CHILD.format(folder=str(tmp_path), kind=kills))
         _, errors = child.communicate(timeout=300)
         if kills and child.returncode == 0:  # the third epoch was not the best one
-            assert kind == "partial_best"
+            assert kind == "best.keras"
         else:
             assert child.returncode == (-9 if kills else 0), errors[-2000:]
     assert_same(Training(tmp_path / "killed", pairs, labels), whole)
@@ -490,18 +490,22 @@ def test_what_a_killed_writer_left_goes_with_the_next_training(tmp_path, pairs, 
     code = f"""
 import os, signal
 from pathlib import Path
-from unet_helpers import files
+import keras
+from unet_helpers import files, networks
 files.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-files.write_json(Path({str(training.run_dir)!r}) / "plan.json", 1)
+network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)])
+networks.save_network(Path({str(training.run_dir)!r}) / "other.keras", network)
 """
     start(code).communicate(timeout=120)
-    (left,) = training.run_dir.glob(".*")
+    left = sorted(training.run_dir.glob(".*"))
+    assert [path.suffix for path in left] in ([".keras", ".partial"], [".partial", ".keras"])
     with pytest.raises(KeyboardInterrupt):
         training.fit(StopIn(0))
-    assert left.exists()  # what is so new may be another process's
-    os.utime(left, (1, 1))
+    assert all(path.exists() for path in left)  # what is so new may be another process's
+    for path in left:
+        os.utime(path, (1, 1))
     training.fit()
-    assert not left.exists()
+    assert not any(path.exists() for path in left)
     assert (training.run_dir / "mine.partial").read_text() == "mine"
     assert_same(training, whole)
 

@@ -18,7 +18,7 @@ OLD = 60  # seconds: a file that is written is younger
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: whoever reads it, after a kill too, finds the old content or the new."""
-    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    partial = partial_file(path)
     try:
         with open(partial, "xb") as file:  # never through a link, never over somebody's file
             file.write(content)
@@ -31,11 +31,17 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def partial_file(path: Path, suffix: str = "") -> Path:
+    """A name beside a file for what is not whole yet; random, so that nobody has put a link there."""
+    return path.with_name(f".{secrets.token_hex(8)}.partial{suffix}")
+
+
 def remove_partial_files(folder: Path) -> None:
-    """Delete what killed processes left of files that `write_whole` wrote to a folder."""
+    """Delete the `partial_file`s that killed processes left in a folder."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if re.fullmatch(r"\.[0-9a-f]{16}\.partial", path.name) and time.time() - path.lstat().st_mtime > OLD:
+            is_partial = re.fullmatch(r"\.[0-9a-f]{16}\.partial(\.keras)?", path.name)
+            if is_partial and time.time() - path.lstat().st_mtime > OLD:
                 path.unlink()
 
 

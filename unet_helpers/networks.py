@@ -4,7 +4,6 @@ import contextlib
 import inspect
 import io
 import json
-import os
 import struct
 import zipfile
 import zlib
@@ -14,6 +13,7 @@ from pathlib import Path
 import h5py
 import keras
 
+from .files import partial_file, write_whole
 from .labels import LabelMap
 from .model import check_image_size
 from .naming import named
@@ -55,23 +55,21 @@ def save_network(
     `normalization.with_keras_layers_only`. Raises OSError if it can't be written.
     """
     path = Path(path)
-    partial = path.with_name(f"partial_{path.name}")  # Keras wants the suffix at the end
+    partial = partial_file(path, ".keras")  # Keras wants the suffix at the end
     record = {"format": FORMAT, "labels": labels and asdict(labels), "image_size": image_size and list(image_size)}
     record |= {"bits": bits} if bits else {}
+    whole = io.BytesIO()
     try:
         model.save(partial)
-        with zipfile.ZipFile(partial) as archive:
-            content = {name: archive.read(name) for name in archive.namelist()}
-        content[CONFIG] = _without_defaults(content[CONFIG])
-        content[RECORD] = json.dumps(record, indent=1).encode()
-        with zipfile.ZipFile(partial, "w") as archive:
-            for name, data in content.items():
-                archive.writestr(name, data)
-        os.replace(partial, path)
-    except BaseException:  # Keras raises what its layers raise
+        with zipfile.ZipFile(partial) as archive, zipfile.ZipFile(whole, "w") as changed:
+            for name in archive.namelist():
+                content = archive.read(name)
+                changed.writestr(name, _without_defaults(content) if name == CONFIG else content)
+            changed.writestr(RECORD, json.dumps(record, indent=1))
+        write_whole(path, whole.getbuffer())
+    finally:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise
 
 
 def _without_defaults(config: bytes) -> bytes:
