@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -15,6 +16,14 @@ from unet_helpers.labels import LabelMap, Pair  # noqa: E402
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_the_networks():
+    """Graphs of all networks that a process has ever built would add up to gigabytes."""
+    yield
+    keras.utils.clear_session()
+    gc.collect()
 
 
 # Three classes; 3 and 255 are void in the files.
