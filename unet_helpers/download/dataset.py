@@ -77,8 +77,8 @@ def check_whole(folder: Path) -> bool:
     if there < listed:
         raise DownloadError(
             f"{folder}: {there} of the {listed} files of this finished download are there.\nMove the folder away or "
-            f"delete it, and run the cell again: it is downloaded anew. Or delete {MARKER} in it, to use what is "
-            "there.\nNothing was changed."
+            f"delete it, and {named('run the cell again')}: it is downloaded anew. Or delete {MARKER} in it, to use "
+            "what is there.\nNothing was changed."
         )
     return True
 
