@@ -5,12 +5,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the notebook
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from unet_helpers.__main__ import _without_stderr  # noqa: E402
 from unet_helpers.labels import LabelMap, Pair  # noqa: E402
+
+with _without_stderr():  # else what TensorFlow logs there comes from each worker, behind the last line of pytest
+    import keras
 
 
 @pytest.fixture(autouse=True)
