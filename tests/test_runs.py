@@ -154,7 +154,7 @@ def test_settings_of_an_older_version_without_content_are_followed(tmp_path, dat
 @pytest.mark.parametrize(("difference", "said"), {
     "a picture": "1 of the files to train, such as images/0.png)", "a pair less": "2 of the files to train, such as",
     "rate": "learning_rate: 0.01 there, 0.02 here", "zoom": "here", "network's switch": "the layers of the network",
-    "batch": "batch_size: 2 there, 4 here", "not ours": "it has no settings.json that can be read",
+    "batch": "batch_size: 2 there, 4 here", "not ours": "its settings.json can't be read",
 }.items())  # fmt: skip
 def test_another_folder_is_never_begun_without_a_word(tmp_path, dataset, capsys, difference, said):
     first = run_folder(recipe(tmp_path), network(), dataset, augment=[RandomView()])
@@ -170,6 +170,29 @@ def test_another_folder_is_never_begun_without_a_word(tmp_path, dataset, capsys,
     shown = capsys.readouterr().out
     assert re.match(rf"note: {first.name} is of another training \(.*\); this one goes to {first.name}_2\n$", shown)
     assert said in shown
+
+
+ODD = ["[]", "3", "{", "[" * 100_000, '{"recipe": 3}', '{"recipe": {}, "optimizer": {}, "others": {}, "files": 3}']
+
+
+@pytest.mark.parametrize("content", [*ODD, "files"])
+def test_a_record_of_wrong_types_is_that_of_no_training(tmp_path, dataset, capsys, content):
+    first = run_folder(recipe(tmp_path), network(), dataset)
+    if content == "files":
+        settings = json.loads((first / "settings.json").read_text())
+        content = json.dumps(settings | {"files": {"train": {"images/0.png": 3}, "validation": []}})
+    (first / "settings.json").write_text(content)
+    assert run_folder(recipe(tmp_path), network(), dataset).name == f"{first.name}_2"
+    assert "note: " in capsys.readouterr().out
+    assert (first / "settings.json").read_text() == content
+
+
+@pytest.mark.parametrize("content", [*ODD, '{"epochs": "x", "speed": {"start": 0, "epoch": [1]}}', '{"epochs": 3}'])
+def test_a_plan_of_wrong_types_is_named(tmp_path, batches, content):
+    """To plan anew on the quiet would change the schedule of a training that has begun."""
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'plan.json'}: it can't be read; delete it and run")):
+        make_plan(tmp_path, recipe(tmp_path, EPOCHS=3), network(), *batches)
 
 
 def test_a_training_from_other_weights_is_another_one(tmp_path, dataset):

@@ -64,7 +64,7 @@ def read_json(path: Path):
     """Content of a JSON file, None where there is none that can be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -57,7 +57,7 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
     with hold_lock(recipe.run_dir / "new_run", lambda: None) as alone:  # one process at a time looks and makes
         folders = (recipe.run_dir / (name if number == 1 else f"{name}_{number}") for number in itertools.count(1))
         differences = {
-            folder: _differences(read_json(folder / "settings.json"), settings, files)
+            folder: _differences(folder / "settings.json", settings, files)
             for folder in itertools.takewhile(Path.exists, folders)
         }
         same = [folder for folder, found in differences.items() if not found]
@@ -89,20 +89,21 @@ def _describe(model: keras.Model) -> dict:
     return json.loads(text)
 
 
-def _differences(there: dict | None, settings: dict, files: dict[str, dict[str, Path]]) -> list[str]:
+def _differences(path: Path, settings: dict, files: dict[str, dict[str, Path]]) -> list[str]:
     """In words, what a folder's settings.json has otherwise than this training; [] if it is the same."""
-    if not isinstance(there, dict):
-        return ["it has no settings.json that can be read"]
-    found = []
-    for part in ("recipe", "optimizer", "others"):
-        old, new = there.get(part) or {}, settings[part]
-        names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-        found += [f"{name}: {_say(old.get(name))} there, {_say(new.get(name))} here" for name in names]
-    for part, words in (("start", "the weights that it starts from"), ("network", "the layers of the network")):
-        found += [words] if there.get(part) != settings[part] else []
-    for split, paths in {} if found else files.items():  # to read them takes a while
-        changed = sorted(find_changes((there.get("files") or {}).get(split, {}), paths))
-        found += [f"{len(changed)} of the files to {split}, such as {changed[0]}"] if changed else []
+    there, found = read_json(path), []
+    try:
+        for part in ("recipe", "optimizer", "others"):
+            old, new = there[part], settings[part]
+            names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+            found += [f"{name}: {_say(old.get(name))} there, {_say(new.get(name))} here" for name in names]
+        for part, words in (("start", "the weights that it starts from"), ("network", "the layers of the network")):
+            found += [words] if there.get(part) != settings[part] else []
+        for split, paths in {} if found else files.items():  # to read them takes a while
+            changed = sorted(find_changes(there["files"][split], paths))
+            found += [f"{len(changed)} of the files to {split}, such as {changed[0]}"] if changed else []
+    except (LookupError, TypeError, ValueError, AttributeError):  # it lacks something, or has something else there
+        return [f"its {path.name} can't be read"]
     return list(dict.fromkeys(found))  # a learning rate is the recipe's and the optimizer's
 
 
@@ -145,11 +146,17 @@ def make_plan(
     This timing counts, too. An epoch has all train_batches, unless not even one fits: then it has as many steps as fit.
     Where fewer steps fit than LEAST_STEPS, a sentence says how many MINUTES they take.
     """
-    kept = read_json(run_dir / "plan.json")
-    if kept:
-        print(f"planned before: {kept['epochs']} epochs")
-        steps = kept.get("steps", len(train_batches))  # older versions cut no epoch
-        return Plan(kept["epochs"], steps, Speed(kept["speed"]["start"], tuple(kept["speed"]["epoch"])))
+    path = run_dir / "plan.json"
+    if path.exists():
+        try:
+            kept = read_json(path)
+            steps = int(kept.get("steps", len(train_batches)))  # older versions cut no epoch
+            plan = Plan(int(kept["epochs"]), steps, Speed(kept["speed"]["start"], tuple(kept["speed"]["epoch"])))
+        except (LookupError, TypeError, ValueError, AttributeError):
+            todo = "delete it and run again, then the epochs are planned anew"
+            raise ValueError(f"{path}: it can't be read; {todo}") from None
+        print(f"planned before: {plan.epochs} epochs")
+        return plan
     if recipe.epochs:
         plan = Plan(recipe.epochs, len(train_batches), Speed(0, tuple(map(math.prod, resizing.sizes))))
     else:

@@ -64,7 +64,7 @@ def _read_recipe(run_dir: Path, data_dir: str) -> Recipe:
         return Recipe(**settings, data_dir=Path(data_dir), archive=None, run_dir=run_dir.parent)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; it is damaged: train anew in another folder") from None
-    except (KeyError, TypeError, AttributeError, RecursionError):
+    except (KeyError, TypeError, AttributeError):
         there = "its settings.json can't be read" if run_dir.is_dir() else "there is no such folder"
         raise ValueError(f"{run_dir}: {there}; give the folder of a training, one of those in runs/") from None
 
