@@ -29,9 +29,8 @@ import numpy as np
 import tensorflow as tf
 
 from unet_helpers.drawing import DRIVES, render_frame
-from unet_helpers.exporting import SUFFIXES, export_network
-from unet_helpers.networks import load_model
-from unet_helpers.tiles import stride_and_reach
+from unet_helpers.networks import SUFFIXES, export_network, load_model
+from unet_helpers.prediction import stride_and_reach
 
 ROUNDS = 15
 PACKAGES = ("keras", "tensorflow", "onnx", "tf2onnx", "onnxruntime")

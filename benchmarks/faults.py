@@ -45,17 +45,15 @@ def walk(folder: Path, url: str) -> None:
     import kagglesdk.kaggle_env as kaggle_env
     import keras
 
-    from unet_helpers.augmentation import RandomView
+    from unet_helpers.augmentation import RandomResizedCrop
+    from unet_helpers.checkpoints import RunCheckpoint, load_best, run_folder
     from unet_helpers.datasets import load_dataset
     from unet_helpers.drawing import draw_scenes
     from unet_helpers.evaluation import evaluate_model
-    from unet_helpers.model import unet_model
-    from unet_helpers.normalization import PreciseStatistics
+    from unet_helpers.model import PreciseStatistics, unet_model
     from unet_helpers.optimizers import WarmupStableDecay
     from unet_helpers.pipeline import make_batches
     from unet_helpers.recipe import make_recipe
-    from unet_helpers.runs import run_folder
-    from unet_helpers.saving import TrainingState, load_best
     from unet_helpers.training import ProgressiveResizing, compile_unet
 
     kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = url
@@ -71,8 +69,8 @@ def walk(folder: Path, url: str) -> None:
         SIZE_STAGES=((0.5, 0.5), (1, 1)), LEARNING_RATE=1e-2, FRAMES_PER_DRIVE=1, TRAIN_ANEW=False,
     )  # fmt: skip
     resizing = ProgressiveResizing(recipe.image_size, recipe.size_stages, EPOCHS)
-    options = {"mask_size": recipe.answer_size, "resizing": resizing}
-    augment = [RandomView()]
+    options = {"mask_size": recipe.output_size, "resizing": resizing}
+    augment = [RandomResizedCrop()]
     size = (dataset.labels, recipe.image_size, recipe.batch_size)
     train = make_batches(dataset.train, *size, shuffle=True, augment=augment, **options)
     validation = make_batches(dataset.validation, *size, **options)
@@ -80,11 +78,11 @@ def walk(folder: Path, url: str) -> None:
     model = unet_model((None, None, 3), recipe.n_filters, dataset.labels.n_classes, half_resolution=True)
     compile_unet(model, dataset.labels.n_classes, WarmupStableDecay(len(train) * EPOCHS, recipe.learning_rate))
     run_dir = run_folder(recipe, model, dataset, augment=augment)
-    state = TrainingState(run_dir, resizing)
+    state = RunCheckpoint(run_dir, resizing)
     say("cache")
     begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: say("epoch") if epoch else None)
     model.fit(
-        train, validation_data=validation, initial_epoch=state.go_on(model), epochs=EPOCHS, verbose=0, shuffle=False,
+        train, validation_data=validation, initial_epoch=state.resume(model), epochs=EPOCHS, verbose=0, shuffle=False,
         callbacks=[resizing, PreciseStatistics(train), state, begin],
     )  # fmt: skip
     say("score")

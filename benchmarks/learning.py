@@ -32,20 +32,17 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 
-from unet_helpers.augmentation import CopyPaste, RandomView
+from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
 from unet_helpers.datasets import Dataset, check_pairs, load_dataset
-from unet_helpers.decoding import decode_mask
-from unet_helpers.epochs import stage_of
 from unet_helpers.evaluation import Scores, confusion_matrices, evaluate_model
+from unet_helpers.images import decode_mask
 from unet_helpers.labels import VOID, Pair
 from unet_helpers.losses import class_weights
-from unet_helpers.model import unet_model
-from unet_helpers.normalization import PreciseStatistics
+from unet_helpers.model import PreciseStatistics, unet_model
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches, with_class_weights, without_autotune
-from unet_helpers.prediction import predict_logits, write_answer
-from unet_helpers.recipe import Recipe, make_recipe
-from unet_helpers.tiles import Piece
+from unet_helpers.prediction import Piece, predict_logits, write_prediction
+from unet_helpers.recipe import Recipe, make_recipe, stage_of
 from unet_helpers.training import ProgressiveResizing, compile_unet
 
 NOTEBOOK = ROOT / "segmentation_unet.ipynb"
@@ -119,8 +116,8 @@ def tutorial(
     pixels = check_pairs(dataset.train, labels)
     pasting = [CopyPaste(np.flatnonzero(pixels < np.median(pixels)))] if paste else []
     batches = make_batches(
-        dataset.train, labels, recipe.image_size, recipe.batch_size, mask_size=recipe.answer_size, shuffle=True,
-        augment=[RandomView(), *pasting] if augment else [], seed=seed, resizing=resizing,
+        dataset.train, labels, recipe.image_size, recipe.batch_size, mask_size=recipe.output_size, shuffle=True,
+        augment=[RandomResizedCrop(), *pasting] if augment else [], seed=seed, resizing=resizing,
     )  # fmt: skip
     if power is not None:
         batches = with_class_weights(batches, class_weights(pixels, power))
@@ -135,7 +132,7 @@ def textbook(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable,
     size, the size of those answers. With all of CHANGES it is `tutorial`; TRIED may be one of them, too.
     """
     recipe, labels = notebook_recipe(dataset.name), dataset.labels
-    size, step = (recipe.image_size, 32) if "half-size answers" in changes else (recipe.answer_size, 16)
+    size, step = (recipe.image_size, 32) if "half-size answers" in changes else (recipe.output_size, 16)
     resizing = ProgressiveResizing(size, recipe.size_stages if "small first" in changes else ((1, 1),), step=step)
     model = unet_model(
         (None, None, 3), recipe.n_filters, labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
@@ -153,10 +150,10 @@ def textbook(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable,
         model.loss if "Dice" in changes else cross_entropy, metrics=[metric], jit_compile=False,
     )  # fmt: skip
     pixels = check_pairs(dataset.train, labels)
-    augment = [RandomView()] * ("new views" in changes)
+    augment = [RandomResizedCrop()] * ("new views" in changes)
     augment += [CopyPaste(np.flatnonzero(pixels < np.median(pixels)).tolist())] * (TRIED in changes)
     batches = make_batches(
-        dataset.train, labels, size, recipe.batch_size, mask_size=recipe.answer_size, shuffle=True, augment=augment,
+        dataset.train, labels, size, recipe.batch_size, mask_size=recipe.output_size, shuffle=True, augment=augment,
         seed=seed, resizing=resizing,
     )  # fmt: skip
     return Training(model, batches, scorer(model, dataset, pairs, size), resizing=resizing)
@@ -209,10 +206,10 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
             answers = [predict_logits(known, image, mirrored) for mirrored in (False, True)[: 1 + mirror]]
             for mirrored in found:
                 logits = np.mean(answers[: 1 + mirrored], axis=0)[0]
-                predicted = write_answer(piece, logits, np.empty_like(true))
+                predicted = write_prediction(piece, logits, np.empty_like(true))
                 found[mirrored].append(confusion_matrices(true[None], predicted[None], labels.n_classes))
         one, both = (Scores(labels, np.concatenate(found[mirrored])) for mirrored in (False, True))
-        return Scores(labels, both.per_picture, one if mirror else None)
+        return Scores(labels, both.per_image, one if mirror else None)
 
     return Training(model, batches, score, epochs=40)
 
@@ -308,7 +305,7 @@ class Clock(keras.callbacks.Callback):
             self.add_point(elapsed)
 
     def on_train_end(self, logs=None):
-        self.add_point(self.elapsed(), mirror=True)
+        self.add_point(self.elapsed(), tta=True)
 
     def elapsed(self) -> float:
         """Seconds of training until now."""
@@ -326,7 +323,7 @@ class Clock(keras.callbacks.Callback):
 class Result:
     """One training of one recipe. miou, accuracy and iou, of each class or None: at the end, two answers a picture.
 
-    one_answer: mIoU at the end without the mirrored picture's answer. curve: [seconds, mIoU of one answer].
+    without_tta: mIoU at the end without the mirrored picture's answer. curve: [seconds, mIoU of one answer].
     """
 
     recipe: str
@@ -337,7 +334,7 @@ class Result:
     epochs: float
     images_per_second: float
     miou: float
-    one_answer: float
+    without_tta: float
     accuracy: float
     iou: dict[str, float | None]
     curve: list[tuple[float, float]] = field(default_factory=list)
@@ -366,8 +363,8 @@ def train(recipe: str, minutes: float, dataset: Dataset, pairs: list[Pair], seed
     iou = {name: None if np.isnan(k) else float(k) for name, k in zip(scores.labels.names, scores.iou, strict=True)}
     return Result(
         recipe, seed, minutes, training.model.count_params(), round(seconds, 1), round(epochs, 2),
-        round(epochs * len(dataset.train) / seconds, 1), scores.miou, scores.one_answer.miou, scores.accuracy,
-        iou, [(round(seconds, 1), float((scores.one_answer or scores).miou)) for seconds, _, scores in clock.points],
+        round(epochs * len(dataset.train) / seconds, 1), scores.miou, scores.without_tta.miou, scores.accuracy,
+        iou, [(round(seconds, 1), float((scores.without_tta or scores).miou)) for seconds, _, scores in clock.points],
     )  # fmt: skip
 
 
@@ -392,7 +389,7 @@ def tables(results: list[Result]) -> str:
             name, str(len(group)), f"{group[0].parameters:,}", f"{_mean([r.images_per_second for r in group]):.1f}",
             f"{_mean([r.epochs for r in group]):.1f}", *("-" if s is None else f"{s:.0f}" for s in reached),
             f"{np.mean(mious):.3f}", f"{min(mious):.3f} to {max(mious):.3f}",
-            f"{_mean([r.one_answer for r in group]):.3f}",
+            f"{_mean([r.without_tta for r in group]):.3f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
 
@@ -412,8 +409,8 @@ def summary(results: list[Result], data: str) -> dict:
     groups = {}
     for result in results:
         groups.setdefault(result.recipe, []).append(result)
-    first, steps, answer = next(iter(groups.values())), [], "one_answer"
-    goal = _mean([result.one_answer for result in first])
+    first, steps, answer = next(iter(groups.values())), [], "without_tta"
+    goal = _mean([result.without_tta for result in first])
 
     def add_step(name: str, group: list[Result]) -> None:
         reached = [result.seconds if group is first else result.seconds_to(goal) for result in group]

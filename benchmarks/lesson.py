@@ -19,18 +19,18 @@ from learning import notebook_recipe
 
 from unet_helpers.datasets import Dataset, load_dataset
 from unet_helpers.evaluation import evaluate_model
-from unet_helpers.files import write_json
 from unet_helpers.labels import VOID
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
 from unet_helpers.recipe import Recipe
+from unet_helpers.storage import write_json
 
 FILE = Path(__file__).resolve().parent / "lesson_demo.json"
 
 
 def train(recipe: Recipe, dataset: Dataset, skips: bool, seed: int, epochs: list[int]) -> dict:
     """{"skips", "seed", "new drives": mIoU after each of epochs, "set aside": the same}, one answer a picture."""
-    labels, size = dataset.labels, recipe.answer_size
+    labels, size = dataset.labels, recipe.output_size
     splits = {"new drives": dataset.validation, "set aside": dataset.train[9::10]}
     learned = [pair for pair in dataset.train if pair not in splits["set aside"]]
     keras.utils.clear_session()
@@ -46,7 +46,7 @@ def train(recipe: Recipe, dataset: Dataset, skips: bool, seed: int, epochs: list
     for begun, end in zip([0, *epochs], epochs, strict=False):
         network.fit(batches, initial_epoch=begun, epochs=end, shuffle=False, verbose=0)
         for name, pairs in splits.items():
-            scores = evaluate_model(network, pairs, labels, size, mirror=False)
+            scores = evaluate_model(network, pairs, labels, size, tta=False)
             result[name].append(round(scores.miou, 4))
     return result
 

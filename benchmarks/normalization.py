@@ -17,11 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import keras
 from learning import notebook_recipe
 
-from unet_helpers.augmentation import RandomView
+from unet_helpers.augmentation import RandomResizedCrop
 from unet_helpers.datasets import Dataset, load_dataset
 from unet_helpers.evaluation import Scores, evaluate_model
-from unet_helpers.model import unet_model
-from unet_helpers.normalization import PreciseStatistics
+from unet_helpers.model import PreciseStatistics, unet_model
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
 from unet_helpers.training import ProgressiveResizing, compile_unet
@@ -38,8 +37,8 @@ def train(dataset: Dataset, normalization: str | None, rate: float, seed: int, e
         half_resolution=recipe.half_resolution, normalization=normalization,
     )  # fmt: skip
     batches = make_batches(
-        dataset.train, labels, recipe.image_size, recipe.batch_size, mask_size=recipe.answer_size, shuffle=True,
-        augment=[RandomView()], seed=seed, resizing=resizing,
+        dataset.train, labels, recipe.image_size, recipe.batch_size, mask_size=recipe.output_size, shuffle=True,
+        augment=[RandomResizedCrop()], seed=seed, resizing=resizing,
     )  # fmt: skip
     compile_unet(model, labels.n_classes, WarmupStableDecay(len(batches) * epochs, rate))
     model.fit(batches, epochs=epochs, verbose=0, shuffle=False, callbacks=[resizing, PreciseStatistics(batches)])
@@ -61,7 +60,7 @@ def main() -> None:
         for normalization, rate in trainings:
             scores = train(dataset, normalization, rate, seed, options.epochs)
             name = f"{dataset.name}, {options.epochs} epochs, normalization {normalization}, rate {rate:g}, seed {seed}"
-            print(f"{name}: mIoU {scores.miou:.3f}, without TTA {scores.one_answer.miou:.3f}", flush=True)
+            print(f"{name}: mIoU {scores.miou:.3f}, without TTA {scores.without_tta.miou:.3f}", flush=True)
 
 
 if __name__ == "__main__":

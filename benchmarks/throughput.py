@@ -83,12 +83,12 @@ def build(size: tuple[int, int], n_filters: int, half_resolution: bool, n_classe
     return model
 
 
-def random_batch(size: tuple[int, int], batch_size: int, answer_size: tuple[int, int], n_classes: int = 13):
+def random_batch(size: tuple[int, int], batch_size: int, output_size: tuple[int, int], n_classes: int = 13):
     """A batch of noise, as `make_batches` would yield it."""
     import tensorflow as tf
 
     images = tf.random.uniform((batch_size, *size, 3), 0, 255)
-    masks = tf.cast(tf.random.uniform((batch_size, *answer_size, 1), 0, n_classes, tf.int32), tf.uint8)
+    masks = tf.cast(tf.random.uniform((batch_size, *output_size, 1), 0, n_classes, tf.int32), tf.uint8)
     return images, masks
 
 
@@ -199,13 +199,13 @@ def write_pairs(folder: Path, number: int, suffix: str = ".png", size: tuple[int
 
 def training_batches(pairs: list, size: tuple[int, int], batch_size: int, cache: bool = True):
     """Batches as the notebook makes them on a CPU; new views of each picture."""
-    from unet_helpers.augmentation import RandomView
+    from unet_helpers.augmentation import RandomResizedCrop
     from unet_helpers.labels import CARLA
     from unet_helpers.pipeline import make_batches
 
     return make_batches(
         pairs, CARLA, size, batch_size, mask_size=tuple(side // 2 for side in size), shuffle=True,
-        augment=[RandomView()], cache=cache,
+        augment=[RandomResizedCrop()], cache=cache,
     )  # fmt: skip
 
 
@@ -250,7 +250,7 @@ def measure_cost(seconds: float, size, batch_size: int, n_pairs: int) -> dict:
 
 def measure_normalization(seconds: float, size, n_filters: int, batch_size: int) -> dict:
     """A training step with the fused kernel and with Keras's own computation, images/s, in turns."""
-    from unet_helpers.normalization import FusedBatchNormalization
+    from unet_helpers.model import FusedBatchNormalization
     from unet_helpers.training import compile_unet
 
     networks = {"fused": build(size, n_filters, True), "keras": build(size, n_filters, True)}

@@ -21,18 +21,16 @@ import keras
 import numpy as np
 from learning import notebook_recipe
 
-from unet_helpers.augmentation import RandomView
+from unet_helpers.augmentation import RandomResizedCrop
 from unet_helpers.datasets import Dataset, load_dataset
-from unet_helpers.epochs import stage_of
 from unet_helpers.evaluation import evaluate_model
-from unet_helpers.files import read_json, write_json
-from unet_helpers.model import unet_model
-from unet_helpers.normalization import PreciseStatistics
+from unet_helpers.model import PreciseStatistics, unet_model
+from unet_helpers.networks import DRAWN_SCENES, transfer_weights
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
-from unet_helpers.recipe import Recipe
+from unet_helpers.recipe import Recipe, stage_of
+from unet_helpers.storage import read_json, write_json
 from unet_helpers.training import ProgressiveResizing, compile_unet
-from unet_helpers.transfer import DRAWN_SCENES, take_weights
 
 TRAININGS = {
     "scratch": "from scratch", "drawn": "from the drawn scenes", "frozen": "from the drawn scenes, encoder frozen",
@@ -50,7 +48,7 @@ class ScoreEpochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         size = self.resizing.sizes[self.resizing.stage]
-        scores = evaluate_model(self.model, self.dataset.validation, self.dataset.labels, size, mirror=False)
+        scores = evaluate_model(self.model, self.dataset.validation, self.dataset.labels, size, tta=False)
         self.miou.append(round(scores.miou, 4))
 
 
@@ -69,7 +67,7 @@ def long_epochs(dataset: Dataset, epochs: int) -> int:
 
 
 def train(name: str, rate: str, network: Path, dataset: Dataset, seed: int, epochs: int) -> dict:
-    """One training: {"name", "seed", "epochs", "curve": mIoU of each epoch, "one_answer", "miou"}.
+    """One training: {"name", "seed", "epochs", "curve": mIoU of each epoch, "without_tta", "miou"}.
 
     name: one of TRAININGS. rate: as it was typed; "": that of the notebook.
     """
@@ -83,10 +81,10 @@ def train(name: str, rate: str, network: Path, dataset: Dataset, seed: int, epoc
         half_resolution=recipe.half_resolution,
     )  # fmt: skip
     if name in ("drawn", "frozen"):
-        take_weights(model, labels, network, freeze_encoder=name == "frozen")
+        transfer_weights(model, labels, network, freeze_encoder=name == "frozen")
     batches = make_batches(
-        dataset.train, labels, recipe.image_size, recipe.batch_size, mask_size=recipe.answer_size, shuffle=True,
-        augment=[RandomView()], seed=seed, resizing=resizing,
+        dataset.train, labels, recipe.image_size, recipe.batch_size, mask_size=recipe.output_size, shuffle=True,
+        augment=[RandomResizedCrop()], seed=seed, resizing=resizing,
     )  # fmt: skip
     compile_unet(model, labels.n_classes, WarmupStableDecay(len(batches) * epochs, float(rate or recipe.learning_rate)))
     scoring = ScoreEpochs(dataset, resizing)
@@ -95,7 +93,7 @@ def train(name: str, rate: str, network: Path, dataset: Dataset, seed: int, epoc
     scores = evaluate_model(model, dataset.validation, labels, recipe.image_size)
     return {
         "name": TRAININGS[name] + f", rate {rate}" * bool(rate), "seed": seed, "epochs": epochs, "curve": scoring.miou,
-        "one_answer": round(scores.one_answer.miou, 4), "miou": round(scores.miou, 4),
+        "without_tta": round(scores.without_tta.miou, 4), "miou": round(scores.miou, 4),
     }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from unet_helpers.__main__ import main
 from unet_helpers.drawing import render_frame
-from unet_helpers.transfer import DRAWN_SCENES
+from unet_helpers.networks import DRAWN_SCENES
 
 DRIVE, SEED, N_FRAMES = "F62", 7, 60
 

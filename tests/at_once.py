@@ -49,24 +49,24 @@ print(sum(path.is_file() for path in folder.rglob("*")))
 """
 PREPARE = """
 from unet_helpers.datasets import load_dataset
-from unet_helpers.masks import writing
+from unet_helpers.custom_data import preparation as writing
 writing._write_whole = inside(writing._write_whole)
 data = load_dataset("folder", {data!r})
 print(sum(path.is_file() and "prepared" in str(path) for pair in data.train + data.validation for path in pair))
 """
 TRAIN = """
 import keras
-from unet_helpers.saving import TrainingState
+from unet_helpers.checkpoints import RunCheckpoint
 from unet_helpers.training import ProgressiveResizing
 run_dir = pathlib.Path({data!r}) / "run"
 run_dir.mkdir(exist_ok=True)
 model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])  # any network: what lies in the folder is the same
 model.compile("sgd", "mse")
 resizing = ProgressiveResizing((64, 96), epochs=1)
-state = TrainingState(run_dir, resizing)
+state = RunCheckpoint(run_dir, resizing)
 state.set_model(model)
 try:
-    state.go_on(model)
+    state.resume(model)
     meet()
     resizing.on_epoch_begin(0)
     state.on_epoch_end(0, {{"loss": 1, "val_mIoU": 0.5}})

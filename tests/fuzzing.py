@@ -30,10 +30,10 @@ from fuzzing_files import GOOD, make_kinds, save, write_png  # noqa: F401  other
 from fuzzing_folders import compare_pictures, judge_folder, make_folder
 from PIL import Image, ImageOps
 
-from unet_helpers.checking import check_pair
-from unet_helpers.decoding import decode_image, decode_mask
+from unet_helpers.custom_data import prepare_folder
+from unet_helpers.datasets import check_pair
+from unet_helpers.images import decode_image, decode_mask
 from unet_helpers.labels import VOID, LabelMap, Pair
-from unet_helpers.masks import prepare_folder
 
 LABELS = LabelMap(("sky", "road", "car"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)), void_values=(3, VOID))
 

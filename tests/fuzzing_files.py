@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image, features
 
-from unet_helpers.masks.opening import ORIENTATION
+from unet_helpers.images import ORIENTATION
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))

@@ -18,10 +18,10 @@ from fuzzing_files import PNG_START, save
 from fuzzing_kinds import COLORS, TWO_NAMES, MaskKind, make_masks, make_pictures
 from PIL import Image, ImageOps
 
-from unet_helpers import checking
-from unet_helpers.decoding import decode_image, decode_mask
+from unet_helpers import datasets as checking
+from unet_helpers.custom_data import prepare_folder
+from unet_helpers.images import decode_image, decode_mask
 from unet_helpers.labels import VOID, Pair
-from unet_helpers.masks import prepare_folder
 
 ODD = "p0"  # stem of the odd pair
 MAX_NOISE = 0.01  # of a mask's pixels may have colours that no list names; they become void

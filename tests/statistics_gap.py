@@ -14,9 +14,8 @@ import keras
 import numpy as np
 from conftest import LABELS, write_pair_to
 
-from unet_helpers.augmentation import RandomView
-from unet_helpers.model import unet_model
-from unet_helpers.normalization import PreciseStatistics
+from unet_helpers.augmentation import RandomResizedCrop
+from unet_helpers.model import PreciseStatistics, unet_model
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
 from unet_helpers.training import compile_unet
@@ -46,7 +45,7 @@ def gaps(folder: Path, n_steps: int, precise: bool = True) -> list[tuple[float, 
     keras.utils.set_random_seed(0)
     model = unet_model((*SIZE, 3), 8, 3, depth=2, dropout_prob=0, up_kernel_size=2, last_conv=False)
     compile_unet(model, 3, WarmupStableDecay(n_steps * EPOCHS, 2e-2))
-    batches = make_batches(pairs, LABELS, SIZE, BATCH_SIZE, shuffle=True, augment=[RandomView()])
+    batches = make_batches(pairs, LABELS, SIZE, BATCH_SIZE, shuffle=True, augment=[RandomResizedCrop()])
     plain, found = list(make_batches(pairs, LABELS, SIZE, BATCH_SIZE)), []
 
     class Compare(keras.callbacks.Callback):

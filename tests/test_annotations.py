@@ -6,12 +6,12 @@ import json
 import re
 import unicodedata
 
+import data_files as good
 import numpy as np
 import pytest
-import test_masks as good
 
-from unet_helpers.decoding import decode_mask
-from unet_helpers.masks import examine_folder, prepare_folder
+from unet_helpers.custom_data import examine_folder, prepare_folder
+from unet_helpers.images import decode_mask
 
 NAMES = [f"{n:04}.png" for n in range(4)]
 HEIGHT, WIDTH = good.SIZE

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from unet_helpers.augmentation import CopyPaste, RandomView
+from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
 from unet_helpers.labels import VOID
 
 
@@ -15,7 +15,7 @@ def test_a_view_changes_picture_and_mask_alike():
     rng = np.random.default_rng(0)
     mask = np.kron(rng.integers(0, 3, (4, 6, 8)), np.ones((1, 8, 8))).astype(np.uint8)[..., None]
     image = np.eye(3, dtype=np.uint8)[mask[..., 0]] * 255
-    images, masks = RandomView(light=0.0)(tf.constant(image), tf.constant(mask), draws(4))
+    images, masks = RandomResizedCrop(light=0.0)(tf.constant(image), tf.constant(mask), draws(4))
     ids = masks.numpy()[..., 0]
     assert set(np.unique(ids)) <= {0, 1, 2, VOID}
     assert not np.array_equal(ids, mask[..., 0])
@@ -26,7 +26,7 @@ def test_a_view_changes_picture_and_mask_alike():
 def test_views_are_mirrored_half_of_the_time_and_their_changes_are_independent():
     """Were two changes decided by one die, every enlarged picture would be bright, too."""
     ramp = np.broadcast_to(np.linspace(60, 200, 32, dtype=np.uint8)[None, None, :, None], (2000, 8, 32, 3))
-    images, _ = RandomView()(tf.constant(ramp), tf.zeros((2000, 8, 32, 1), tf.uint8), draws(2000))
+    images, _ = RandomResizedCrop()(tf.constant(ramp), tf.zeros((2000, 8, 32, 1), tf.uint8), draws(2000))
     row = images.numpy()[:, 4, :, 0]
     inner = row[:, 10:-10]
     steps = inner[:, -1] - inner[:, 0]
@@ -37,17 +37,17 @@ def test_views_are_mirrored_half_of_the_time_and_their_changes_are_independent()
 def test_views_keep_the_range_and_the_same_draws_give_the_same_view():
     rng = np.random.default_rng(0)
     image, mask = rng.integers(0, 256, (4, 32, 48, 3), np.uint8), rng.integers(0, 3, (4, 32, 48, 1), np.uint8)
-    first, masks = RandomView()(image, mask, draws(4))
+    first, masks = RandomResizedCrop()(image, mask, draws(4))
     assert (first.dtype, masks.dtype) == (tf.float32, tf.uint8)
     assert float(tf.reduce_min(first)) >= 0
     assert float(tf.reduce_max(first)) <= 255
-    np.testing.assert_array_equal(RandomView()(image, mask, draws(4))[0], first)
-    assert not np.array_equal(RandomView()(image, mask, 1 - draws(4))[0], first)
+    np.testing.assert_array_equal(RandomResizedCrop()(image, mask, draws(4))[0], first)
+    assert not np.array_equal(RandomResizedCrop()(image, mask, 1 - draws(4))[0], first)
 
 
 def test_what_zooming_out_uncovers_is_void():
     image, mask = np.full((1, 16, 16, 3), 255, np.uint8), np.ones((1, 16, 16, 1), np.uint8)
-    images, masks = RandomView(zoom=(0.5, 0.5000001), stretch=1.0000001, light=0.0)(image, mask, draws(1))
+    images, masks = RandomResizedCrop(zoom=(0.5, 0.5000001), stretch=1.0000001, light=0.0)(image, mask, draws(1))
     ids = masks.numpy().ravel()
     assert 0.15 < (ids == 1).mean() < 0.35
     assert set(ids.tolist()) == {1, VOID}

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import data_files as good
 import numpy as np
 import pytest
-import test_masks as good
 from limits import nobody, public_folder, small_disk
 from PIL import Image, ImageFilter
 from test_main import make_lyft, save_network
@@ -21,7 +21,7 @@ from test_main import make_lyft, save_network
 from unet_helpers.__main__ import main
 from unet_helpers.datasets import load_dataset
 from unet_helpers.download import DownloadError
-from unet_helpers.parameters import RULES, check_parameters
+from unet_helpers.recipe import RULES, check_parameters
 
 ROOT = Path(__file__).parents[1]
 HEADING = "## What can be wrong, and what you see then"

@@ -11,9 +11,8 @@ from benchmarks import faults, learning, lesson, throughput, transfer
 from unet_helpers.datasets import drive_of, load_dataset
 from unet_helpers.evaluation import evaluate_model
 from unet_helpers.labels import CARLA
-from unet_helpers.model import unet_model
+from unet_helpers.model import unet_model, with_keras_layers_only
 from unet_helpers.networks import save_network
-from unet_helpers.normalization import with_keras_layers_only
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, c
     ]  # fmt: skip
     for result in results:
         assert result["seconds"] >= 60 * result["minutes"] - 0.1
-        assert result["curve"][-1] == [result["seconds"], result["one_answer"]]
+        assert result["curve"][-1] == [result["seconds"], result["without_tta"]]
         assert len(result["curve"]) <= 3
         assert result["curve"] == sorted(result["curve"])
         assert set(result["iou"]) >= {"sky", "road", "bicyclist"}
@@ -178,7 +177,7 @@ def test_photographs_go_on_from_the_drawn_scenes_for_as_many_epochs(camvid, tmp_
     network = with_keras_layers_only(unet_model((None, None, 3), 2, CARLA.n_classes, **switches))
     save_network(tmp_path / "drawn.keras", network, CARLA, (64, 96))
     taken = []
-    monkeypatch.setattr(transfer, "take_weights", lambda *args, **options: taken.append((args[2], options)))
+    monkeypatch.setattr(transfer, "transfer_weights", lambda *args, **options: taken.append((args[2], options)))
     usual = ["--data", str(camvid), "--network", str(tmp_path / "drawn.keras"), "--epochs", "2", "--seeds", "3"]
     transfer.main([*usual, "--trainings", "scratch,drawn,long", "--out", str(tmp_path / "out")])
     assert taken == [(tmp_path / "drawn.keras", {"freeze_encoder": False})]

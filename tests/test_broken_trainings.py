@@ -16,6 +16,7 @@ import tensorflow as tf
 from PIL import Image
 
 from unet_helpers.__main__ import main
+from unet_helpers.checkpoints import run_folder
 from unet_helpers.datasets import Dataset
 from unet_helpers.diagnosis import diagnose
 from unet_helpers.labels import VOID, LabelMap, Pair
@@ -23,7 +24,6 @@ from unet_helpers.model import unet_model
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
 from unet_helpers.recipe import make_recipe
-from unet_helpers.runs import run_folder
 from unet_helpers.training import compile_unet
 
 pytestmark = pytest.mark.slow

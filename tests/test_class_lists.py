@@ -4,14 +4,12 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
-from test_masks import (
+from data_files import (
     COLORS,
     STEMS,
     all_masks,
     array,
     drawn,
-    examine_folder,
     in_colors,
     labelme,
     make_ids,
@@ -22,10 +20,11 @@ from test_masks import (
     write_folder,
     write_outlines,
 )
+from PIL import Image
 
+from unet_helpers.custom_data import ValidationError, examine_folder, find_classes
+from unet_helpers.custom_data.layout import read_list
 from unet_helpers.labels import VOID
-from unet_helpers.masks import FaultyFiles, find_classes
-from unet_helpers.masks.lists import read_list
 
 TWO = (0, 1, 1, 1)  # ids of masks of two classes
 
@@ -64,7 +63,7 @@ SMOOTHED = {"halved": halved, "resized": resized, "a JPEG once": through_jpeg}
 def test_smoothed_masks_of_0_and_255_are_refused(tmp_path, how, mode, classes):
     root = write_folder(tmp_path / "data", array(".png", SMOOTHED[how], mode), classes=classes, values=TWO)
     with pytest.raises(
-        FaultyFiles,
+        ValidationError,
         match=r"data: masks/p1\.png.* \(holds \d+.*\): it holds values between 0 and 255, as smoothing or JPEG makes "
         r"of masks of these two; make what is 128 or more 255, the rest 0, and save it as a PNG, or, if each value is "
         r"a class, list all in classes\.txt, a line 'NAME 128,128,128' each$",
@@ -98,7 +97,7 @@ def test_classes_as_grey_levels_are_refused_until_they_are_listed(tmp_path, leve
     values = GREYS[levels]
     root = write_folder(tmp_path / "data", array(".png", lambda ids: np.uint8(values)[ids]), classes=None,
                         values=range(len(values)))  # fmt: skip
-    with pytest.raises(FaultyFiles, match="if each value is a class, list all in classes.txt"):
+    with pytest.raises(ValidationError, match="if each value is a class, list all in classes.txt"):
         prepare(root)
     for text in (
         "".join(f"grey{k} {v},{v},{v}\n" for k, v in enumerate(values)),
@@ -141,7 +140,7 @@ def test_many_ids_without_a_list_may_be_classes_or_smoothed(tmp_path):
     root = write_folder(tmp_path / "data", classes=None)
     save((np.arange(24 * 36).reshape(24, 36) // 9).astype(np.uint8), root / "masks" / "p2.png")
     with pytest.raises(
-        FaultyFiles, match=r"expected at most 64 class ids where no list names them; write all their names to classes\."
+        ValidationError, match=r"expected at most 64 class ids where no list names them; write .* to classes\."
     ):
         prepare(root)
     (root / "classes.txt").write_text("".join(f"thing {k}\n" for k in range(96)))
@@ -186,7 +185,7 @@ def test_numbers_that_the_masks_contradict_are_refused(tmp_path, first):
     text = "".join(f"{first + k} {name}\n" for k, name in enumerate(("road", "car", "sky")))
     root = write_folder(tmp_path / "data", classes=text, values=range(1 - first, 4 - first))
     expected = rf"expected class ids {first}\.\.{first + 2}, the numbers in classes\.txt, or 255 = void; correct"
-    with pytest.raises(FaultyFiles, match=expected):
+    with pytest.raises(ValidationError, match=expected):
         prepare(root)
 
 
@@ -327,7 +326,7 @@ def test_what_is_not_clear_is_refused_with_its_line(tmp_path, text):
 def test_a_list_of_names_only_is_named_where_masks_hold_colours(tmp_path):
     root = write_folder(tmp_path / "data")
     all_masks(array(".png", in_colors))(root)
-    with pytest.raises(FaultyFiles, match=r"classes\.txt is there, but gives no colour to 'road'$"):
+    with pytest.raises(ValidationError, match=r"classes\.txt is there, but gives no colour to 'road'$"):
         prepare(root)
 
 

@@ -8,7 +8,15 @@ import pytest
 from PIL import Image, ImageFile
 
 from unet_helpers import datasets, drawing
-from unet_helpers.datasets import check_pair, check_pairs, drive_of, film_of, find_ego_mask, find_pairs, load_dataset
+from unet_helpers.datasets import (
+    check_pair,
+    check_pairs,
+    drive_of,
+    find_ego_mask,
+    find_pairs,
+    load_dataset,
+    sequence_of,
+)
 from unet_helpers.labels import Pair
 
 # Two real names of each of the Kaggle set's 32 drives, with the folder that holds them.
@@ -157,7 +165,7 @@ def test_pairs_of_faulty_files_are_left_out_and_reported(tmp_path, write_pair, c
 
 
 def test_a_faulty_file_of_kaggles_camvid_is_left_out(tmp_path):
-    groups = datasets.masks.classes.CAMVID_GROUPS
+    groups = datasets.custom_data.class_lists.CAMVID_GROUPS
     colors = {name: (n, 5, 7) for n, name in enumerate(sum(groups.values(), ()))}
     rows = [f"{name}, {r}, {g}, {b}" for name, (r, g, b) in colors.items()]
     (tmp_path / "class_dict.csv").write_text("\n".join(["name, r, g, b", *rows]))
@@ -401,4 +409,4 @@ def test_importing_the_package_is_quick():
     ("one", "one"),
 ])  # fmt: skip
 def test_a_film_is_the_name_without_the_frame(name, film):
-    assert film_of(Pair(Path(f"{name}.png"), Path(f"{name}.png"))) == film
+    assert sequence_of(Pair(Path(f"{name}.png"), Path(f"{name}.png"))) == film

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from unet_helpers.decoding import (
+from unet_helpers.images import (
     GREY,
     decode_mask,
     fit_image,
@@ -69,17 +69,17 @@ def test_a_disc_stays_a_disc_under_its_mask(own_size, half):
     radius = min(own_size) / 3
     disc = (rows - own_size[0] / 2 + 0.5) ** 2 + (columns - own_size[1] / 2 + 0.5) ** 2 < radius**2
     image, mask = np.uint8(np.stack([250 * disc] * 3, -1)), np.uint8(disc)[..., None]
-    answer_size = (size[0] // 2, size[1] // 2) if half else size
-    fitted, ids = fit_image(image, size), fit_mask(mask, answer_size, size)[..., 0]
+    output_size = (size[0] // 2, size[1] // 2) if half else size
+    fitted, ids = fit_image(image, size), fit_mask(mask, output_size, size)[..., 0]
     if half:
-        fitted = fitted.reshape(*answer_size[:1], 2, answer_size[1], 2, 3).mean((1, 3))
+        fitted = fitted.reshape(*output_size[:1], 2, output_size[1], 2, 3).mean((1, 3))
     top, left, bottom, right = fitted_box(own_size, size)
     assert (bottom - top, right - left) == pytest.approx(np.array(own_size) * min(np.divide(size, own_size)), abs=1)
     assert abs(top - (size[0] - bottom)) <= 2
     assert abs(left - (size[1] - right)) <= 2  # in the middle
     known = ids != VOID
     step = 2 if half else 1
-    rows, columns = ((np.arange(side) + 0.5) * step for side in answer_size)
+    rows, columns = ((np.arange(side) + 0.5) * step for side in output_size)
     inside = ((top <= rows) & (rows < bottom))[:, None] & ((left <= columns) & (columns < right))
     np.testing.assert_array_equal(known, inside)
     assert (fitted[~known] == GREY).all()

@@ -12,19 +12,17 @@ import tensorflow as tf
 from conftest import write_pair_to
 from PIL import Image
 
-from unet_helpers import evidence
+from unet_helpers import diagnosis as evidence
 from unet_helpers.__main__ import main
-from unet_helpers.augmentation import RandomView
+from unet_helpers.augmentation import RandomResizedCrop
+from unet_helpers.checkpoints import RunCheckpoint, run_folder
 from unet_helpers.datasets import Dataset
-from unet_helpers.diagnosis import diagnose
+from unet_helpers.diagnosis import Alignment, compare_edges, diagnose, gather
 from unet_helpers.drawing import DRIVES, render_frame
-from unet_helpers.evidence import Alignment, compare_edges, gather
 from unet_helpers.labels import CARLA, VOID, LabelMap, Pair
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
 from unet_helpers.recipe import make_recipe
-from unet_helpers.runs import run_folder
-from unet_helpers.saving import TrainingState
 from unet_helpers.training import ProgressiveResizing, compile_unet
 
 SIZE = (32, 32)
@@ -380,16 +378,16 @@ def make_run(root, name, dataset, rate=2e-2, epochs=12):
     )  # fmt: skip
     recipe = replace(recipe, image_size=SIZE)  # which is quicker, and less than it takes: as earlier versions took it
     resizing = ProgressiveResizing(SIZE, epochs=epochs)
-    options = {"mask_size": recipe.answer_size, "resizing": resizing}
-    augment = [RandomView()]
+    options = {"mask_size": recipe.output_size, "resizing": resizing}
+    augment = [RandomResizedCrop()]
     batches = make_batches(dataset.train, dataset.labels, SIZE, 2, shuffle=True, augment=augment, **options)
     validation = make_batches(dataset.validation, dataset.labels, SIZE, 2, **options)
     model = unet_model((None, None, 3), 4, dataset.labels.n_classes, depth=1, dropout_prob=0, half_resolution=True)
     compile_unet(model, dataset.labels.n_classes, rate)
     run_dir = run_folder(recipe, model, dataset, augment=augment)
-    state = TrainingState(run_dir, resizing, labels=dataset.labels)
+    state = RunCheckpoint(run_dir, resizing, labels=dataset.labels)
     model.fit(
-        batches, validation_data=validation, initial_epoch=state.go_on(model), epochs=epochs, shuffle=False, verbose=0,
+        batches, validation_data=validation, initial_epoch=state.resume(model), epochs=epochs, shuffle=False, verbose=0,
         callbacks=[resizing, state],
     )  # fmt: skip
     return run_dir

@@ -27,7 +27,7 @@ from kaggle_server import SIGNATURE, KaggleServer, make_zip
 from limits import gate, nobody, public_folder, small_disk, start, together
 from PIL import Image
 
-from unet_helpers import masks
+from unet_helpers import custom_data as masks
 from unet_helpers.datasets import SLUGS, _is_no_copy, check_pairs, load_dataset
 from unet_helpers.download import DownloadError, download_dataset, kaggle_client, unpack
 from unet_helpers.download import dataset as download
@@ -1142,7 +1142,7 @@ CAMVID_CODE = """
 import os, signal
 from pathlib import Path
 from unet_helpers.datasets import load_dataset
-from unet_helpers.masks import writing
+from unet_helpers.custom_data import preparation as writing
 folder = Path({folder!r})
 """
 

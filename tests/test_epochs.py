@@ -1,4 +1,4 @@
-from unet_helpers.epochs import EPOCH_LADDER, choose_epochs, expected_seconds, stage_of
+from unet_helpers.recipe import EPOCH_LADDER, choose_epochs, expected_seconds, stage_of
 
 STAGES = ((0.5, 0.5), (1, 1))
 

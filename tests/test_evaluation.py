@@ -50,14 +50,14 @@ def test_agrees_with_keras_and_with_a_slow_reference(labels):
     assert scores.miou == pytest.approx(float(metric.result()), abs=1e-6)
     assert scores.iou == pytest.approx(slow_iou(true, predicted, 3))
     for n in range(3):
-        assert scores.picture_miou[n] == pytest.approx(np.nanmean(slow_iou(true[n], predicted[n], 3)))
+        assert scores.image_miou[n] == pytest.approx(np.nanmean(slow_iou(true[n], predicted[n], 3)))
 
 
 def test_miou_is_accumulated_over_the_split_not_averaged_over_pictures(labels):
     true, predicted = np.uint8([[[0, 0, 0, 1]], [[0, 1, 1, 1]]]), np.uint8([[[0, 0, 0, 1]], [[1, 1, 1, 1]]])
     scores = Scores(labels, confusion_matrices(true, predicted, 3))
     assert scores.miou == pytest.approx((3 / 4 + 4 / 5) / 2)
-    assert scores.miou != pytest.approx(scores.picture_miou.mean())
+    assert scores.miou != pytest.approx(scores.image_miou.mean())
 
 
 def test_baseline_answers_one_class_everywhere(labels):
@@ -128,11 +128,11 @@ def test_scores_are_those_of_the_masks_that_are_predicted_whatever_the_size(tmp_
     assert asked == [1] * 6
     for n, pair in enumerate(pairs):
         true = labels.value_to_id[np.asarray(Image.open(pair.mask))]
-        assert scores.per_picture[n].sum() == np.count_nonzero(true != VOID)
-        for mirror, found in ((True, scores), (False, scores.one_answer)):
+        assert scores.per_image[n].sum() == np.count_nonzero(true != VOID)
+        for mirror, found in ((True, scores), (False, scores.without_tta)):
             predicted = predict_mask(network, pair.image, (24, 32), mirror=mirror)
             expected = confusion_matrices(true[None], predicted[None], 3)[0]
-            np.testing.assert_array_equal(found.per_picture[n], expected)
+            np.testing.assert_array_equal(found.per_image[n], expected)
 
 
 def test_pairs_that_can_not_be_scored_are_named(tmp_path, labels):
@@ -152,16 +152,16 @@ def test_all_scores_come_from_two_answers_a_picture(tmp_path, labels):
     pairs = [save_pair(tmp_path, stem, np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)) for stem in "ab"]
     scores = evaluate_model(model, pairs, labels, (4, 6))
     assert scores.confusion.tolist() == [[32, 16, 0], [0, 0, 0], [0, 0, 0]]
-    assert scores.one_answer.confusion.tolist() == [[40, 8, 0], [0, 0, 0], [0, 0, 0]]
-    alone = evaluate_model(model, pairs, labels, (4, 6), mirror=False)
-    assert alone.confusion.tolist() == scores.one_answer.confusion.tolist()
-    assert alone.one_answer is None
+    assert scores.without_tta.confusion.tolist() == [[40, 8, 0], [0, 0, 0], [0, 0, 0]]
+    alone = evaluate_model(model, pairs, labels, (4, 6), tta=False)
+    assert alone.confusion.tolist() == scores.without_tta.confusion.tolist()
+    assert alone.without_tta is None
 
 
 def test_a_picture_that_is_void_everywhere_is_neither_best_nor_worst(labels):
     true = np.uint8([[[0, 1]], [[VOID, VOID]], [[0, 0]], [[1, 1]]])
     scores = Scores(labels, confusion_matrices(true, np.zeros_like(true), 3))
-    assert np.isnan(scores.picture_miou).tolist() == [False, True, False, False]
+    assert np.isnan(scores.image_miou).tolist() == [False, True, False, False]
     assert scores.worst_first.tolist() == [3, 0, 2]
 
 

@@ -44,7 +44,7 @@ def part_1(folder) -> dict:
         return network.fit(batches, steps_per_epoch=n_steps, shuffle=False, verbose=0).history
 
     def score(network, pairs=dataset.validation):
-        return evaluate_model(network, pairs, labels, size, mirror=False)
+        return evaluate_model(network, pairs, labels, size, tta=False)
 
     pixels = check_pairs(dataset.train, labels)
     plain = {"normalization": None, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks import exporting
-from unet_helpers.model import unet_model
+from unet_helpers.model import unet_model, with_keras_layers_only
 from unet_helpers.networks import save_network
-from unet_helpers.normalization import with_keras_layers_only
 
 ROOT = Path(__file__).parents[1]
 NEEDED = {"tf_saved_model": [], "litert": [], "onnx": ["onnx", "tf2onnx", "onnxruntime"]}

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import make_ids, make_picture, prepare, read_as_training_does, save, save_bytes, write_folder
 from fuzzing import fuzz
 from fuzzing_files import write_png, write_tiff
 from fuzzing_kinds import make_masks
 from PIL import Image
-from test_masks import make_ids, make_picture, prepare, read_as_training_does, save, save_bytes, write_folder
 
+from unet_helpers.custom_data import prepare_folder
 from unet_helpers.labels import class_pixels
-from unet_helpers.masks import prepare_folder
 from unet_helpers.prediction import read_image
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import coco, drawn, labelme, make_ids, make_picture, prepare, read_as_training_does, save, splits_of
 from PIL import Image, features
-from test_masks import coco, drawn, labelme, make_ids, make_picture, prepare, read_as_training_does, save, splits_of
 
-from unet_helpers.checking import check_pairs
-from unet_helpers.decoding import decode_image, decode_mask
-from unet_helpers.masks import FaultyFiles, prepare_folder
-from unet_helpers.masks.folders import SPLIT_FOLDERS
-from unet_helpers.masks.pairing import match
+from unet_helpers.custom_data import ValidationError, prepare_folder
+from unet_helpers.custom_data.layout import SPLIT_FOLDERS
+from unet_helpers.custom_data.matching import match
+from unet_helpers.datasets import check_pairs
+from unet_helpers.images import decode_image, decode_mask
 
 NUMBERS = range(1, 13)  # "1" is the beginning of "10", and the end of "11"
 SPLITS = tuple(SPLIT_FOLDERS)
@@ -260,7 +260,7 @@ REFUSED = {  # how the folder is made; each kind of fault that is said, in this 
 def test_what_is_not_clear_is_refused_by_name(tmp_path, fault):
     change, sentences = REFUSED[fault]
     change(tmp_path / "data")
-    with pytest.raises(FaultyFiles) as caught:
+    with pytest.raises(ValidationError) as caught:
         prepare(tmp_path / "data")
     lines = caught.value.report.errors
     assert len(lines) == len(sentences), lines
@@ -340,10 +340,10 @@ def test_pictures_that_no_list_names_need_no_mask(tmp_path, folder):
     root = write_pairs(tmp_path / "data", "JPEGImages/p{}.png", "SegmentationClass/p{}.png", range(1, 7))
     write_pairs(root, "JPEGImages/q{}.png", None, range(1, 5))
     (root / folder).mkdir(parents=True, exist_ok=True)
-    with pytest.raises(FaultyFiles, match=r"JPEGImages/q1\.png, .*q4\.png: it has no mask"):
+    with pytest.raises(ValidationError, match=r"JPEGImages/q1\.png, .*q4\.png: it has no mask"):
         prepare(root)
     (root / folder / "train.txt").write_text("p1\np2\nJPEGImages/p3.png\np4\n")
-    with pytest.raises(FaultyFiles, match=r"JPEGImages/q1\.png, .*q4\.png: it has no mask"):
+    with pytest.raises(ValidationError, match=r"JPEGImages/q1\.png, .*q4\.png: it has no mask"):
         prepare(root)  # a list alone is not used
     (root / folder / "val.txt").write_text("p5\np6\n")
     prepared = prepare(root)
@@ -351,7 +351,7 @@ def test_pictures_that_no_list_names_need_no_mask(tmp_path, folder):
     left_out = ", ".join(f"JPEGImages/q{n}.png" for n in range(1, 5))
     assert prepared.report.warnings == [f"{left_out}: it has no mask and is in none of the lists; it is left out"]
     (root / folder / "val.txt").write_text("p5\np6\nq2.png\n")
-    with pytest.raises(FaultyFiles) as caught:
+    with pytest.raises(ValidationError) as caught:
         prepare(root)
     assert any(re.match(r"JPEGImages/q2\.png: it has no mask", line) for line in caught.value.report.errors)
 
@@ -414,9 +414,9 @@ def test_a_tiff_of_four_bands_is_said_to_be_grey_and_a_damaged_one_to_be_damaged
     sentence = (
         r"p2\.tif \(a TIFF with 4 channels of 8 bits that it calls grey, not RGB, expected 1, 3 or 4 of 8, or 1 of 16\)"
     )
-    with pytest.raises(FaultyFiles, match=sentence):
+    with pytest.raises(ValidationError, match=sentence):
         prepare_folder(root)
     compression = content.index(b"\x03\x01\x03\x00\x01\x00\x00\x00\x01")  # none
     (root / "images" / "p2.tif").write_bytes(content[: compression + 8] + b"\x09" + content[compression + 9 :])
-    with pytest.raises(FaultyFiles, match=r"images/p2\.tif \((?!.*expected 1).+\): it can't be read as a picture"):
+    with pytest.raises(ValidationError, match=r"images/p2\.tif \((?!.*expected 1).+\): it can't be read as a picture"):
         prepare_folder(root)

@@ -12,12 +12,12 @@ import at_once
 import pytest
 from limits import gate, nobody, public_folder, start, together
 
-from unet_helpers import locking
-from unet_helpers.locking import hold_lock, make_temporary_folder, remove_partial_folders
+from unet_helpers import storage as locking
+from unet_helpers.storage import hold_lock, make_temporary_folder, remove_partial_folders
 
 HOLD = """
 from pathlib import Path
-from unet_helpers.locking import hold_lock
+from unet_helpers.storage import hold_lock
 folder = Path({folder!r})
 """
 
@@ -160,7 +160,7 @@ def test_partial_folders_are_deleted_by_their_exact_name(tmp_path):
 def test_temporary_folders_of_dead_processes_go_and_no_others(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = f"import tempfile, time\ntempfile.tempdir = {str(tmp_path)!r}\n"
-    code += "from unet_helpers.locking import make_temporary_folder\n"
+    code += "from unet_helpers.storage import make_temporary_folder\n"
     code += "folder, delete = make_temporary_folder('unet_cache_')\nprint(folder, flush=True)\ntime.sleep(60)"
     children = [start(code) for _ in range(2)]
     dead, alive = (Path(child.stdout.readline().strip()) for child in children)

@@ -24,18 +24,20 @@ from conftest import LABELS, write_pair_to
 from limits import pipe, small_disk
 from PIL import Image
 
-from unet_helpers import datasets, exporting, naming, networks, parameters
+from unet_helpers import datasets, naming, networks
+from unet_helpers import networks as exporting
+from unet_helpers import recipe as parameters
 from unet_helpers.__main__ import main
 from unet_helpers.commands import OPTIONS, film
 from unet_helpers.commands import train as command_train
 from unet_helpers.commands.arguments import DATASETS, FORMATS, make_parser
+from unet_helpers.custom_data import ValidationError, prepare_folder
+from unet_helpers.custom_data.class_lists import make_labels
 from unet_helpers.evaluation import Scores, confusion_matrices
 from unet_helpers.labels import CARLA, Pair
-from unet_helpers.masks import FaultyFiles, prepare_folder
-from unet_helpers.masks.classes import make_labels
 from unet_helpers.model import unet_model
+from unet_helpers.networks import encoder
 from unet_helpers.prediction import predict_mask, read_image
-from unet_helpers.transfer import encoder
 
 ROOT = Path(__file__).parents[1]
 N_PAIRS = 24  # 17 train, 3 validate, 4 test
@@ -985,7 +987,7 @@ def test_names_that_a_terminal_obeys_or_cannot_show_are_written_as_text(capsys, 
     (folder / "images" / f"{name}.png").write_bytes(b"no picture")
     bad = [run(capsys, "check", folder), run(capsys, *predict, "--overwrite")]
     assert [code for code, *_ in bad] == [1, 1]
-    with pytest.raises(FaultyFiles, match=re.escape(f"images/{as_text}.png (")) as caught:
+    with pytest.raises(ValidationError, match=re.escape(f"images/{as_text}.png (")) as caught:
         prepare_folder(folder)
     for text in (*good[1][1:2], bad[0][1], bad[1][2]):
         assert as_text in "".join(text.split())

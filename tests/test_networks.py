@@ -14,14 +14,19 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from unet_helpers import exporting
-from unet_helpers.exporting import export_network, save_half
+from unet_helpers import networks as exporting
 from unet_helpers.labels import CAMVID, CARLA, LabelMap
-from unet_helpers.model import unet_model
-from unet_helpers.networks import RECORD, Network, load_network, save_network
-from unet_helpers.normalization import with_keras_layers_only
+from unet_helpers.model import unet_model, with_keras_layers_only
+from unet_helpers.networks import (
+    METADATA,
+    Network,
+    export_network,
+    load_network,
+    save_half,
+    save_network,
+    unet_switches,
+)
 from unet_helpers.prediction import predict_mask
-from unet_helpers.transfer import unet_switches
 
 THREE = LabelMap(("sky", "road", "traffic light"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)), (3, 255), ego_class=2)
 
@@ -213,9 +218,9 @@ def test_a_damaged_file_is_named_whichever_of_its_bytes_is_wrong(tmp_path, file)
 def write_record(path, text):
     save_network(path, small())
     with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist() if name != RECORD}
+        members = {name: archive.read(name) for name in archive.namelist() if name != METADATA}
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {**members, RECORD: text}.items():
+        for name, content in {**members, METADATA: text}.items():
             archive.writestr(name, content)
 
 
@@ -224,7 +229,7 @@ def write_record(path, text):
 )
 def test_a_damaged_record_is_named(tmp_path, text):
     write_record(tmp_path / "n.keras", text)
-    with pytest.raises(ValueError, match=rf"n\.keras: its {RECORD} can't be read"):
+    with pytest.raises(ValueError, match=rf"n\.keras: its {METADATA} can't be read"):
         load_network(tmp_path / "n.keras")
 
 
@@ -247,14 +252,14 @@ def test_a_field_of_a_wrong_type_is_named_with_its_file(tmp_path, file):
     for field, value in WRONG:
         record = {"format": 1, "labels": dict(GOOD), "image_size": [32, 48]}
         (record if field == "image_size" else record["labels"])[field] = value
-        bad = with_member(file, tmp_path / "n.keras", RECORD, json.dumps(record))
-        with pytest.raises(ValueError, match=rf"n\.keras: its {RECORD} can't be read \({field}: "):
+        bad = with_member(file, tmp_path / "n.keras", METADATA, json.dumps(record))
+        with pytest.raises(ValueError, match=rf"n\.keras: its {METADATA} can't be read \({field}: "):
             load_network(bad)
 
 
 def test_a_record_of_endless_brackets_is_named(tmp_path, file):
-    with pytest.raises(ValueError, match=rf"n\.keras: its {RECORD} can't be read"):
-        load_network(with_member(file, tmp_path / "n.keras", RECORD, 10**5 * "["))
+    with pytest.raises(ValueError, match=rf"n\.keras: its {METADATA} can't be read"):
+        load_network(with_member(file, tmp_path / "n.keras", METADATA, 10**5 * "["))
 
 
 # ---- what would fill the memory, and what leads out of the file ----
@@ -277,7 +282,7 @@ def read_with_all(path, out):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", [RECORD, "config.json", "model.weights.h5", "more.bin"])
+@pytest.mark.parametrize("name", [METADATA, "config.json", "model.weights.h5", "more.bin"])
 def test_a_zip_that_unpacks_to_far_more_is_not_unpacked(tmp_path, file, name):
     bad = with_member(file, tmp_path / "bad.keras", name, bytes(80 << 20))
     assert bad.stat().st_size < 1 << 20
@@ -289,9 +294,9 @@ def test_a_zip_that_unpacks_to_far_more_is_not_unpacked(tmp_path, file, name):
 
 
 def test_a_record_of_many_megabytes_is_not_read(tmp_path, file):
-    bad = with_member(file, tmp_path / "bad.keras", RECORD, json.dumps({"format": 1}).encode() + bytes(17 << 20))
+    bad = with_member(file, tmp_path / "bad.keras", METADATA, json.dumps({"format": 1}).encode() + bytes(17 << 20))
     for said in read_with_all(bad, tmp_path / "out.keras"):
-        assert f"its {RECORD} has 17,825,805 bytes, more than 16,777,216" in said
+        assert f"its {METADATA} has 17,825,805 bytes, more than 16,777,216" in said
 
 
 def bad_weights(tmp_path, file, change):

@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 from statistics_gap import gaps
 
-from unet_helpers.model import unet_model
-from unet_helpers.normalization import (
+from unet_helpers.model import (
     FusedBatchNormalization,
     PreciseStatistics,
     batch_normalization,
+    unet_model,
     with_keras_layers_only,
 )
 from unet_helpers.training import compile_unet

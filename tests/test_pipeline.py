@@ -9,12 +9,11 @@ import pytest
 import tensorflow as tf
 
 from unet_helpers import pipeline
-from unet_helpers.augmentation import CopyPaste, RandomView
-from unet_helpers.decoding import decode_image, decode_mask, fit_image, fit_mask
+from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
+from unet_helpers.images import decode_image, decode_mask, fit_image, fit_mask
 from unet_helpers.labels import VOID
 from unet_helpers.pipeline import PairReader, make_batches, with_class_weights
-from unet_helpers.speed import images_per_second
-from unet_helpers.training import ProgressiveResizing
+from unet_helpers.training import ProgressiveResizing, images_per_second
 
 
 @pytest.fixture
@@ -57,17 +56,17 @@ def test_tf_data_does_not_tune_itself(pairs, labels, shuffle):
 
 def test_one_picture_is_a_new_one_in_each_epoch(pairs, labels):
     """No shuffling, which would hide it: with random ops in Dataset.map the same variant came eight times."""
-    batches = make_batches(pairs[:1], labels, (32, 48), 1, augment=[RandomView()], seed=0)
+    batches = make_batches(pairs[:1], labels, (32, 48), 1, augment=[RandomResizedCrop()], seed=0)
     variants = [next(iter(batches))[0].numpy().tobytes() for _ in range(8)]
     assert len(set(variants)) == 8
-    again = make_batches(pairs[:1], labels, (32, 48), 1, augment=[RandomView()], seed=0)
+    again = make_batches(pairs[:1], labels, (32, 48), 1, augment=[RandomResizedCrop()], seed=0)
     assert [next(iter(again))[0].numpy().tobytes() for _ in range(8)] == variants
-    other = make_batches(pairs[:1], labels, (32, 48), 1, augment=[RandomView()], seed=1)
+    other = make_batches(pairs[:1], labels, (32, 48), 1, augment=[RandomResizedCrop()], seed=1)
     assert next(iter(other))[0].numpy().tobytes() not in variants
 
 
 def test_two_pictures_get_different_draws(pairs, labels):
-    batches = make_batches([pairs[0], pairs[0]], labels, (32, 48), 2, augment=[RandomView()])
+    batches = make_batches([pairs[0], pairs[0]], labels, (32, 48), 2, augment=[RandomResizedCrop()])
     images, _ = next(iter(batches))
     assert not np.array_equal(images[0], images[1])
 
@@ -109,7 +108,7 @@ def test_the_clock_decides_which_epoch_it_is(pairs, labels):
 
     def epoch_5(epochs_before):
         resizing = ProgressiveResizing((32, 48), epochs=9, step=16)
-        options = {"shuffle": True, "augment": [RandomView(), CopyPaste([2])], "seed": 3, "resizing": resizing}
+        options = {"shuffle": True, "augment": [RandomResizedCrop(), CopyPaste([2])], "seed": 3, "resizing": resizing}
         batches = make_batches(pairs, labels, (32, 48), 2, **options)
         for epoch in [*epochs_before, 4]:
             resizing.on_epoch_begin(epoch)
@@ -122,12 +121,12 @@ def test_the_clock_decides_which_epoch_it_is(pairs, labels):
 
 
 def test_masks_may_be_smaller_than_pictures(pairs, labels):
-    for augment in ([], [RandomView()]):
+    for augment in ([], [RandomResizedCrop()]):
         images, masks = next(iter(make_batches(pairs, labels, (32, 48), 2, augment=augment, mask_size=(16, 24))))
         assert (images.shape[1:3], masks.shape[1:3]) == ((32, 48), (16, 24))
 
 
-@pytest.mark.parametrize("augment", [(), [RandomView()]])
+@pytest.mark.parametrize("augment", [(), [RandomResizedCrop()]])
 def test_pictures_and_masks_have_the_size_of_the_stage(pairs, labels, augment):
     resizing = ProgressiveResizing((32, 64), ((0.5, 0.5), (1, 1)), epochs=2, step=16)
     batches = make_batches(pairs, labels, (32, 64), 2, augment=augment, mask_size=(16, 32), resizing=resizing)
@@ -183,7 +182,7 @@ def kept(folder: Path) -> list[int]:
 def test_plain_batches_are_not_augmented_and_need_no_files_of_their_own(numbered, labels, temporary):
     """In the order of the epoch, and without making it another epoch for the others."""
     size, resizing = (32, 64), ProgressiveResizing((32, 64), epochs=9)
-    batches = make_batches(numbered, labels, size, 1, shuffle=True, augment=[RandomView()], resizing=resizing)
+    batches = make_batches(numbered, labels, size, 1, shuffle=True, augment=[RandomResizedCrop()], resizing=resizing)
     expected = list(make_batches(numbered, labels, size, 1, shuffle=True, resizing=resizing, cache=False))
     first = [images.numpy() for images, _ in batches]
     for pair in numbered:

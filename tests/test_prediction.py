@@ -7,14 +7,21 @@ import tensorflow as tf
 from PIL import Image
 
 from unet_helpers import prediction
-from unet_helpers.decoding import GREY, decode_image, resize_image
 from unet_helpers.evaluation import evaluate_model
-from unet_helpers.model import unet_model
+from unet_helpers.images import GREY, decode_image, resize_image
+from unet_helpers.model import unet_model, with_keras_layers_only
 from unet_helpers.networks import Network
-from unet_helpers.normalization import with_keras_layers_only
 from unet_helpers.pipeline import make_batches
-from unet_helpers.prediction import predict_logits, predict_mask, predict_masks, read_image, write_answer
-from unet_helpers.tiles import Piece, plan_tiles, stride_and_reach
+from unet_helpers.prediction import (
+    Piece,
+    plan_tiles,
+    predict_logits,
+    predict_mask,
+    predict_masks,
+    read_image,
+    stride_and_reach,
+    write_prediction,
+)
 
 
 @pytest.fixture
@@ -73,7 +80,7 @@ def test_enlarging_logits_puts_edges_between_pixels(bright):
     images[:, 2:] = 110  # just over the threshold, so the edge moves towards the bright side
     assert predict_masks(bright, images)[0, :, 0].sum() == 2
     piece = Piece(images[0], (0, 0, 16, 24), (4, 4))
-    enlarged = write_answer(piece, predict_logits(bright, images)[0], np.empty((16, 24), np.uint8))
+    enlarged = write_prediction(piece, predict_logits(bright, images)[0], np.empty((16, 24), np.uint8))
     assert enlarged[:, 0].sum() < 8
 
 
@@ -84,7 +91,7 @@ def test_a_picture_and_its_mirror_image_are_both_asked():
     edge[..., 0, 1], edge[..., 1, 0] = 3, 1
     model = keras.Model(inputs, keras.ops.zeros_like(inputs[..., :2]) + edge)
     images = np.zeros((2, 4, 6, 3), np.float32)
-    assert predict_masks(model, images, mirror=False)[0, 0].tolist() == [1, 0, 0, 0, 0, 0]
+    assert predict_masks(model, images, tta=False)[0, 0].tolist() == [1, 0, 0, 0, 0, 0]
     assert predict_masks(model, images)[0, 0].tolist() == [1, 0, 0, 0, 0, 1]
 
 
@@ -159,8 +166,8 @@ def test_a_picture_of_the_trainings_proportions_is_answered_as_always(half, monk
     logits = network.predict_on_batch(resize_image(picture, (48, 64))[None])
     expected = tf.argmax(tf.image.resize(logits, (90, 120)), axis=-1)[0]
     assert len(np.unique(expected)) > 1
-    np.testing.assert_array_equal(predict_mask(network, picture, (48, 64), mirror=False), expected)
-    both = (logits + predict_logits(network, resize_image(picture, (48, 64))[None], mirrored=True)) / 2
+    np.testing.assert_array_equal(predict_mask(network, picture, (48, 64), tta=False), expected)
+    both = (logits + predict_logits(network, resize_image(picture, (48, 64))[None], flipped=True)) / 2
     both = tf.argmax(tf.image.resize(both, (90, 120)), axis=-1)[0]
     monkeypatch.setattr(prediction, "STRIP", 1000)
     np.testing.assert_array_equal(predict_mask(network, picture, (48, 64)), both)
@@ -203,7 +210,7 @@ def test_a_padded_picture_is_answered_by_the_part_of_the_answer_that_lies_on_it(
     logits = np.apply_along_axis(lambda line: np.interp(rows, np.arange(24), line), 0, logits)
     logits = np.apply_along_axis(lambda line: np.interp(columns, np.arange(32), line), 1, logits)
     assert len(np.unique(logits.argmax(axis=-1))) > 1
-    np.testing.assert_array_equal(predict_mask(network, picture, (48, 64), mirror=False), logits.argmax(axis=-1))
+    np.testing.assert_array_equal(predict_mask(network, picture, (48, 64), tta=False), logits.argmax(axis=-1))
 
 
 # ---- tiles ----
@@ -298,7 +305,7 @@ def test_memory_of_tiles_is_bounded_by_the_tile():
 def test_beyond_the_border_tiles_show_the_picture_mirrored():
     model, seen = recorder((None, None, 3))
     picture = noise(8, 12)
-    predict_mask(model, picture, (16, 20), tiles=True, margin=4, mirror=False)
+    predict_mask(model, picture, (16, 20), tiles=True, margin=4, tta=False)
     np.testing.assert_array_equal(seen[0][0], np.pad(picture, ((4, 4), (4, 4), (0, 0)), mode="symmetric"))
 
 

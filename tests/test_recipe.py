@@ -7,9 +7,9 @@ import pytest
 from limits import nobody, public_folder, small_disk
 
 from unet_helpers.model import unet_model
+from unet_helpers.networks import DRAWN_SCENES
 from unet_helpers.recipe import make_recipe
 from unet_helpers.training import ProgressiveResizing
-from unet_helpers.transfer import DRAWN_SCENES
 
 
 def parameters(folder, **changes) -> dict[str, object]:
@@ -24,9 +24,9 @@ def parameters(folder, **changes) -> dict[str, object]:
 
 def test_none_stands_for_what_suits_device_and_data(tmp_path):
     cpu, gpu = (make_recipe(kind, **parameters(tmp_path)) for kind in ("CPU", "GPU"))
-    assert (cpu.n_filters, cpu.half_resolution, cpu.image_size, cpu.answer_size) == (16, True, (192, 256), (96, 128))
+    assert (cpu.n_filters, cpu.half_resolution, cpu.image_size, cpu.output_size) == (16, True, (192, 256), (96, 128))
     assert gpu.n_filters > cpu.n_filters
-    assert gpu.answer_size == gpu.image_size
+    assert gpu.output_size == gpu.image_size
     photographs = make_recipe("CPU", **parameters(tmp_path, DATASET="camvid"))
     assert (photographs.image_size, len(photographs.size_stages)) == ((384, 512), 3)
     assert (cpu.epochs, cpu.minutes) == (None, 4.0)
@@ -107,7 +107,7 @@ def test_one_rule_for_sizes_whatever_else_is_chosen(tmp_path, half):
             continue
         recipe = make_recipe("CPU", **given)
         assert ProgressiveResizing(recipe.image_size, recipe.size_stages).sizes[-1] == (side, 96)
-        assert unet_model((*recipe.answer_size, 3), 1, 2).output_shape[1:3] == recipe.answer_size
+        assert unet_model((*recipe.output_size, 3), 1, 2).output_shape[1:3] == recipe.output_size
 
 
 def test_each_parameter_is_given_by_its_own_name(tmp_path):
@@ -258,8 +258,6 @@ def test_a_folder_of_somebody_else_is_named(tmp_path, mode):
 def test_data_that_is_only_read_may_lie_where_nobody_can_write(tmp_path):
     if Path("/proc").is_dir():
         assert make_recipe("CPU", **parameters(tmp_path, DATASET="folder", DATA_DIR="/proc")).data_dir == Path("/proc")
-
-
 
 
 def test_three_trainings_share_the_minutes(tmp_path):

@@ -8,15 +8,14 @@ import threading
 import numpy as np
 import pytest
 
-from unet_helpers import runs
-from unet_helpers.augmentation import CopyPaste, RandomView
+from unet_helpers import checkpoints as runs
+from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
+from unet_helpers.checkpoints import RunCheckpoint, make_plan, run_folder
 from unet_helpers.datasets import Dataset
 from unet_helpers.labels import Pair
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
 from unet_helpers.recipe import make_recipe
-from unet_helpers.runs import make_plan, run_folder
-from unet_helpers.saving import TrainingState
 from unet_helpers.training import ProgressiveResizing, compile_unet
 
 
@@ -53,7 +52,7 @@ def test_the_folders_name_tells_what_was_asked_for(tmp_path, dataset):
 
 
 def test_the_settings_hold_all_that_decides_the_result(tmp_path, dataset):
-    others = {"augment": [RandomView(), CopyPaste([2])], "class_weights": np.float32([1, 2, 3])}
+    others = {"augment": [RandomResizedCrop(), CopyPaste([2])], "class_weights": np.float32([1, 2, 3])}
     settings = json.loads((run_folder(recipe(tmp_path), network(), dataset, **others) / "settings.json").read_text())
     assert settings["recipe"]["minutes"] == 4
     assert settings["optimizer"]["name"] == "KernelMuon"
@@ -66,10 +65,10 @@ def test_the_settings_hold_all_that_decides_the_result(tmp_path, dataset):
 
 
 def test_the_same_training_comes_back_to_its_folder_though_layers_have_new_names(tmp_path, dataset):
-    folders = {run_folder(recipe(tmp_path), network(), dataset, augment=[RandomView()]) for _ in range(2)}
+    folders = {run_folder(recipe(tmp_path), network(), dataset, augment=[RandomResizedCrop()]) for _ in range(2)}
     assert len(folders) == 1
     moved = recipe(tmp_path, DATA_DIR=str(tmp_path / "images"))  # the place of the data is not asked, its files are
-    assert run_folder(moved, network(), dataset, augment=[RandomView()]) in folders
+    assert run_folder(moved, network(), dataset, augment=[RandomResizedCrop()]) in folders
 
 
 def change_a_picture(dataset):
@@ -91,8 +90,8 @@ OTHER_TRAININGS = {
     "rate": ({}, {"rate": 2e-2}, {}, None),
     "minutes": ({"MINUTES": 5}, {}, {}, None),
     "stages": ({"SIZE_STAGES": ((1, 1),)}, {}, {}, None),
-    "pasting": ({}, {}, {"augment": [RandomView()]}, None),
-    "zoom": ({}, {}, {"augment": [RandomView(zoom=(1, 2)), CopyPaste([2])]}, None),
+    "pasting": ({}, {}, {"augment": [RandomResizedCrop()]}, None),
+    "zoom": ({}, {}, {"augment": [RandomResizedCrop(zoom=(1, 2)), CopyPaste([2])]}, None),
     "weights": ({}, {}, {"class_weights": np.float32([1, 2, 3])}, None),
     "a picture": ({}, {}, {}, change_a_picture),
     "a pair less": ({}, {}, {}, remove_a_pair),
@@ -102,7 +101,7 @@ OTHER_TRAININGS = {
 
 @pytest.mark.parametrize("difference", OTHER_TRAININGS)
 def test_another_training_never_lands_in_the_folder_of_the_first(tmp_path, dataset, difference):
-    usual = {"augment": [RandomView(), CopyPaste([2])], "class_weights": None}
+    usual = {"augment": [RandomResizedCrop(), CopyPaste([2])], "class_weights": None}
     first = run_folder(recipe(tmp_path), network(), dataset, **usual)
     (first / "best.keras").write_text("the reader's network")
     changed_recipe, switches, others, change = OTHER_TRAININGS[difference]
@@ -157,7 +156,7 @@ def test_settings_of_an_older_version_without_content_are_followed(tmp_path, dat
     "batch": "batch_size: 2 there, 4 here", "not ours": "its settings.json can't be read",
 }.items())  # fmt: skip
 def test_another_folder_is_never_begun_without_a_word(tmp_path, dataset, capsys, difference, said):
-    first = run_folder(recipe(tmp_path), network(), dataset, augment=[RandomView()])
+    first = run_folder(recipe(tmp_path), network(), dataset, augment=[RandomResizedCrop()])
     assert capsys.readouterr().out == ""
     changes, switches, others, change = OTHER_TRAININGS.get(difference, ({}, {}, {}, None))
     if change:
@@ -166,7 +165,7 @@ def test_another_folder_is_never_begun_without_a_word(tmp_path, dataset, capsys,
         changes = {"BATCH_SIZE": 4}
     if difference == "not ours":
         (first / "settings.json").unlink()
-    run_folder(recipe(tmp_path, **changes), network(**switches), dataset, **{"augment": [RandomView()]} | others)
+    run_folder(recipe(tmp_path, **changes), network(**switches), dataset, **{"augment": [RandomResizedCrop()]} | others)
     shown = capsys.readouterr().out
     assert re.match(rf"note: {first.name} is of another training \(.*\); this one goes to {first.name}_2\n$", shown)
     assert said in shown
@@ -218,7 +217,7 @@ def test_a_finished_training_is_repeated_only_when_asked_and_then_elsewhere(tmp_
     first = run_folder(recipe(tmp_path), network(), dataset)
     anew = recipe(tmp_path, TRAIN_ANEW=True)
     assert run_folder(anew, network(), dataset) == first  # not finished: it goes on
-    state = TrainingState(first, ProgressiveResizing((64, 96)))
+    state = RunCheckpoint(first, ProgressiveResizing((64, 96)))
     state.finished = True
     assert state._save(network())
     assert run_folder(recipe(tmp_path), network(), dataset) == first

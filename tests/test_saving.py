@@ -13,16 +13,14 @@ import tensorflow as tf
 from conftest import LABELS, write_pair_to
 from limits import small_disk, start
 
-from unet_helpers import saving
-from unet_helpers.augmentation import CopyPaste, RandomView
-from unet_helpers.files import read_json, write_json, write_whole
-from unet_helpers.model import unet_model
+from unet_helpers import checkpoints as saving
+from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
+from unet_helpers.checkpoints import RunCheckpoint, is_finished, load_best
+from unet_helpers.model import PreciseStatistics, unet_model
 from unet_helpers.networks import load_network
-from unet_helpers.normalization import PreciseStatistics
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
-from unet_helpers.saving import TrainingState, load_best
-from unet_helpers.states import is_finished
+from unet_helpers.storage import read_json, write_json, write_whole
 from unet_helpers.training import ProgressiveResizing, compile_unet
 
 
@@ -39,17 +37,18 @@ class Training:
         self.run_dir, self.epochs = run_dir, epochs
         self.resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs)
         options = {"seed": 1, "resizing": self.resizing}
-        changes = [RandomView(), CopyPaste([2])]
+        changes = [RandomResizedCrop(), CopyPaste([2])]
         self.train = make_batches(pairs[:3], labels, (64, 96), 1, shuffle=True, augment=changes, **options)
         self.validation = make_batches(pairs[3:], labels, (64, 96), 1, **options)
         keras.utils.set_random_seed(0)
         self.model = unet_model((None, None, 3), 2, 3, depth=1)
         compile_unet(self.model, 3, WarmupStableDecay(epochs * 3, 1e-2))
-        self.state = TrainingState(run_dir, self.resizing, labels)
+        self.state = RunCheckpoint(run_dir, self.resizing, labels)
 
     def fit(self, *extra):
         return self.model.fit(
-            self.train, validation_data=self.validation, initial_epoch=self.state.go_on(self.model), epochs=self.epochs,
+            self.train, validation_data=self.validation, initial_epoch=self.state.resume(self.model),
+            epochs=self.epochs,
             verbose=0, shuffle=False, callbacks=[self.resizing, PreciseStatistics(self.train), self.state, *extra],
         )  # fmt: skip
 
@@ -301,9 +300,9 @@ def scored(run_dir, scores, epochs=4, new=True):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.compile("sgd", "mse")
     resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs)
-    state = TrainingState(run_dir, resizing)
+    state = RunCheckpoint(run_dir, resizing)
     state.set_model(model)
-    assert (state.go_on(model) == 0) == new
+    assert (state.resume(model) == 0) == new
     for epoch, score in scores.items():
         resizing.on_epoch_begin(epoch)
         model.set_weights([np.float32([[epoch]])])
@@ -373,10 +372,10 @@ def test_pictures_grow_while_training_and_after_an_interruption_too(tmp_path, pa
         plain = unet_model((None, None, 3), 2, 3, depth=2, half_resolution=True)
         model = Watched(plain.inputs, plain.outputs)
         compile_unet(model, 3, 1e-3)
-        state = TrainingState(tmp_path, resizing)
+        state = RunCheckpoint(tmp_path, resizing)
         state._write_best = lambda model: None  # a class of this test can't be cloned
         model.fit(
-            batches, validation_data=batches, epochs=4, initial_epoch=state.go_on(model), verbose=0, shuffle=False,
+            batches, validation_data=batches, epochs=4, initial_epoch=state.resume(model), verbose=0, shuffle=False,
             callbacks=[resizing, state, *extra],
         )  # fmt: skip
 
@@ -436,9 +435,9 @@ def test_a_best_network_that_the_disk_did_not_take_is_written_when_it_does(tmp_p
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.compile("sgd", "mse")
     resizing = ProgressiveResizing((64, 96), epochs=4)
-    state = TrainingState(tmp_path, resizing)
+    state = RunCheckpoint(tmp_path, resizing)
     state.set_model(model)
-    state.go_on(model)
+    state.resume(model)
     for epoch, (score, full) in enumerate([(0.3, False), (0.9, True), (0.5, False)]):
         resizing.on_epoch_begin(epoch)
         model.set_weights([np.float32([[epoch]])])
@@ -491,7 +490,8 @@ def test_what_a_killed_writer_left_goes_with_the_next_training(tmp_path, pairs, 
 import os, signal
 from pathlib import Path
 import keras
-from unet_helpers import files, networks
+from unet_helpers import storage as files
+from unet_helpers import networks
 files.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)])
 networks.save_network(Path({str(training.run_dir)!r}) / "other.keras", network)
@@ -514,7 +514,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, pairs, labels):
     training = Training(tmp_path / "run", pairs, labels)
     code = f"""
 from pathlib import Path
-from unet_helpers.locking import hold_lock
+from unet_helpers.storage import hold_lock
 with hold_lock(Path({str(training.run_dir)!r})) as held:
     print(held, flush=True)
     input()

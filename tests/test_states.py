@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from limits import nobody, public_folder, small_disk
 
-from unet_helpers.states import State, is_finished, read_state, write_state
+from unet_helpers.checkpoints import Checkpoint, is_finished, read_checkpoint, write_checkpoint
 
 
 def state(epochs, finished=False):
@@ -13,7 +13,7 @@ def state(epochs, finished=False):
     best = {"epoch": epochs, "image_size": [64, 96], "val_mIoU": 0.5} if epochs else None
     log = [{"epoch": n, "loss": 0.1 * n} for n in range(epochs)]
     best_weights = [np.full(4, epochs, np.float32), np.full((1, 2), -epochs, np.float32)] if epochs else []
-    return State(log, best, finished, variables, best_weights)
+    return Checkpoint(log, best, finished, variables, best_weights)
 
 
 def assert_equal(found, expected):
@@ -30,21 +30,21 @@ def names(folder):
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path):
-    assert read_state(tmp_path) is None
+    assert read_checkpoint(tmp_path) is None
     for epochs in (0, 1, 2):
-        write_state(tmp_path, state(epochs))
-        assert_equal(read_state(tmp_path), state(epochs))
+        write_checkpoint(tmp_path, state(epochs))
+        assert_equal(read_checkpoint(tmp_path), state(epochs))
         assert not is_finished(tmp_path)
     assert names(tmp_path) == ["state.npz", "state_before.npz"]
 
 
 def test_a_finished_training_keeps_one_file(tmp_path):
     assert not is_finished(tmp_path)
-    write_state(tmp_path, state(1))
-    write_state(tmp_path, state(2, finished=True))
+    write_checkpoint(tmp_path, state(1))
+    write_checkpoint(tmp_path, state(2, finished=True))
     assert is_finished(tmp_path)
     assert names(tmp_path) == ["state.npz"]
-    assert_equal(read_state(tmp_path), state(2, finished=True))
+    assert_equal(read_checkpoint(tmp_path), state(2, finished=True))
 
 
 def without_its_arrays() -> bytes:
@@ -59,13 +59,13 @@ def without_its_arrays() -> bytes:
     "content", [b"", b"no zip", None, without_its_arrays()], ids=["empty", "text", "cut", "missing"]
 )
 def test_of_two_states_the_newest_that_can_be_read_is_taken(tmp_path, capsys, content):
-    write_state(tmp_path, state(1))
-    write_state(tmp_path, state(2))
+    write_checkpoint(tmp_path, state(1))
+    write_checkpoint(tmp_path, state(2))
     path = tmp_path / "state.npz"
     damaged = path.read_bytes()[:-100] if content is None else content
     path.write_bytes(damaged)
     assert not is_finished(tmp_path)
-    assert_equal(read_state(tmp_path), state(1))
+    assert_equal(read_checkpoint(tmp_path), state(1))
     assert "state.npz can't be read" in capsys.readouterr().out
     assert names(tmp_path) == ["state_before.npz", "unreadable_state.npz"]
     assert (tmp_path / "unreadable_state.npz").read_bytes() == damaged
@@ -74,21 +74,21 @@ def test_of_two_states_the_newest_that_can_be_read_is_taken(tmp_path, capsys, co
 def test_a_disk_that_is_full_changes_nothing(tmp_path):
     with small_disk(tmp_path / "disk", 100_000) as disk:
         for epochs in (1, 2):
-            write_state(disk, state(epochs))
+            write_checkpoint(disk, state(epochs))
         before = {path.name: path.read_bytes() for path in disk.iterdir()}
         with pytest.raises(OSError, match="No space left on device"):
-            write_state(disk, state(3)._replace(variables=[np.zeros(100_000, np.float32)]))
+            write_checkpoint(disk, state(3)._replace(variables=[np.zeros(100_000, np.float32)]))
         assert {path.name: path.read_bytes() for path in disk.iterdir()} == before
 
 
 def test_a_state_that_can_neither_be_read_nor_put_aside_is_passed_over(capsys):
     with public_folder() as folder:
         for epochs in (1, 2):
-            write_state(folder, state(epochs))
+            write_checkpoint(folder, state(epochs))
         (folder / "state.npz").write_bytes(b"no zip")
         folder.chmod(0o555)
         with nobody():
-            assert_equal(read_state(folder), state(1))
+            assert_equal(read_checkpoint(folder), state(1))
         folder.chmod(0o755)
         assert names(folder) == ["state.npz", "state_before.npz"]
     assert "state.npz can't be read" in capsys.readouterr().out

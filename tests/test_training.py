@@ -13,12 +13,18 @@ import tensorflow as tf
 
 from unet_helpers.evaluation import evaluate_model
 from unet_helpers.labels import VOID
-from unet_helpers.model import unet_model
-from unet_helpers.normalization import PreciseStatistics
+from unet_helpers.model import PreciseStatistics, unet_model
 from unet_helpers.optimizers import KernelMuon, WarmupStableDecay
 from unet_helpers.pipeline import make_batches
-from unet_helpers.speed import Speed, measure_speed
-from unet_helpers.training import EpochLine, ProgressiveResizing, TimeLimit, compile_unet, device_report
+from unet_helpers.training import (
+    EpochLine,
+    ProgressiveResizing,
+    Speed,
+    TimeLimit,
+    compile_unet,
+    device_report,
+    measure_speed,
+)
 
 
 def test_a_cpu_computes_in_float32():

@@ -7,14 +7,19 @@ from limits import small_disk
 
 from unet_helpers.datasets import load_dataset
 from unet_helpers.evaluation import evaluate_model
-from unet_helpers.exporting import save_half
 from unet_helpers.labels import CAMVID, CARLA, LabelMap
-from unet_helpers.model import unet_model
-from unet_helpers.networks import load_network, save_network
-from unet_helpers.normalization import with_keras_layers_only
+from unet_helpers.model import unet_model, with_keras_layers_only
+from unet_helpers.networks import (
+    DRAWN_SCENES,
+    encoder,
+    load_network,
+    save_half,
+    save_network,
+    transfer_weights,
+    unet_switches,
+)
 from unet_helpers.prediction import predict_mask
 from unet_helpers.training import compile_unet
-from unet_helpers.transfer import DRAWN_SCENES, encoder, take_weights, unet_switches
 
 SWITCHES = {"up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
 
@@ -34,7 +39,7 @@ def trained(tmp_path, labels):
 
 def test_the_same_classes_go_on_where_the_network_stood(trained, labels):
     model = network(3, half_resolution=True)
-    assert take_weights(model, labels, trained)
+    assert transfer_weights(model, labels, trained)
     assert all(layer.trainable for layer in model.layers)
     images = np.random.default_rng(1).integers(0, 256, (2, 32, 64, 3)).astype("f4")
     expected = load_network(trained).model.predict_on_batch(images)
@@ -46,7 +51,7 @@ def test_other_classes_get_a_head_of_their_own(names, trained):
     """Also as many classes with other names: a head that calls trams cars would have to unlearn that first."""
     model = network(len(names), half_resolution=True)
     head = [np.array(weight) for weight in model.layers[-1].get_weights()]
-    assert not take_weights(model, LabelMap(names, ((0, 0, 0),) * len(names)), trained)
+    assert not transfer_weights(model, LabelMap(names, ((0, 0, 0),) * len(names)), trained)
     for before, after in zip(head, model.layers[-1].get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     theirs = load_network(trained).model
@@ -66,7 +71,7 @@ def test_weights_need_neither_labels_nor_size(known, trained, labels, tmp_path):
             tmp_path / "other.keras", theirs, **{"labels": {"labels": labels}, "size": {"image_size": (32, 64)}}[known]
         )
     model = network(3, half_resolution=True)
-    assert take_weights(model, labels, tmp_path / "other.keras") == (known == "labels")
+    assert transfer_weights(model, labels, tmp_path / "other.keras") == (known == "labels")
     for mine, other in zip(model.layers[:-1], theirs.layers[:-1], strict=True):
         for a, b in zip(mine.get_weights(), other.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -75,7 +80,7 @@ def test_weights_need_neither_labels_nor_size(known, trained, labels, tmp_path):
 
 def test_a_frozen_encoder_keeps_its_numbers_and_the_decoder_learns(trained, labels):
     model = network(3, half_resolution=True)
-    take_weights(model, labels, trained, freeze_encoder=True)
+    transfer_weights(model, labels, trained, freeze_encoder=True)
     kept = encoder(model)
     assert isinstance(model.layers[len(kept)], keras.layers.Conv2DTranspose)
     assert sum(isinstance(layer, keras.layers.MaxPooling2D) for layer in kept) == 4
@@ -94,14 +99,14 @@ def test_another_network_is_named_and_nothing_is_taken(trained, labels, tmp_path
         model = network(3, **{"half_resolution": True} | options)
         before = model.get_weights()
         with pytest.raises(ValueError, match=r"START_FROM: the layers of .*best\.keras are not those of the network"):
-            take_weights(model, labels, trained)
+            transfer_weights(model, labels, trained)
         assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     inputs = keras.Input((None, None, 3))
     save_network(tmp_path / "nested.keras", keras.Model(inputs, network(3)(inputs)), labels, (32, 64))
     with pytest.raises(ValueError, match=r"nested\.keras are not those .* found 1 layers with weights"):
-        take_weights(model, labels, tmp_path / "nested.keras")
+        transfer_weights(model, labels, tmp_path / "nested.keras")
     with pytest.raises(ValueError, match=r"none\.keras: there is no such file"):
-        take_weights(model, labels, trained.with_name("none.keras"))
+        transfer_weights(model, labels, trained.with_name("none.keras"))
 
 
 def test_the_switches_are_read_out_of_the_file(trained, tmp_path, labels):
@@ -205,5 +210,5 @@ def test_the_drawn_scenes_network_is_small_and_works_at_once(tmp_path):
 
 def test_photographs_can_start_from_the_drawn_scenes():
     model = unet_model((None, None, 3), 16, CAMVID.n_classes, half_resolution=True, **SWITCHES)
-    assert not take_weights(model, CAMVID, DRAWN_SCENES)
+    assert not transfer_weights(model, CAMVID, DRAWN_SCENES)
     assert CARLA.names != CAMVID.names

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from .decoding import resize_mask
+from .images import resize_mask
 from .labels import VOID
 
 
 @dataclass(frozen=True)
-class RandomView:
+class RandomResizedCrop:
     """Another view of the same scene: mirrored, enlarged or shrunk, moved, lighter or darker; images become float32.
 
     zoom: range of the enlargement; below 1 the picture shrinks and its surroundings are void.

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from .decoding import decode_image, decode_mask
+from .images import decode_image, decode_mask
 from .labels import VOID, LabelMap, Pair
-from .prediction import predict_logits, write_answer
-from .tiles import fit_whole
+from .prediction import fit_whole, predict_logits, write_prediction
 
 
 @dataclass(frozen=True)
@@ -17,20 +16,20 @@ class Scores:
     """Scores of N pictures; void pixels are left out everywhere.
 
     labels: the K classes.
-    per_picture: (N, K, K) int64, each picture's confusion matrix in pixels: row = true class, column = predicted.
-    one_answer: the scores without the mirrored picture's answer, where both were taken.
+    per_image: (N, K, K) int64, each picture's confusion matrix in pixels: row = true class, column = predicted.
+    without_tta: the scores without the mirrored picture's answer, where both were taken.
     without_ego: the scores without the pixels of the camera's own car, where they are known.
     """
 
     labels: LabelMap
-    per_picture: np.ndarray
-    one_answer: "Scores | None" = None
+    per_image: np.ndarray
+    without_tta: "Scores | None" = None
     without_ego: "Scores | None" = None
 
     @property
     def confusion(self) -> np.ndarray:
         """(K, K) int64: the confusion matrix of all pictures together."""
-        return self.per_picture.sum(axis=0)
+        return self.per_image.sum(axis=0)
 
     @property
     def accuracy(self) -> float:
@@ -48,23 +47,23 @@ class Scores:
         return float(np.nanmean(self.iou))
 
     @property
-    def picture_miou(self) -> np.ndarray:
+    def image_miou(self) -> np.ndarray:
         """(N,) mIoU of each picture alone, over the classes present in it: to sort pictures by, not to report.
 
         NaN for a picture that is void everywhere.
         """
-        return np.array([np.nanmean(_iou(c)) if c.any() else np.nan for c in self.per_picture])
+        return np.array([np.nanmean(_iou(c)) if c.any() else np.nan for c in self.per_image])
 
     @property
     def worst_first(self) -> np.ndarray:
         """Numbers of the pictures, the one with the lowest mIoU first, without those that are void everywhere."""
-        miou = self.picture_miou
+        miou = self.image_miou
         return np.argsort(miou)[: np.count_nonzero(~np.isnan(miou))]
 
     def baseline(self, class_id: int) -> "Scores":
         """What always answering class_id would score on the same pictures: the score to beat."""
-        constant = np.zeros_like(self.per_picture)
-        constant[:, :, class_id] = self.per_picture.sum(axis=2)
+        constant = np.zeros_like(self.per_image)
+        constant[:, :, class_id] = self.per_image.sum(axis=2)
         return Scores(self.labels, constant)
 
     def table(self) -> str:
@@ -102,16 +101,16 @@ def confusion_matrices(true: np.ndarray, predicted: np.ndarray, n_classes: int) 
 
 def evaluate_model(
     model: keras.Model, pairs: Iterable[Pair], labels: LabelMap, image_size: tuple[int, int], *,
-    ego_mask: np.ndarray | None = None, mirror: bool = True,
+    ego_mask: np.ndarray | None = None, tta: bool = True,
 ) -> Scores:  # fmt: skip
     """Scores of a network on pairs of files, one after another, each at its mask's own size, as `predict_mask` answers.
 
     image_size: (height, width) at which the network looks at a picture, whose proportions are kept.
     ego_mask: (H, W) bool, the camera's own car. If all masks are as large, Scores.without_ego leaves it out.
-    mirror: take the mean of the answers about the picture and its mirror image; Scores.one_answer does without.
+    tta: take the mean of the answers about the picture and its mirror image; Scores.without_tta does without.
     Raises ValueError if there are no pairs, or, naming the file, if picture and mask differ in size.
     """
-    found = {"both": [], "one_answer": [], "without_ego": []}
+    found = {"both": [], "without_tta": [], "without_ego": []}
 
     def count(name: str, true: np.ndarray, predicted: np.ndarray) -> None:
         found[name].append(confusion_matrices(true[None], predicted[None], labels.n_classes))
@@ -122,10 +121,10 @@ def evaluate_model(
             raise ValueError(f"{pair.mask}: found {true.shape}, expected {image.shape[:2]} as its picture; check both")
         piece, predicted = fit_whole(image, image_size), np.empty_like(true)
         logits = predict_logits(model, piece.pixels[None])
-        if mirror:
-            count("one_answer", true, write_answer(piece, logits[0], predicted))
-            logits = (logits + predict_logits(model, piece.pixels[None], mirrored=True)) / 2
-        count("both", true, write_answer(piece, logits[0], predicted))
+        if tta:
+            count("without_tta", true, write_prediction(piece, logits[0], predicted))
+            logits = (logits + predict_logits(model, piece.pixels[None], flipped=True)) / 2
+        count("both", true, write_prediction(piece, logits[0], predicted))
         if ego_mask is not None and ego_mask.shape != true.shape:
             ego_mask = None  # from pictures of several sizes nobody knows where the car is
             found["without_ego"].clear()
@@ -133,7 +132,7 @@ def evaluate_model(
             count("without_ego", np.where(ego_mask, VOID, true), predicted)
     if not found["both"]:
         raise ValueError("pairs: found none, expected at least one picture with its mask")
-    one_answer, without_ego = (
-        Scores(labels, np.concatenate(found[name])) if found[name] else None for name in ("one_answer", "without_ego")
+    without_tta, without_ego = (
+        Scores(labels, np.concatenate(found[name])) if found[name] else None for name in ("without_tta", "without_ego")
     )
-    return Scores(labels, np.concatenate(found["both"]), one_answer, without_ego)
+    return Scores(labels, np.concatenate(found["both"]), without_tta, without_ego)

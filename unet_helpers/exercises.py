@@ -183,10 +183,10 @@ def _better(network, change, *, before, score, margin) -> str:
     return f"{change}: {found}. Now try other seeds before you believe it, and leave the test drives alone."
 
 
-def _own(scores, *, dataset, commonest, margin) -> str:
+def _own(scores, *, dataset, majority_class, margin) -> str:
     _need(isinstance(scores, Scores), f"expected Scores, as score(network) gives, found {type(scores).__name__}.")
     _need(dataset.name == "folder", f'these are "{dataset.name}": set DATASET = "folder" and run the notebook again.')
-    baseline = np.nan_to_num(scores.baseline(commonest).iou)
+    baseline = np.nan_to_num(scores.baseline(majority_class).iou)
     learned = np.flatnonzero(scores.iou > baseline + margin * (1 - baseline))
     found = f"learned: {', '.join(scores.labels.names[k] for k in learned) or 'no class'}"
     _need(len(learned) >= 2, f"{found}. Look whether masks and pictures fit, then train longer (MINUTES).")

@@ -11,6 +11,7 @@ import numpy as np
 # What no name needs, and a terminal obeys: control characters, ends of lines and turns of the direction of writing, but
 # for tabs; and what stands for bytes that are not UTF-8.
 CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+DATASETS = ("demo", "lyft", "camvid", "folder")  # the names of the data sets that we know
 VOID = 255  # class id of the pixels that are neither learned nor scored
 
 

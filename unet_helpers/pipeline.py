@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from .decoding import decode_image, decode_mask, fit_image, fit_mask
+from .images import decode_image, decode_mask, fit_image, fit_mask
 from .labels import LabelMap, Pair
-from .locking import make_temporary_folder
+from .storage import make_temporary_folder
 
 N_DRAWS = 256  # random numbers for each picture and change: one for each id that a mask can hold
 

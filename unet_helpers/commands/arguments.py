@@ -4,7 +4,8 @@ import argparse
 import re
 from pathlib import Path
 
-DATASETS = ("folder", "camvid", "lyft", "demo")  # those of `datasets`, which imports more than --help needs
+from ..labels import DATASETS
+
 FORMATS = ("tf_saved_model", "litert", "onnx", "keras_half")  # those of `exporting`
 NETWORK = "best.keras of a training, or its folder"
 DRAWING_SEED = "of the scenes that --dataset demo draws (default: 0)"

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from ..checking import check_pair
-from ..datasets import Dataset, load_dataset
+from ..custom_data import Report, ValidationError
+from ..datasets import Dataset, check_pair, load_dataset
 from ..labels import LabelMap, Pair
-from ..masks import FaultyFiles, Report
 from . import say_error, with_progress
 
 SPLITS = ("train", "validation", "test")
@@ -24,7 +23,7 @@ def check(data_dir: str, dataset: str, seed: int, split_by: str | None) -> int:
     """
     try:
         report = look_at(load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True), data_dir)
-    except FaultyFiles as faulty:  # no pair is left
+    except ValidationError as faulty:  # no pair is left
         report = faulty.report
     print(report.table(min(MAX_WIDTH, max(MIN_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns))))
     if report.errors:

@@ -6,14 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 from .. import diagnosis
-from ..augmentation import RandomView
+from ..augmentation import RandomResizedCrop
 from ..datasets import load_dataset
-from ..files import read_json
 from ..model import check_image_size
 from ..networks import load_model
-from ..parameters import RULES
 from ..pipeline import make_batches
-from ..recipe import Recipe
+from ..recipe import RULES, Recipe
+from ..storage import read_json
 from .check import check_files
 
 
@@ -37,8 +36,8 @@ def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
             f"has {found.labels.n_classes}; give the data that it was trained on"
         )
     batches = make_batches(
-        found.train, found.labels, tuple(recipe.image_size), recipe.batch_size, mask_size=recipe.answer_size,
-        shuffle=True, augment=[RandomView()], seed=recipe.seed, cache=False,
+        found.train, found.labels, tuple(recipe.image_size), recipe.batch_size, mask_size=recipe.output_size,
+        shuffle=True, augment=[RandomResizedCrop()], seed=recipe.seed, cache=False,
     )  # fmt: skip
     try:
         result = diagnosis.diagnose(batches, found.labels, _read_log(run_dir), model)

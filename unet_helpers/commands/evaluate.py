@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..custom_data.class_lists import make_labels, read_names
 from ..datasets import Dataset, find_ego_mask, load_dataset
 from ..evaluation import evaluate_model
 from ..labels import LabelMap
-from ..masks.classes import make_labels, read_names
 from ..networks import Network, load_network
 from ..prediction import predict_mask
 from . import find_network, say_error, with_progress
@@ -34,9 +34,9 @@ def evaluate(
     ego_mask, n_bad = _find_ego_mask(data)
     watched = with_progress(good, len(good), "scoring")
     scores = evaluate_model(trained.model, watched, labels, size, ego_mask=ego_mask)
-    commonest = int(np.argmax(scores.confusion.sum(axis=1)))
-    rows = {"the network": scores, "one answer a picture": scores.one_answer, "without the bonnet": scores.without_ego}
-    rows[f"baseline (always {labels.names[commonest]})"] = scores.baseline(commonest)
+    majority_class = int(np.argmax(scores.confusion.sum(axis=1)))
+    rows = {"the network": scores, "one answer a picture": scores.without_tta, "without the bonnet": scores.without_ego}
+    rows[f"baseline (always {labels.names[majority_class]})"] = scores.baseline(majority_class)
     print(f"{data.name}, {name}: {len(good)} pictures, seen at {size[0]}x{size[1]}, scored at their masks' size")
     for title, row in rows.items():
         if row is not None:
@@ -52,7 +52,7 @@ def load_checked(path: Path, classes: Path | None, image_size: tuple[int, int] |
     """
     names = classes and read_names(classes)
     network = load_network(find_network(path), names and make_labels(names), image_size)
-    predict_mask(network, np.zeros((*network.image_size, 3), np.uint8), mirror=False)
+    predict_mask(network, np.zeros((*network.image_size, 3), np.uint8), tta=False)
     return network
 
 

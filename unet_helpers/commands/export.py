@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..exporting import export_network, save_half
+from ..networks import export_network, save_half
 from . import find_network
 
 

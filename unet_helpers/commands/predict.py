@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..files import write_whole
 from ..labels import LabelMap, class_pixels, colorize
 from ..networks import Network
 from ..prediction import predict_mask
+from ..storage import write_whole
 from . import say_error
 from .evaluate import load_checked
 from .film import Film

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageSequence
 
-from ..masks.folders import PICTURES
-from ..masks.reading import find_bits
-from ..masks.splits import natural
+from ..custom_data.layout import PICTURES
+from ..custom_data.splits import natural
+from ..images import find_bits
 from ..prediction import read_image
 
 MAX_FRAMES, MAX_PIXELS = 10_000, 5_000_000_000  # of an animation: few bytes can hold a disk full of frames

@@ -5,20 +5,16 @@ from pathlib import Path
 
 import keras
 
-from ..augmentation import RandomView
+from ..augmentation import RandomResizedCrop
+from ..checkpoints import RunCheckpoint, make_plan, run_folder
 from ..datasets import Dataset, load_dataset
-from ..files import read_json
-from ..model import unet_model
-from ..normalization import PreciseStatistics
+from ..model import PreciseStatistics, unet_model
+from ..networks import transfer_weights
 from ..optimizers import WarmupStableDecay
-from ..parameters import UnfitFolder
 from ..pipeline import make_batches
-from ..recipe import Recipe, make_recipe
-from ..runs import make_plan, run_folder
-from ..saving import TrainingState
-from ..sizes import note_better_size
+from ..recipe import InvalidFolder, Recipe, make_recipe, note_better_size
+from ..storage import read_json
 from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
-from ..transfer import take_weights
 from . import WrongOption, find_network
 from .check import check_splits
 
@@ -67,7 +63,7 @@ def train(
 def _make_recipe(device_kind: str, **parameters) -> Recipe:
     try:
         return make_recipe(device_kind, **FIXED | parameters)
-    except UnfitFolder:
+    except InvalidFolder:
         raise
     except ValueError as error:
         raise WrongOption(str(error)) from None
@@ -84,9 +80,9 @@ def _check(data: Dataset, data_dir: Path) -> None:
 
 def _fit(recipe: Recipe, data: Dataset) -> Path:
     """The training itself; returns the run's folder. A test compares it with the notebook's cells."""
-    augment = [RandomView()]
+    augment = [RandomResizedCrop()]
     resizing = ProgressiveResizing(recipe.image_size, recipe.size_stages)
-    options = {"mask_size": recipe.answer_size, "resizing": resizing, "seed": recipe.seed}
+    options = {"mask_size": recipe.output_size, "resizing": resizing, "seed": recipe.seed}
     batches = make_batches(
         data.train, data.labels, recipe.image_size, recipe.batch_size, shuffle=True, augment=augment, **options
     )
@@ -98,7 +94,7 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
         normalization="batch", up_kernel_size=2, last_conv=False, dropout_prob=0,
     )  # fmt: skip
     if recipe.start_from:
-        take_weights(model, data.labels, recipe.start_from, recipe.freeze_encoder)
+        transfer_weights(model, data.labels, recipe.start_from, recipe.freeze_encoder)
         print(f"going on from the network in {recipe.start_from.name}")
     schedule = WarmupStableDecay(1, recipe.learning_rate)
     compile_unet(model, data.labels.n_classes, schedule)
@@ -106,7 +102,7 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
     plan = make_plan(run_dir, recipe, model, batches, validation, resizing, recipe.minutes)
     resizing.epochs = plan.epochs
     schedule.set_steps(plan.steps * plan.epochs)
-    state = TrainingState(run_dir, resizing, labels=data.labels)
+    state = RunCheckpoint(run_dir, resizing, labels=data.labels)
     callbacks = [
         resizing, PreciseStatistics(batches), state, EpochLine(resizing, plan.speed),
         keras.callbacks.TensorBoard(run_dir / "tensorboard"),
@@ -114,7 +110,7 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
     started = time.perf_counter()
     try:
         model.fit(
-            batches.take(plan.steps), validation_data=validation, initial_epoch=state.go_on(model), epochs=plan.epochs,
+            batches.take(plan.steps), validation_data=validation, initial_epoch=state.resume(model), epochs=plan.epochs,
             callbacks=callbacks, shuffle=False, verbose=0,
         )  # fmt: skip
     except KeyboardInterrupt:

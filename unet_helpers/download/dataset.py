@@ -11,8 +11,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ..locking import hold_lock
 from ..naming import named
+from ..storage import hold_lock
 from .kaggle_client import fetch_zip
 from .members import MARKER
 from .refusals import check_archive, is_link, refuse_foreign, refuse_links

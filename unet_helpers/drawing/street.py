@@ -10,20 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .raycast import (
-    CELL,
-    CLASSES,
-    HIGH,
-    NONE,
-    REACH,
-    SHAPES,
-    SIDEWALK,
-    SOLID,
-    SURFACES,
-    VEGETATION,
-    corners_of,
-    trace,
-)
+from .raycast import CELL, CLASSES, HIGH, NONE, REACH, SHAPES, SIDEWALK, SOLID, SURFACES, VEGETATION, corners_of, trace
 
 DRIVES = ("02_00", "02_01", "02_02", "03_00", "03_01", *(f"{i:02d}_00" for i in range(4, 11)),
           *(f"F{i}" for i in (*range(1, 11), *range(61, 71))))  # the real data set's names

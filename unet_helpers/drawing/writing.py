@@ -23,8 +23,8 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from ..locking import hold_lock, remove_partial_folders
 from ..naming import named
+from ..storage import hold_lock, remove_partial_folders
 from .scenes import check_arguments, frame_name, render_frame
 from .street import DRIVES
 

@@ -6,11 +6,11 @@ import numpy as np
 
 from ..evaluation import Scores
 from ..labels import LabelMap
-from .figures import COLORS, EDGE, WIDTH, Picture, draw_bars, in_style, name_rows, new_figure
+from .figures import COLORS, EDGE, WIDTH, InlineFigure, draw_bars, in_style, name_rows, new_figure
 
 
 @in_style
-def show_classes(labels: LabelMap, pixels: np.ndarray) -> Picture:
+def show_classes(labels: LabelMap, pixels: np.ndarray) -> InlineFigure:
     """Bars: the share of the pixels (K,) that each class has, in the class's colour, with its percent beside it."""
     if len(pixels) != labels.n_classes or not np.sum(pixels):
         raise ValueError(f"pixels: found {pixels}, expected {labels.n_classes} counts, one for each class, not all 0")
@@ -32,7 +32,7 @@ def _digits(share: float) -> str:
 
 
 @in_style
-def plot_iou(scores: Scores, baseline: Scores | None = None) -> Picture:
+def plot_iou(scores: Scores, baseline: Scores | None = None) -> InlineFigure:
     """Bars: the IoU of each class, sorted, in the class's colour, with the mIoU (and the baseline's) as a line."""
     figure, axes = _iou_bars({"": scores})
     axes.axvline(scores.miou, color=COLORS[0], label=f"mIoU {scores.miou:.3f}")
@@ -45,7 +45,7 @@ def plot_iou(scores: Scores, baseline: Scores | None = None) -> Picture:
 
 
 @in_style
-def compare_iou(scores: Mapping[str, Scores]) -> Picture:
+def compare_iou(scores: Mapping[str, Scores]) -> InlineFigure:
     """Bars of each class's IoU, one for each of the scores, sorted by the first; mIoUs in the legend.
 
     scores: name -> scores of the same classes.
@@ -76,7 +76,7 @@ def _iou_bars(scores: Mapping[str, Scores]):
 
 
 @in_style
-def plot_confusion(scores: Scores) -> Picture:
+def plot_confusion(scores: Scores) -> InlineFigure:
     """The confusion matrix, each row in percent of the true class's pixels: the diagonal is what was found."""
     confusion, names = scores.confusion, scores.labels.names
     total = confusion.sum(axis=1, keepdims=True)
@@ -96,7 +96,7 @@ def plot_confusion(scores: Scores) -> Picture:
 
 
 @in_style
-def plot_reliability(confidence: np.ndarray, right: np.ndarray) -> Picture:
+def plot_reliability(confidence: np.ndarray, right: np.ndarray) -> InlineFigure:
     """How far the confidence can be believed: the share of right pixels in bins of 0.1, and how many pixels each has.
 
     confidence: 0..1, any shape. right: bool, the same shape. The mean gap is the expected calibration error of
@@ -127,7 +127,7 @@ def plot_reliability(confidence: np.ndarray, right: np.ndarray) -> Picture:
 
 
 @in_style
-def plot_changes(steps: Sequence[Mapping]) -> Picture:
+def plot_changes(steps: Sequence[Mapping]) -> InlineFigure:
     """What each change to the training was worth, in the given order from top to bottom.
 
     steps: {"name": text, "miou": [one number, 0..1, per seed], "seconds": until the first step's final score, or None}.

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ..labels import VOID, LabelMap, class_pixels, colorize
-from .figures import WIDTH, Picture, add_legend, in_style, new_figure
+from .figures import WIDTH, InlineFigure, add_legend, in_style, new_figure
 from .outlines import draw_outline
 
 ERRORS = {"orange": (255, 140, 0), "cyan": (0, 235, 255), "yellow": (255, 235, 0), "pink": (255, 150, 200)}
@@ -19,7 +19,7 @@ OVERLAP = {"both": (240, 228, 66), "only truth": (86, 180, 233), "only predictio
 def show_columns(
     columns: Mapping[str, Sequence[np.ndarray]], labels: LabelMap, row_titles: Sequence[str] = (),
     outline: bool | None = None,
-) -> Picture:  # fmt: skip
+) -> InlineFigure:  # fmt: skip
     """Pictures in columns with a title each, and a legend of the classes that occur.
 
     columns: title -> one array per row: (H, W, 3) picture, 0..255; (H, W) uint8 mask of class ids, or bool errors.
@@ -95,7 +95,7 @@ def _legend_entries(masks: Sequence[np.ndarray], labels: LabelMap) -> list[tuple
 def show_pairs(
     images: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: LabelMap, row_titles: Sequence[str] = (),
     outline: bool | None = None,
-) -> Picture:  # fmt: skip
+) -> InlineFigure:  # fmt: skip
     """Rows of picture, mask and the mask laid over the picture: an edge that does not fit is seen at once.
 
     A mask that is smaller than its picture is enlarged by nearest neighbour.
@@ -130,7 +130,7 @@ def _errors(image: np.ndarray, wrong: np.ndarray, labels: LabelMap) -> np.ndarra
 def show_predictions(
     images: Sequence[np.ndarray], true: Sequence[np.ndarray], predicted: Sequence[np.ndarray], labels: LabelMap,
     row_titles: Sequence[str] = (), outline: bool | None = None,
-) -> Picture:  # fmt: skip
+) -> InlineFigure:  # fmt: skip
     """Rows of image, truth, prediction and errors over the grey picture; void never counts as wrong."""
     wrong = [(t != p) & (t != VOID) for t, p in zip(true, predicted, strict=True)]
     errors = [_errors(image, w, labels) for image, w in zip(images, wrong, strict=True)]
@@ -154,7 +154,7 @@ def _four_panels(alt: str, panels: Mapping[str, np.ndarray], labels: LabelMap, *
 @in_style
 def show_overlap(
     image: np.ndarray, true: np.ndarray, predicted: np.ndarray, class_id: int, labels: LabelMap
-) -> Picture:
+) -> InlineFigure:
     """How the intersection over union of one class comes about on one picture; void pixels are left out.
 
     image: (h, w, 3), 0..255. true, predicted: (H, W) uint8 class ids.
@@ -181,7 +181,7 @@ def show_overlap(
 @in_style
 def show_confidence(
     image: np.ndarray, true: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, labels: LabelMap
-) -> Picture:
+) -> InlineFigure:
     """Four panels: image, prediction, confidence, and errors over the grey picture; void never counts as wrong.
 
     image: (h, w, 3), 0..255. true, predicted: (H, W) uint8 class ids. confidence: (H, W) of the prediction, 0..1.

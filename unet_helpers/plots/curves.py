@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from .figures import COLORS, MARKERS, WIDTH, Picture, in_style, new_figure
+from .figures import COLORS, MARKERS, WIDTH, InlineFigure, in_style, new_figure
 
 
 @in_style
 def plot_curves(
     log: Mapping[str, Sequence[float]], changes: Sequence[tuple[float, str]] = (), loss_name: str = "loss"
-) -> Picture:
+) -> InlineFigure:
     """Loss and mIoU of training and validation against the epoch.
 
     log: loss, val_loss, mIoU and val_mIoU of each epoch: the columns of CSVLogger's file, or a Keras history.
@@ -48,7 +48,7 @@ def _finish_curves(axes, x: str, y: str, title: str = "") -> None:
 @in_style
 def compare_curves(
     histories: Mapping[str, Mapping[str, Sequence[float]]], metric: str = "val_mIoU", x: str = "epoch"
-) -> Picture:
+) -> InlineFigure:
     """One curve of the metric for each training, with its last value in the legend.
 
     histories: name -> a Keras history or the columns of CSVLogger's file. x: "epoch", or the key to draw over.

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from ..decoding import resize_image
-from .figures import WIDTH, Picture, new_figure
+from ..images import resize_image
+from .figures import WIDTH, InlineFigure, new_figure
 from .levels import Level, levels, receptive_fields
 
 FONT = 13.5  # points
@@ -17,7 +17,7 @@ COLORS = ("#f0e442", "#e69f00", "#56b4e9", "#cc79a7", "#d55e00", "#0072b2")  # O
 
 def show_receptive_fields(
     model: keras.Model, image: np.ndarray, image_size: Sequence[int] | None = None, point: Sequence[int] | None = None
-) -> Picture:
+) -> InlineFigure:
     """The square that one value of each level sees, down to the bottom, drawn around one point of a picture.
 
     image: (H, W, C) uint8. image_size: (height, width) that the network sees; None: its own, or else the picture's.
@@ -54,7 +54,7 @@ def show_receptive_fields(
 
 def show_feature_maps(
     model: keras.Model, image: np.ndarray, shown: Sequence[Level] | None = None, n_maps: int = 6
-) -> Picture:
+) -> InlineFigure:
     """A row for each level: the picture and the feature maps that vary most; dark is small, bright is large.
 
     Each map has its own scale, from its smallest value to the one that a hundredth of its pixels exceeds.

@@ -28,7 +28,7 @@ COLORS = ("#0072b2", "#e69f00", "#000000", "#cc79a7", "#56b4e9")
 MARKERS = "osD^vPX"
 
 
-class Picture(Figure):
+class InlineFigure(Figure):
     """A figure that shows itself in a notebook as a JPEG, which is small, and without pyplot.
 
     alt: what it shows, for who cannot see it; in the output's metadata, where nbconvert's classic template looks.
@@ -55,20 +55,20 @@ def new_figure(alt: str, n_rows: int = 1, n_columns: int = 1, size: tuple[float,
     options: more for `Figure.subplots`.
     """
     _let_pictures_show_themselves()
-    figure = Picture(figsize=size, layout="constrained")
+    figure = InlineFigure(figsize=size, layout="constrained")
     figure.alt = alt
     return figure, figure.subplots(n_rows, n_columns, **options)
 
 
 def _let_pictures_show_themselves() -> None:
-    """Where pyplot is in use, IPython adds a PNG to each Figure, larger and without alt: not to a Picture."""
+    """Where pyplot is in use, IPython adds a PNG to each Figure, larger and without alt: not to a InlineFigure."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     for kind, formatter in shell.display_formatter.formatters.items() if shell else ():
         if kind.startswith("image/"):
-            formatter.for_type(Picture, lambda picture: None)
+            formatter.for_type(InlineFigure, lambda picture: None)
 
 
-def add_legend(figure: Picture, entries: Sequence[tuple[str, Sequence[int]]]) -> None:
+def add_legend(figure: InlineFigure, entries: Sequence[tuple[str, Sequence[int]]]) -> None:
     """A legend below the figure, which grows by its height. entries: (name, (red, green, blue) 0..255) pairs."""
     if not entries:
         return

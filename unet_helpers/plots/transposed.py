@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from .figures import WIDTH, Picture, new_figure
+from .figures import WIDTH, InlineFigure, new_figure
 
 FONT = 14.5  # points
 SHADES = ("#9fd4f2", "#f5c869", "#e7b3cf", "#f7ee8b", "#8fd0bd", "#e8a06a")  # of the values; readable under black
@@ -11,7 +11,7 @@ SHARED, PLAIN = -1, -2  # whose a cell is: several values', none's
 COLORS = {SHARED: "#e0e0e0", PLAIN: "white"}
 
 
-def show_transposed_convolution(values, kernel) -> Picture:
+def show_transposed_convolution(values, kernel) -> InlineFigure:
     """What a transposed convolution with stride 2 does: each value stamps the kernel times itself; overlaps add up.
 
     values: (h, w) numbers; kernel: (k, k) numbers, k >= 2. Few and small ones, so that they can be added by hand.

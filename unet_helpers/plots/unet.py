@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox
 
-from .figures import WIDTH, Picture, new_figure
+from .figures import WIDTH, InlineFigure, new_figure
 from .levels import Level, levels
 
 FONT = 14.5  # points
@@ -28,7 +28,7 @@ ARROWS = {  # kind -> its sign in the legend, its colour
 }
 
 
-def draw_unet(model: keras.Model, image_size: Sequence[int] | None = None) -> Picture:
+def draw_unet(model: keras.Model, image_size: Sequence[int] | None = None) -> InlineFigure:
     """The U of a network, drawn from its layers: boxes for what each level gets (pale) and answers, arrows between.
 
     "96x128, 16" is height x width, channels. A box grows with the root of its height and of its channels.

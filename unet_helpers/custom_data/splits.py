@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from ..naming import named
-from .layout import Item
-from .lists import find_lists, read_list
-from .pairing import normalize
-from .report import Faults
+from .layout import Item, find_lists, read_list
+from .matching import normalize
+from .report import Problems
 
-NAMES = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 MIN_PAIRS = 4  # a network learns nothing from fewer, and one of them has to validate
 
 
@@ -32,7 +31,7 @@ def cut_blocks(n: int) -> tuple[int, int]:
     return first, max(second, first + 1)
 
 
-def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors: Faults, warnings: Faults) -> list:
+def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors: Problems, warnings: Problems) -> list:
     """For each item "train", "validation", "test", or None where it is in no list.
 
     The folders tell it if they do; else root's train.txt, val.txt and, if there is one, test.txt, a name a line; else
@@ -78,11 +77,11 @@ def _split_by_blocks(stems: Sequence[str]) -> list[str]:
     order = sorted(range(len(stems)), key=lambda k: (natural(stems[k]), stems[k]))
     splits = [""] * len(stems)
     for place, k in enumerate(order):
-        splits[k] = NAMES[(place >= first) + (place >= second)]
+        splits[k] = SPLITS[(place >= first) + (place >= second)]
     return splits
 
 
-def _split_by_groups(items: Sequence[Item], split_by: str, errors: Faults) -> list[str | None]:
+def _split_by_groups(items: Sequence[Item], split_by: str, errors: Problems) -> list[str | None]:
     """Cuts between groups, nearest to 70 % and 85 % of the pairs; each part has a group, if there are three."""
     groups: dict[str, list[int]] = {}
     for k, item in enumerate(items):
@@ -103,11 +102,11 @@ def _split_by_groups(items: Sequence[Item], split_by: str, errors: Faults) -> li
     second = min(range(first + 1, len(names)), key=lambda cut: abs(ends[cut] - 0.85 * len(items)), default=len(names))
     for place, name in enumerate(names):
         for k in groups[name]:
-            splits[k] = NAMES[(place >= first) + (place >= second)]
+            splits[k] = SPLITS[(place >= first) + (place >= second)]
     return splits
 
 
-def _split_by_lists(items: Sequence[Item], lists: dict, errors: Faults, warnings: Faults) -> list[str | None]:
+def _split_by_lists(items: Sequence[Item], lists: dict, errors: Problems, warnings: Problems) -> list[str | None]:
     numbers = {normalize(item.stem): k for k, item in enumerate(items)}
     splits: list[str | None] = [None] * len(items)
     for split, path in lists.items():

@@ -17,20 +17,7 @@ MODES = {  # Pillow's names for how a file holds its pixels
 }  # fmt: skip
 
 
-class Unfit(ValueError):
-    """What is wrong with a file: a sentence for all such files, what was expected and what to do, and what was found in
-    this one. `Faults` adds the file's name."""
-
-    def __init__(self, sentence: str, found: str = ""):
-        super().__init__(sentence)
-        self.found = found
-
-    def about(self, path: Path) -> str:
-        """The sentence for who reads a single file."""
-        return f"{path}: {self}" + (f" (found: {self.found})" if self.found else "")
-
-
-class FaultyFiles(ValueError):
+class ValidationError(ValueError):
     """All that is wrong with the files of a folder. report: what was found in it, with these errors."""
 
     def __init__(self, report: "Report"):
@@ -41,7 +28,7 @@ class FaultyFiles(ValueError):
         self.report = report
 
 
-class Faults:
+class Problems:
     """Sentences about files, each once with all files that it is true of, in the order in which they came."""
 
     def __init__(self, root: Path):
@@ -119,9 +106,9 @@ class Report:
         return "\n".join(wrap("note: ", line, width) for line in self.warnings)
 
     def raise_errors(self) -> None:
-        """Raises FaultyFiles with all errors, a line each, if there are any."""
+        """Raises ValidationError with all errors, a line each, if there are any."""
         if self.errors:
-            raise FaultyFiles(self)
+            raise ValidationError(self)
 
     def _share_rows(self) -> list[tuple[str, str]]:
         columns = self.shares or {"all": [share for _, _, share in self.classes] + [self.void]}

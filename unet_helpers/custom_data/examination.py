@@ -7,15 +7,49 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from ..images import FIRST_FRAME, ImageInfo, InvalidFile, MaskInfo, examine_image, examine_mask, open_file
 from ..labels import VOID
-from .classes import ClassList, find_unread_lists
-from .coding import Coding, decide
+from .annotations import Outlines, examine_drawing
+from .class_lists import ClassList, find_unread_lists
+from .encoding import Encoding, decide
 from .layout import Item
-from .opening import open_file
-from .polygons import Drawing, examine_drawing
-from .reading import FIRST_FRAME, Mask, Picture, examine_mask, examine_picture
-from .report import MOST, Faults, Report, Unfit
-from .turning import SIZES, find_turns, show_sizes
+from .report import MOST, Problems, Report
+
+SIZES = "a mask and its picture need the same height x width; make the mask again in the picture's size"
+
+
+def show_sizes(size: tuple[int, int], picture: ImageInfo) -> str:
+    return "{}x{}, its picture {}x{}".format(*size, *picture.upright)
+
+
+def find_turns(items, pictures, masks, errors: Problems, warnings: Problems) -> list[int]:
+    """For each pair, the orientation by which its mask is to be turned along with its picture; 1: it is upright.
+
+    Labelling tools show pictures upright, and write masks in that size; what decodes pictures without their EXIF data
+    makes masks of the stored size. Where both have the same size (square, upside down or mirrored) the mask is taken
+    as upright, unless all masks of turned pictures whose size tells were made of stored pixels.
+    """
+    turns, told, untold = [], [], []
+    for place, (item, picture, mask) in enumerate(zip(items, pictures, masks, strict=True)):
+        turns.append(1)
+        if not picture or not mask:
+            continue
+        if mask.size not in (picture.stored, picture.upright):
+            errors.add(SIZES, item.mask_path, show_sizes(mask.size, picture))
+        elif picture.stored != picture.upright:
+            turns[place] = picture.orientation if mask.size == picture.stored else 1
+            told.append(turns[place])
+        elif picture.orientation > 1:
+            untold.append(place)
+    as_stored = bool(told) and all(turn > 1 for turn in told)
+    for place in untold:
+        if as_stored:
+            turns[place] = pictures[place].orientation
+        how = "as stored, like the other masks of turned pictures" if as_stored else "as upright"
+        sentence = "its EXIF data turn it, and its size does not tell whether its mask is turned, too"
+        warnings.add(f"{sentence}; the mask is taken {how}: look at this pair", items[place].image)
+    return turns
+
 
 TRANSPARENT = (
     "parts of it are transparent, and the values or colours there count all the same, also those that nobody sees; if "
@@ -41,19 +75,19 @@ class Examined(NamedTuple):
 
     needs: list[Need]
     bits: int | None
-    coding: Coding | None
+    coding: Encoding | None
     report: Report
 
 
 def examine_items(
-    root: Path, items: Sequence[Item], classes: ClassList | None, labels: Sequence[str], errors: Faults
+    root: Path, items: Sequence[Item], classes: ClassList | None, labels: Sequence[str], errors: Problems
 ) -> Examined:
     """Decode each file once and find out what all of them together need.
 
     labels: the classes of outlines, where no list names them. errors: known before; those of the files are added, and
     the report has them all.
     """
-    warnings = Faults(root)
+    warnings = Problems(root)
     if classes and classes.otherwise and set(classes.otherwise.names) & set(labels):  # the outlines' names decide
         classes = classes.otherwise
     names = classes.names if classes else tuple(labels)
@@ -64,7 +98,7 @@ def examine_items(
             errors.add(*fault)
     pictures, masks = [picture for picture, *_ in looked], [mask for _, mask, *_ in looked]
     turns = find_turns(items, pictures, masks, errors, warnings)
-    coding = _find_coding(items, masks, classes, names, errors, warnings)
+    coding = _find_encoding(items, masks, classes, names, errors, warnings)
     if not classes:
         _warn_of_lists(root, items, warnings)
     for item, picture, (*_, transparent) in zip(items, pictures, looked, strict=True):
@@ -89,37 +123,39 @@ def examine_items(
     return Examined(needs, bits, coding, report)
 
 
-def _look(item: Item, names: tuple[str, ...]) -> tuple[Picture | None, Mask | None, list[tuple[str, Path, str]], bool]:
+def _look(
+    item: Item, names: tuple[str, ...]
+) -> tuple[ImageInfo | None, MaskInfo | None, list[tuple[str, Path, str]], bool]:
     """What picture and mask are, None for a faulty one; the faults; whether the mask is partly transparent."""
     picture = mask = None
     faults, transparent = [], False
     try:
-        picture = examine_picture(item.image)
-    except Unfit as error:
+        picture = examine_image(item.image)
+    except InvalidFile as error:
         faults.append((str(error), item.image, error.found))
     try:
-        if not isinstance(item.mask, Drawing):
+        if not isinstance(item.mask, Outlines):
             mask = examine_mask(item.mask)
             transparent = _is_partly_transparent(item.mask, mask)
         elif picture and item.mask.size in (picture.stored, picture.upright):  # else it may be of any size
             mask = examine_drawing(item.mask, names)
         elif picture:
-            raise Unfit(SIZES, show_sizes(item.mask.size, picture))
-    except Unfit as error:
-        of_many = isinstance(item.mask, Drawing) and item.mask.of_many  # then the file alone does not tell the picture
+            raise InvalidFile(SIZES, show_sizes(item.mask.size, picture))
+    except InvalidFile as error:
+        of_many = isinstance(item.mask, Outlines) and item.mask.of_many  # then the file alone does not tell the picture
         found = f"{item.mask_path.name}: {error.found}" if of_many else error.found
         faults.append((str(error), item.image if of_many else item.mask_path, found))
     return picture, mask, faults, transparent
 
 
-def _is_partly_transparent(path: Path, mask: Mask) -> bool:
+def _is_partly_transparent(path: Path, mask: MaskInfo) -> bool:
     if "mode RGBA" not in mask.kind and "mode LA" not in mask.kind:
         return False
     low, high = open_file(path).image.getchannel("A").getextrema()
     return low < high
 
 
-def _warn_of_lists(root: Path, items: Sequence[Item], warnings: Faults) -> None:
+def _warn_of_lists(root: Path, items: Sequence[Item], warnings: Problems) -> None:
     """Names the files that may be lists of classes, where no list was found that is read."""
     close = {path.parent for item in items for path in (item.image, item.mask_path)}
     folders = {folder for inner in close for folder in (inner, inner.parent) if folder.is_relative_to(root)} | {root}
@@ -130,8 +166,8 @@ def _warn_of_lists(root: Path, items: Sequence[Item], warnings: Faults) -> None:
         )  # fmt: skip
 
 
-def _find_coding(items, masks, classes, names, errors: Faults, warnings: Faults) -> Coding | None:
-    drawn = [isinstance(item.mask, Drawing) for item in items]
+def _find_encoding(items, masks, classes, names, errors: Problems, warnings: Problems) -> Encoding | None:
+    drawn = [isinstance(item.mask, Outlines) for item in items]
     if any(drawn) and not all(drawn):
         file = items[drawn.index(False)].mask_path
         errors.add("it is a picture, but other masks are outlines in JSON; make all of one kind", file)
@@ -139,21 +175,21 @@ def _find_coding(items, masks, classes, names, errors: Faults, warnings: Faults)
     if any(drawn):
         ids = {k: k for k in range(len(names))} | {VOID: VOID}
         says = "outlines, drawn in the order of their file"
-        return Coding("value", ids, names, classes.colors if classes else (), says)
+        return Encoding("value", ids, names, classes.colors if classes else (), says)
     files = {item.mask_path: mask for item, mask in zip(items, masks, strict=True) if mask}
     return decide(files, classes, errors, warnings) if files else None
 
 
-def _need(item: Item, picture: Picture, mask: Mask, turn: int, coding: Coding) -> Need:
+def _need(item: Item, picture: ImageInfo, mask: MaskInfo, turn: int, coding: Encoding) -> Need:
     ids = coding.ids_of(mask)
     counts: Counter[int] = Counter()
     for value, number in mask.counts.items():
         counts[ids[value]] += number
-    keeps = turn == 1 and not isinstance(item.mask, Drawing) and coding.keeps(mask)
+    keeps = turn == 1 and not isinstance(item.mask, Outlines) and coding.keeps(mask)
     return Need(bool(picture.changes), None if keeps else ids, turn, dict(counts))
 
 
-def _count_pixels(needs, coding: Coding, report: Report, root: Path, errors: Faults, warnings: Faults) -> None:
+def _count_pixels(needs, coding: Encoding, report: Report, root: Path, errors: Problems, warnings: Problems) -> None:
     counts: Counter[int] = Counter()
     for need in needs:
         counts.update(need.counts)

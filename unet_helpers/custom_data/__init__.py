@@ -4,11 +4,11 @@ The door is `prepare_folder`; `examine_folder` only looks and reports. `prepare_
 known layout, such as Kaggle's CamVid, whose colours `camvid_classes` knows.
 """
 
-from .classes import camvid_classes, find_classes
-from .preparing import Prepared, examine_folder, places_for, prepare_folder, prepare_pairs
-from .report import FaultyFiles, Report
+from .class_lists import camvid_classes, find_classes
+from .preparation import Prepared, examine_folder, places_for, prepare_folder, prepare_pairs
+from .report import Report, ValidationError
 
 __all__ = [
-    "FaultyFiles", "Prepared", "Report", "camvid_classes", "examine_folder", "find_classes", "places_for",
+    "ValidationError", "Prepared", "Report", "camvid_classes", "examine_folder", "find_classes", "places_for",
     "prepare_folder", "prepare_pairs",
 ]  # fmt: skip
