@@ -1,4 +1,5 @@
-# make run: execute the notebook; make lab: open it; make test: lint and test. Each makes .venv first where it is missing.
+# make run: execute the notebook; make lab: open it; make test: lint and test; make test-all: the slow tests, too.
+# Each makes .venv first where it is missing.
 # PARAMETERS="DATASET=camvid IMAGE_SIZE=(96, 128)" changes parameters of the notebook, OPTIONS="--port 9999" JupyterLab's.
 # PYTHON=python3.12 chooses the Python; .venv is made anew if another one made it. Without PYTHON, a .venv stays as it is.
 PYTHON ?= python3
@@ -11,7 +12,7 @@ PYTHONS := 3.11 3.12 3.13
 # In the environment, no quote, space or bracket of it means anything to make or to the shell.
 export NOTEBOOK_PARAMETERS := $(value PARAMETERS)
 
-.PHONY: run lab test clean FORCE
+.PHONY: run lab test test-all clean FORCE
 
 run: $(VENV)/installed
 	$(VENV)/bin/python run_notebook.py "$$NOTEBOOK_PARAMETERS"
@@ -20,6 +21,10 @@ lab: $(VENV)/installed
 	$(VENV)/bin/jupyter lab segmentation_unet.ipynb $(OPTIONS)
 
 test: $(VENV)/installed-tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: $(VENV)/installed-tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
