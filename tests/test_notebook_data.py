@@ -1,4 +1,4 @@
-"""The notebook with DATASET="lyft", in a real kernel, downloading from a server on 127.0.0.1."""
+"""The notebook on other data, in a real kernel: lyft, from a server on 127.0.0.1, and a reader's own folder."""
 
 import os
 import re
@@ -46,7 +46,11 @@ def parameters(tmp_path):
     return {**TINY, "DATA_DIR": str(tmp_path / "data"), "RUN_DIR": str(tmp_path / "runs")}
 
 
-def test_the_notebook_downloads_lyft_and_learns_from_it(server, parameters, tmp_path, capfd):
+def test_the_notebook_downloads_lyft_and_learns_from_it(server, parameters, tmp_path, capfd, monkeypatch):
+    notebook = nbformat.read(run_notebook.NOTEBOOK, as_version=4)  # up to the scores: the rest is as with other data
+    notebook.cells = notebook.cells[: 1 + [cell.id for cell in notebook.cells].index("scores")]
+    nbformat.write(notebook, tmp_path / "notebook.ipynb")
+    monkeypatch.setattr(run_notebook, "NOTEBOOK", tmp_path / "notebook.ipynb")
     _, executed, scores = run_notebook.run(parameters, tmp_path / "build")
     assert re.search(r"lyft, test: 7 pictures, each at its own size\nwhole recipe +mIoU 0\.\d{3}", scores)
     assert [method for method, _, _ in server.requests] == ["POST", "GET"]
@@ -69,3 +73,15 @@ def test_a_refused_download_is_a_short_message_in_the_notebook(server, parameter
     assert len(errors[0].traceback) == 3
     assert "accept the terms" in errors[0].traceback[1]
     assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_one_image_to_validate_and_one_to_test_are_enough(tmp_path, write_pair, capfd):
+    """The reader's own seven images, upright: five to learn from. The best and the worst are the same one."""
+    for n in range(7):
+        write_pair(stem=f"p{n}", size=(96, 60), seed=n, folder=tmp_path / "mine")
+    (tmp_path / "mine" / "classes.txt").write_text("sky\nroad\ncar\n")
+    parameters = {**TINY, "DATASET": "folder", "DATA_DIR": str(tmp_path / "mine"), "RUN_DIR": str(tmp_path / "runs")}
+    _, _, scores = run_notebook.run(parameters, tmp_path / "build")
+    assert "folder, test: 1 pictures, each at its own size" in scores
+    shown = capfd.readouterr().out
+    assert re.search(r"note: images fill 4\d% of 64x96, .*; IMAGE_SIZE = \(128, 64\) would", shown)
