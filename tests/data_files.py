@@ -92,7 +92,7 @@ def read_as_training_does(prepared):
     pairs = pairs_of(prepared)
     check_pairs(pairs.values(), prepared.labels)
     return {
-        stem: (decode_image(str(pair.image)).numpy(), decode_mask(str(pair.mask), prepared.labels).numpy()[..., 0])
+        stem: (decode_image(pair.image), decode_mask(pair.mask, prepared.labels)[..., 0])
         for stem, pair in pairs.items()
     }
 
@@ -313,7 +313,7 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     ),
     "mask is animated": (
         replace("masks/p2.png", lambda p: in_picture_palette(".gif", save_all=True)(make_picture(1), p)),
-        r"masks/p2\.gif \(GIF of mode P\): it holds more than one picture, expected one mask; save each as a PNG",
+        r"masks/p2\.gif \(GIF of mode P\): it holds more than one image, expected one mask; save each as a PNG",
     ),
     "mask is of floats": (
         replace("masks/p2.png", lambda p: save(make_ids(1).astype(np.float32), p.with_suffix(".tif"))),
@@ -321,9 +321,9 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     ),
     "mask has another size": (
         replace("masks/p2.png", lambda p: save(make_ids(1)[:, :-1], p.with_suffix(".png"))),
-        r"masks/p2\.png \(24x35, its picture 24x36\): a mask and its picture need the same height x width; make the ma",
+        r"masks/p2\.png \(24x35, its image 24x36\): a mask and its image need the same height x width; make the ma",
     ),
-    "mask is half a file": (half_a_file("masks/p2.png"), r"masks/p2\.png \(.+\): it can't be read as a picture; save"),
+    "mask is half a file": (half_a_file("masks/p2.png"), r"masks/p2\.png \(.+\): it can't be read as an image; save"),
     "masks with a palette that lacks their colours": (
         lambda root: (all_masks(cut_palette)(root), listed(NAMED)(root)),
         r"masks/p1\.png, .* \(1% of it, such as no colour of 8 bits\); .*: it has colours that cla",
@@ -339,7 +339,7 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     ),
     "masks smoothed": (
         all_masks(array(".png", smoothed)),
-        r"masks/p1\.png \(holds \[\d+, .*\] and \d+ more values\).*: expected class ids 0\.\.2 .*; smoothing makes suc",
+        r"masks/p1\.png \(holds \[\d+, .*\] and \d+ more values\).*: expected class ids 0\.\.2 .*; resizing makes",
     ),
     "grey pictures in place of the masks, without a list": (
         chain_of(all_masks(array(".png", gradient)), lambda root: (root / "classes.txt").unlink()),
@@ -373,11 +373,11 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     ),
     "picture of floats": (
         replace("images/p2.png", lambda p: save(np.zeros(SIZE, np.float32), p.with_suffix(".tif"))),
-        r"images/p2\.tif \(TIFF of mode F, 32 bits\): expected a picture in grey, RGB or CMYK of 8 or 16 bits; save it",
+        r"images/p2\.tif \(TIFF of mode F, 32 bits\): expected an image in grey, RGB or CMYK of 8 or 16 bits; save it",
     ),
     "picture of 32 bits": (
         replace("images/p2.png", lambda p: save(make_ids(1).astype(np.int32) << 16, p.with_suffix(".tif"))),
-        r"images/p2\.tif \(TIFF of mode I, 32 bits\): expected a picture in grey, RGB or CMYK of 8 or 16 bits; save it",
+        r"images/p2\.tif \(TIFF of mode I, 32 bits\): expected an image in grey, RGB or CMYK of 8 or 16 bits; save it",
     ),
     "mask of 32 bits": (
         replace("masks/p2.png", lambda p: save(make_ids(1).astype(np.int32) << 16, p.with_suffix(".tif"))),
@@ -390,14 +390,14 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     ),
     "picture of more channels": (
         replace("images/p2.png", many_channels),
-        r"images/p2\.tif \(a TIFF with 5 channels of 8 bits, expected 1, 3 or 4 .*\): it can't be read as a picture; s",
+        r"images/p2\.tif \(a TIFF with 5 channels of 8 bits, expected 1, 3 or 4 .*\): it can't be read as an image; s",
     ),
-    "picture is half a file": (half_a_file("images/p2.png"), r"images/p2\.png \(.+\): it can't be read as a picture;"),
+    "picture is half a file": (half_a_file("images/p2.png"), r"images/p2\.png \(.+\): it can't be read as an image;"),
     "picture without its last lines": (
         lambda root: (root / "images" / "p2.png").write_bytes((root / "images" / "p2.png").read_bytes()[:-400]),
-        r"images/p2\.png \(.+\): it can't be read as a picture; save it an",
+        r"images/p2\.png \(.+\): it can't be read as an image; save it an",
     ),
-    "picture damaged in the middle": (pixels_of_another_file, r"images/p2\.png \(.+\): it can't be read as a picture"),
+    "picture damaged in the middle": (pixels_of_another_file, r"images/p2\.png \(.+\): it can't be read as an image"),
     "picture without a mask": (
         lambda root: (root / "masks" / "p2.png").unlink(),
         r"images/p2\.png: it has no mask; a mask has its picture's stem, or .*; add the mask or move the picture away",
@@ -438,7 +438,7 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     ),
     "outlines of another picture": (
         outlines(lambda content: content | {"imageWidth": 10**9}),
-        r"masks/p1\.json \(24x1000000000, its picture 24x36\): a mask and its picture need the same height x width; ma",
+        r"masks/p1\.json \(24x1000000000, its image 24x36\): a mask and its image need the same height x width; ma",
     ),
     "outlines without a size": (
         outlines(lambda content: content | {"imageWidth": None}),

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # run as tests.fuzzing, its neig
 import numpy as np
 from fuzzing_damages import damage
 from fuzzing_files import GOOD, make_kinds, save, write_png  # noqa: F401  other tests take write_png from here
-from fuzzing_folders import compare_pictures, judge_folder, make_folder
+from fuzzing_folders import judge_folder, make_folder
 from PIL import Image, ImageOps
 
 from unet_helpers.custom_data import prepare_folder
@@ -101,7 +101,7 @@ def read(file) -> np.ndarray | None:
 
 
 def judge(made: OddPair, check) -> tuple[str, str]:
-    """("refused", the message), ("equal", how near), ("unseen", how near to what Pillow reads) or ("between", why)."""
+    """("refused", the message), ("equal", ""), ("unseen", "") or ("between", why)."""
     pair = made.pair
     try:
         counts = check(pair, LABELS)
@@ -111,24 +111,24 @@ def judge(made: OddPair, check) -> tuple[str, str]:
     except BaseException as error:
         return "between", f"the check raises {error!r}"
     try:
-        image = decode_image(str(pair.image)).numpy()
-        mask = decode_mask(str(pair.mask), LABELS).numpy()[..., 0]
+        image = decode_image(pair.image)
+        mask = decode_mask(pair.mask, LABELS)[..., 0]
     except Exception as error:
         return "between", f"training raises {error!r}"
     if counts.tolist() != [int((mask == k).sum()) for k in range(LABELS.n_classes)]:
         return "between", f"the check counts {counts}"
     if image.shape[:2] != mask.shape:
         return "between", f"training reads {image.shape} and {mask.shape}"
-    found, is_jpeg = (image, pair.image.read_bytes()[:2] == b"\xff\xd8") if made.odd == pair.image else (mask, False)
+    found = image if made.odd == pair.image else mask
     written, seen = made.pixels, None if made.must_tell else read(made.odd)
     if seen is not None and made.odd == pair.mask:
         seen = LABELS.value_to_id[seen[..., 0]]
     why = "nobody can read it"
     for verdict, expected in (("equal", written), ("unseen", seen)):
         if expected is not None:
-            near, why = compare_pictures(found, expected, is_jpeg)
-            if near == "equal":
-                return verdict, why if is_jpeg else ""
+            if np.array_equal(found, expected):
+                return verdict, ""
+            why = f"{found.shape} pixels, {expected.shape} expected, and other ones"
     return "between", why
 
 

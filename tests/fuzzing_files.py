@@ -12,7 +12,7 @@ from unet_helpers.images import ORIENTATION
 PNG_START = b"\x89PNG\r\n\x1a\n"
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 GOOD = {  # what has always been taken and is decoded well must not be refused
-    "PNG RGB", "PNG RGBA", "PNG L", "PNG palette", "PNG interlaced", "PNG 16-bit RGB", "PNG optimized", "JPEG",
+    "PNG RGB", "PNG RGBA", "PNG L", "PNG palette", "PNG interlaced", "PNG optimized", "JPEG",
     "JPEG progressive", "JPEG grey", "JPEG in restart blocks", "BMP 24-bit", "EXIF upright", "mask PNG L",
     "mask PNG RGB", "mask PNG RGBA", "mask PNG interlaced",
 }  # fmt: skip

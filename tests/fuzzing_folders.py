@@ -7,7 +7,6 @@ also be what Pillow reads now.
 
 import contextlib
 import io
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from PIL import Image, ImageOps
 from unet_helpers import datasets as checking
 from unet_helpers.custom_data import prepare_folder
 from unet_helpers.images import decode_image, decode_mask
-from unet_helpers.labels import VOID, Pair
+from unet_helpers.labels import VOID
 
 ODD = "p0"  # stem of the odd pair
 MAX_NOISE = 0.01  # of a mask's pixels may have colours that no list names; they become void
@@ -94,13 +93,13 @@ def judge_folder(folder: OddFolder, prepare=prepare_folder) -> tuple[str, str]:
         return "between", "the file itself is another one now"
     if len(pairs) != 4:
         return "between", f"only {sorted(pairs)} are left"
-    image, mask = decode_image(str(pair.image)).numpy(), decode_mask(str(pair.mask), prepared.labels).numpy()[..., 0]
+    image, mask = decode_image(pair.image), decode_mask(pair.mask, prepared.labels)[..., 0]
     if image.shape[:2] != mask.shape:
         return "between", f"the picture is {image.shape}, the mask {mask.shape}"
     if counts.tolist() != np.bincount(mask.ravel(), minlength=256)[: len(counts)].tolist():
         return "between", f"the check counts {counts}"
     if folder.odd.parent.name == "images":
-        return _judge_picture(folder, pair, image)
+        return _judge_picture(folder, image)
     if np.array_equal(mask, folder.pixels):
         return "equal", ""
     read = [] if folder.must_tell else list(read_mask(folder.odd, folder.mask_kind))
@@ -120,26 +119,17 @@ def _judge_refusal(folder: OddFolder, error: ValueError) -> tuple[str, str]:
     return "refused", message
 
 
-def _judge_picture(folder: OddFolder, pair: Pair, image: np.ndarray) -> tuple[str, str]:
+def _judge_picture(folder: OddFolder, image: np.ndarray) -> tuple[str, str]:
     with Image.open(folder.odd) as opened:
         opened.load()
-        is_jpeg = opened.format in ("JPEG", "MPO") and pair.image == folder.odd
         if opened.mode.startswith("F"):
             return "between", "floats were taken"
         read, unseen = read_picture(folder.odd, opened)
-    verdict, why = compare_pictures(image, folder.pixels, is_jpeg)
-    if verdict == "between" and not folder.must_tell:
-        verdict, why = compare_pictures(image >> unseen, read, is_jpeg)
-        return ("unseen" if verdict == "equal" else verdict), why
-    return verdict, why
-
-
-def compare_pictures(found: np.ndarray, expected: np.ndarray, is_jpeg: bool) -> tuple[str, str]:
-    """("equal" or "between", how far they are apart): two decoders of JPEG may differ a little."""
-    mean, block = (checking.JPEG_MEAN, checking.JPEG_BLOCK) if is_jpeg else (0, 0)
-    apart = how_far(found, expected)
-    why = "the picture's pixels are {:.2f} apart, a block's {:.2f}".format(*apart)
-    return ("between" if apart[0] > mean or apart[1] > block else "equal"), why
+    if np.array_equal(image, folder.pixels):
+        return "equal", ""
+    if not folder.must_tell and np.array_equal(image >> unseen, read):
+        return "unseen", ""
+    return "between", f"{image.shape} pixels, {folder.pixels.shape} expected, and other ones"
 
 
 def read_picture(path: Path, opened: Image.Image) -> tuple[np.ndarray, int]:
@@ -162,15 +152,6 @@ def _turn(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # damaged EXIF data turn nothing
         return image
-
-
-def how_far(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """How far two pictures are apart, in the mean and in the mean of the worst block of 8 x 8 pixels."""
-    if a.shape != b.shape:
-        return np.inf, np.inf
-    apart = abs(a.astype(int) - b)
-    starts = itertools.product(range(0, len(apart), 8), range(0, len(apart[0]), 8))
-    return apart.mean(), max(apart[y : y + 8, x : x + 8].sum() / (8 * 8 * 3) for y, x in starts)
 
 
 def read_mask(path: Path, kind: MaskKind) -> Iterator[np.ndarray]:

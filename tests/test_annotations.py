@@ -63,7 +63,7 @@ def boxes(folder: str, first: int) -> dict[str, tuple]:
 
 
 def masks_of(pairs, labels) -> dict[str, np.ndarray]:
-    return {pair.image.name: decode_mask(str(pair.mask), labels).numpy()[..., 0] for pair in pairs}
+    return {pair.image.name: decode_mask(pair.mask, labels)[..., 0] for pair in pairs}
 
 
 def errors_of(root) -> str:
@@ -249,7 +249,7 @@ BAD_COCO = {
             image | {"height": WIDTH, "width": HEIGHT} for image in coco(boxes("", 0))["images"]
         ]),
         r"images/0000\.png, images/0001\.png, images/0002\.png, images/0003\.png \(annotations\.json: 36x24, its "
-        r"picture 24x36\): a mask and its picture need the same height x width",
+        r"picture 24x36\): a mask and its image need the same height x width",
     ),
 }  # fmt: skip
 

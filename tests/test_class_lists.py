@@ -64,7 +64,7 @@ def test_smoothed_masks_of_0_and_255_are_refused(tmp_path, how, mode, classes):
     root = write_folder(tmp_path / "data", array(".png", SMOOTHED[how], mode), classes=classes, values=TWO)
     with pytest.raises(
         ValidationError,
-        match=r"data: masks/p1\.png.* \(holds \d+.*\): it holds values between 0 and 255, as smoothing or JPEG makes "
+        match=r"data: masks/p1\.png.* \(holds \d+.*\): it holds values between 0 and 255, as resizing or JPEG makes "
         r"of masks of these two; make what is 128 or more 255, the rest 0, and save it as a PNG, or, if each value is "
         r"a class, list all in classes\.txt, a line 'NAME 128,128,128' each$",
     ):

@@ -14,8 +14,8 @@ from fuzzing_kinds import make_masks
 from PIL import Image
 
 from unet_helpers.custom_data import prepare_folder
+from unet_helpers.images import decode_image
 from unet_helpers.labels import class_pixels
-from unet_helpers.prediction import read_image
 
 
 def test_hundreds_of_odd_files_are_refused_by_name_or_read_as_they_are():
@@ -105,7 +105,7 @@ def test_a_mask_with_one_bit_flipped_is_refused(tmp_path, name):
     np.testing.assert_array_equal(read_as_training_does(prepare_folder(root))["p2"][1], np.roll(written, 2))
     for damaged in flip_a_bit(whole):
         (root / "masks" / "p2.png").write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"masks.p2\.png \(.*\): it can't be read as a picture; save it anew"):
+        with pytest.raises(ValueError, match=r"masks.p2\.png \(.*\): it can't be read as an image; save it anew"):
             prepare_folder(root)
 
 
@@ -115,11 +115,11 @@ def test_an_image_with_one_bit_flipped_is_not_predicted(tmp_path, mode):
     picture[8:, 12:] = 51
     image = Image.fromarray(picture[..., 0].astype(np.uint16) if mode == "I;16" else picture)
     image.convert(mode).save(tmp_path / "a.png")
-    read_image(tmp_path / "a.png")
+    decode_image(tmp_path / "a.png")
     for damaged in flip_a_bit((tmp_path / "a.png").read_bytes()):
         (tmp_path / "a.png").write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"a\.png: it can't be read as a picture; save it anew as PNG"):
-            read_image(tmp_path / "a.png")
+        with pytest.raises(ValueError, match=r"a\.png: it can't be read as an image; save it anew as PNG"):
+            decode_image(tmp_path / "a.png")
 
 
 def with_damaged_profile() -> bytes:

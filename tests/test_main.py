@@ -34,10 +34,11 @@ from unet_helpers.commands.arguments import DATASETS, FORMATS, make_parser
 from unet_helpers.custom_data import ValidationError, prepare_folder
 from unet_helpers.custom_data.class_lists import make_labels
 from unet_helpers.evaluation import Scores, confusion_matrices
+from unet_helpers.images import decode_image
 from unet_helpers.labels import CARLA, Pair
 from unet_helpers.model import unet_model
 from unet_helpers.networks import encoder
-from unet_helpers.prediction import predict_mask, read_image
+from unet_helpers.prediction import predict_mask
 
 ROOT = Path(__file__).parents[1]
 N_PAIRS = 24  # 17 train, 3 validate, 4 test
@@ -286,7 +287,7 @@ def spoil(folder) -> dict[str, str]:
     Image.fromarray(np.zeros((64, 95), np.uint8)).save(folder / "masks" / "p16.png")
     Image.fromarray(np.full((64, 96), 77, np.uint8)).save(folder / "masks" / "p17.png")
     return {
-        "masks/p09.png": "and 2 more: it can't be read as a picture", "images/p12.png": "read different pixels",
+        "masks/p09.png": "and 2 more: it can't be read as an image", "images/p12.png": "read different pixels",
         "images/p13.png": "it has no mask", "masks/p14.png": "it has no picture",
         "images/p15.png": "two files have this stem", "masks/p16.png": "the same height x width",
         "masks/p17.png": "expected class ids 0..2",
@@ -889,7 +890,7 @@ def test_what_a_training_has_taken_of_16_bits_is_taken_again(capsys, tmp_path):
 
 def test_a_picture_brighter_than_any_in_training_is_white(tmp_path):
     Image.fromarray(np.uint16([[0, 4095, 4096, 65535]])).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png", 12)[0, :, 0].tolist() == [0, 255, 255, 255]
+    assert decode_image(tmp_path / "a.png", 12)[0, :, 0].tolist() == [0, 255, 255, 255]
 
 
 def test_a_bad_16_bit_picture_of_a_folder_and_hidden_files_do_not_stop_the_others(capsys, tmp_path, network):

@@ -11,8 +11,7 @@ from PIL import Image, ImageSequence
 
 from ..custom_data.layout import PICTURES
 from ..custom_data.splits import natural
-from ..images import find_bits
-from ..prediction import read_image
+from ..images import decode_image, find_bits
 
 MAX_FRAMES, MAX_PIXELS = 10_000, 5_000_000_000  # of an animation: few bytes can hold a disk full of frames
 
@@ -118,9 +117,9 @@ def _read_frames(path: Path, n_frames: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def read_frame(frame: Path | np.ndarray, trained: int | None, bits: dict[Path, int]) -> np.ndarray:
-    """(H, W, 3) uint8: a frame as it is; a file as `read_image` has it, of 16 bits those of the training if they are
+    """(H, W, 3) uint8: a frame as it is; a file as `decode_image` has it, of 16 bits those of the training if they are
     known, else those of its folder.
 
     Raises ValueError, naming the file.
     """
-    return frame if isinstance(frame, np.ndarray) else read_image(frame, trained or bits.get(frame))
+    return frame if isinstance(frame, np.ndarray) else decode_image(frame, trained or bits.get(frame))
