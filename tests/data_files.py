@@ -3,8 +3,7 @@
 import json
 
 import numpy as np
-from fuzzing import write_png
-from fuzzing_files import chunk, write_tiff
+from fuzzing_files import chunk, write_png, write_tiff
 from PIL import Image
 
 from unet_helpers.custom_data import prepare_folder

@@ -20,7 +20,7 @@ from data_files import (
     save_bytes,
     write_folder,
 )
-from fuzzing import write_png
+from fuzzing_files import write_png
 from PIL import Image
 
 from unet_helpers.custom_data import camvid_classes, prepare_pairs

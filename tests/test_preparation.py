@@ -39,7 +39,7 @@ from data_files import (
     write_outlines,
     write_stems,
 )
-from fuzzing import write_png
+from fuzzing_files import write_png
 from limits import pipe
 from PIL import Image
 
