@@ -140,18 +140,6 @@ def test_a_pattern_for_a_data_set_with_splits_of_its_own_is_refused_before_anyth
     assert not list(tmp_path.iterdir())
 
 
-def test_notes_fit_the_columns(tmp_path, write_pair, capsys):
-    for n in range(12):
-        write_pair(f"picture {n:02} of the north camera", seed=n)
-        (tmp_path / "images" / f"picture {n:02} of the south camera.raw").write_bytes(b"?")
-    load_dataset("folder", tmp_path)
-    first, *others = capsys.readouterr().out.splitlines()
-    assert first.startswith("note: images/picture 00 of the south camera.raw, ")
-    assert len(others) > 3
-    assert max(map(len, [first, *others])) <= 100
-    assert "and 2 more: it is no kind of picture" in " ".join(line.strip() for line in others)
-
-
 def test_pairs_of_faulty_files_are_left_out_and_reported(tmp_path, write_pair, capsys):
     for n in range(8):
         write_pair(str(n), seed=n)
@@ -263,9 +251,9 @@ def test_each_fault_of_a_file_is_named_with_the_file(write_pair, labels):
         check_pair(pair, labels)
 
 
-@pytest.mark.parametrize("kind", ["image", "mask"])
-@pytest.mark.parametrize("content", [b"", b"not a picture", "half"])
-def test_unreadable_files_are_named_before_training(write_pair, labels, kind, content):
+@pytest.mark.parametrize(("kind", "content"), [("image", b""), ("mask", b"no"), ("image", "half"), ("mask", "half")])
+def test_unreadable_files_are_named_before_training(write_pair, labels, kind, content, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", content == "half")  # as some programs tell Pillow to
     pair = write_pair(size=(32, 48))
     path = getattr(pair, kind)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content == "half" else content)
@@ -314,27 +302,23 @@ def test_what_training_would_read_otherwise_is_named(write_pair, labels, odd):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_good_pictures_of_every_kind_pass(write_pair, labels):
+def test_good_images_and_masks_of_every_kind_pass(write_pair, labels):
     pair = write_pair(size=(33, 50), seed=5)
     expected = check_pair(pair, labels).tolist()
     for mode in ("RGBA", "L", "LA", "P", "1"):
-        for path in [pair.image] + [pair.mask] * (mode == "L"):
-            _resave(path, mode)
-            assert check_pair(pair, labels).tolist() == expected, mode
-    write_pair(size=(33, 50), seed=5)
-    for mode in ("RGB", "RGBA"):
-        red = np.asarray(Image.open(pair.mask).convert("RGBA")) * np.uint8([1, 0, 0, 1])
-        _replace(pair.mask, red[..., : len(mode)])
+        _resave(pair.image, mode)
         assert check_pair(pair, labels).tolist() == expected, mode
-    for options in ({}, {"subsampling": 0, "quality": 100}, {"progressive": True, "quality": 20}, {"exif": _exif(1)}):
-        pair = write_pair(size=(33, 50), seed=5)
+    write_pair(size=(33, 50), seed=5)
+    for options in ({"quality": 100}, {"progressive": True, "quality": 20}, {"exif": _exif(3)}):
         _resave(pair.image, kind="JPEG", **options)  # under a name that ends in .png
         assert check_pair(pair, labels).tolist() == expected, options
     for kind in ("BMP", "TIFF", "PPM", "GIF"):
         _resave(pair.image, kind=kind)
         assert check_pair(pair, labels).tolist() == expected
-    _resave(pair.image, kind="PNG", exif=b"Exif\0\0damaged, so that nobody can tell how to turn it")
-    assert check_pair(pair, labels).tolist() == expected
+    for channels in (3, 4):
+        red = np.asarray(Image.open(pair.mask).convert("RGBA")) * np.uint8([1, 0, 0, 1])
+        _replace(pair.mask, red[..., :channels])
+        assert check_pair(pair, labels).tolist() == expected
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -347,28 +331,9 @@ def test_a_picture_that_pillow_takes_for_an_attack_is_named(write_pair, labels, 
         check_pair(pair, labels)
 
 
-def test_half_a_file_is_named_even_where_pillow_is_told_to_take_it(write_pair, labels, monkeypatch):
-    pair = write_pair(size=(32, 48))
-    pair.image.write_bytes(pair.image.read_bytes()[:-700])
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    with pytest.raises(ValueError, match=r"images.a\.png: it can't be read as an image; save it anew as PNG"):
-        check_pair(pair, labels)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_class_names_in_utf_8(tmp_path, write_pair, encoding):
-    for n in range(4):
-        write_pair(str(n), seed=n)
-    (tmp_path / "classes.txt").write_text("ciel\nchaussée\nvoiture\n", encoding=encoding)
-    assert load_dataset("folder", tmp_path).labels.names == ("ciel", "chaussée", "voiture")
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
-@pytest.mark.parametrize("names", ["sky\nroad\n", "ciel\nchaussée\n"])
-def test_class_names_in_another_encoding_are_named(tmp_path, encoding, names):
-    if encoding == "latin-1" and names.isascii():
-        names += "\xff"
-    (tmp_path / "classes.txt").write_text(names, encoding=encoding)
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_class_names_in_another_encoding_are_named(tmp_path, encoding):
+    (tmp_path / "classes.txt").write_text("ciel\nchaussée\n", encoding=encoding)
     with pytest.raises(ValueError, match=r"classes\.txt: it .*; save it as UTF-8$"):
         load_dataset("folder", tmp_path)
 
