@@ -133,8 +133,6 @@ def decide(
 ) -> Encoding | None:
     """The rule for these masks. What does not follow it is added to the errors, a little noise to the warnings; None
     where there is no rule at all."""
-    if classes and classes.otherwise:
-        classes = choose_reading(masks, classes, warnings)
     listed = classes.color_ids if classes else {}
     unlisted = {path: count_unknown(mask, colors_of(mask), listed) for path, mask in masks.items()}
     by_color = classes and Encoding("color", listed, classes.names, classes.colors, f"colours of {classes.path.name}")
@@ -168,33 +166,6 @@ def decide(
         return by_color
     add_colors(masks, classes, errors)
     return None
-
-
-def choose_reading(masks: dict[Path, MaskInfo], classes: ClassList, warnings: Problems) -> ClassList:
-    """The list with the numbers in front of its names as the masks' values, if the masks hold no others; else as parts
-    of the names (2 way street), if the masks hold ids in the order of the lines. A note where it may be the other way.
-    """
-    whole = classes.otherwise
-    fits, whole_fits = _follow(masks, classes), _follow(masks, whole)
-    held = set().union(*(mask.counts for mask in masks.values()))
-    if whole_fits and (fits or held & classes.value_ids.keys()):
-        value, k = next(iter(classes.value_ids.items()))
-        taken, remedy = f"the masks' values, so that {value} is {classes.names[k]!r}", f"0: {whole.names[0]}"
-        if not fits:
-            taken, remedy = f"parts of them, so that the first is {whole.names[0]!r}", f"{value}: {classes.names[k]}"
-        sentence = f"the numbers in front of its names are taken as {taken}; if that is not so, write a value and a"
-        warnings.add(f"{sentence} colon in front of each name, such as '{remedy}'", classes.path)
-    return classes if fits or not whole_fits else whole
-
-
-def _follow(masks: dict[Path, MaskInfo], classes: ClassList) -> bool:
-    """Whether all that the masks hold is listed, by colour or by value."""
-    if classes.color_ids and not any(count_unknown(m, colors_of(m), classes.color_ids) for m in masks.values()):
-        return True
-    coding = _decide_values(masks, classes)
-    return coding is not None and not any(
-        count_unknown(mask, values_of(mask, coding.levels, coding.scale), coding.ids) for mask in masks.values()
-    )
 
 
 def _decide_values(masks: dict[Path, MaskInfo], classes: ClassList | None) -> Encoding | None:

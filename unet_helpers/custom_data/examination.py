@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..images import FIRST_FRAME, ImageInfo, InvalidFile, MaskInfo, examine_image, examine_mask, open_file
 from ..labels import VOID
-from .annotations import Outlines, examine_drawing
+from .annotations import Outlines, examine_outlines
 from .class_lists import ClassList, find_unread_lists
 from .encoding import Encoding, decide
 from .layout import Item
@@ -88,8 +88,6 @@ def examine_items(
     the report has them all.
     """
     warnings = Problems(root)
-    if classes and classes.otherwise and set(classes.otherwise.names) & set(labels):  # the outlines' names decide
-        classes = classes.otherwise
     names = classes.names if classes else tuple(labels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked = list(pool.map(lambda item: _look(item, names), items))
@@ -138,7 +136,7 @@ def _look(
             mask = examine_mask(item.mask)
             transparent = _is_partly_transparent(item.mask, mask)
         elif picture and item.mask.size in (picture.stored, picture.upright):  # else it may be of any size
-            mask = examine_drawing(item.mask, names)
+            mask = examine_outlines(item.mask, names)
         elif picture:
             raise InvalidFile(SIZES, show_sizes(item.mask.size, picture))
     except InvalidFile as error:
