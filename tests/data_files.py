@@ -467,12 +467,12 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     "outlines of a picture in two files": (
         chain_of(annotations(), lambda root: save_bytes(
             json.dumps(coco(STEMS[1:2])).encode(), root / "annotations" / "again.json")),
-        r"images/p2\.png \(annotations\.json and again\.json\): nothing tells which of the outlines of its name are its",
+        r"images/p2\.png \(annotations\.json and again\.json\): nothing tells which of the outlines of its name are",
     ),
     "an empty line": (listed("road\n\nsky\n"), r"classes\.txt, line 2: it is empty; write the name of value 1, or del"),
     "a name twice": (listed("road\nsky\nroad\n"), r"classes\.txt, line 3: 'road' has the same name as line 1; give ea"),
     "a colour twice": (listed("road 1,2,3\nsky 1,2,3"), r"classes\.txt, line 2: 'sky' has the same colour as line 1;"),
-    "a colour too few": (listed("road 1,2,3\nsky\n"), r"classes\.txt, line 2: found 'sky', and it is not clear what its co"),
+    "a colour too few": (listed("road 1,2,3\nsky\n"), r"classes\.txt, line 2: found 'sky', and it is not clear what"),
     "a colour too large": (listed("road 1,2,3\nsky 1,2,256"), r"line 2: found the colour '1,2,256', expected R,G,B, t"),
     "one name": (listed("road\n"), r"classes\.txt: found 1 names, expected 2 to 255, one for each class; what surroun"),
     "256 names": (listed("\n".join(map(str, range(256)))), r"classes\.txt: found 256 names, expected 2 to 255, one f"),
