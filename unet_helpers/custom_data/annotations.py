@@ -23,7 +23,7 @@ MAX_COORDINATE = 1e6  # pixels
 MIN_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}  # of the shapes that are read
 SPLIT_WORDS = {word: split for split, words in SPLIT_NAMES.items() for word in words}
 NO_COCO = "it is no whole COCO file; export it again"
-RUN_LENGTHS = "run lengths (RLE, iscrowd) are not supported, expected polygons; export it as polygons or PNG masks"
+RUN_LENGTHS = "run lengths (RLE, iscrowd) are not supported, expected polygons; export it again as such, or as masks"
 NO_OUTLINE = "an object has a box but no outline, expected polygons; outline or delete it in the labelling tool"
 UNCLEAR = (
     "nothing tells which of the outlines of its name are its own; write the folder into their file_name, or give each "
