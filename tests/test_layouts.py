@@ -174,7 +174,7 @@ REFUSED = {  # how the folder is made; the errors, in this order
     ),
     "image and mask of one stem in one folder": (
         write(("train/p{}.png", None), ("train/p{}.bmp", None)),
-        [r"train/p1\.png \(and p1\.bmp\); .*: two files have this stem; .*if one is the mask, move it to masks/",
+        [r"train/p1\.png \(and p1\.bmp\); .*: two files have this stem; .*move the mask to masks/",
          r"train: found no masks .*in train/masks/"],
     ),
     "only masks in one folder": (write(("images/p{}_mask.png", None)), [r"images: found no masks .* in masks/"]),

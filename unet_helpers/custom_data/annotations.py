@@ -21,9 +21,11 @@ from .report import Problems
 MAX_JSON_BYTES = 1 << 30  # COCO's largest file has half of that; in memory, Python needs ten times as much
 MAX_COORDINATE = 1e6  # pixels
 MIN_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}  # of the shapes that are read
+NO_SHAPE = "a shape is not supported, expected one of polygon, rectangle, circle with an area; draw it as a polygon"
 SPLIT_WORDS = {word: split for split, words in SPLIT_NAMES.items() for word in words}
 NO_COCO = "it is no whole COCO file; export it again"
 RUN_LENGTHS = "run lengths (RLE, iscrowd) are not supported, expected polygons; export it again as such, or as masks"
+NO_POLYGON = "an outline needs x and y of three points or more; draw it anew as a polygon"
 NO_OUTLINE = "an object has a box but no outline, expected polygons; outline or delete it in the labelling tool"
 UNCLEAR = (
     "nothing tells which of the outlines of its name are its own; write the folder into their file_name, or give each "
@@ -76,9 +78,7 @@ def read_labelme(path: Path, content: dict) -> Outlines:
             points = _points(*zip(*shape["points"], strict=True))
             kind = "polygon" if kind in (None, "", "rotation") else kind  # the last: a turned box, of X-AnyLabeling
             if kind not in MIN_POINTS or len(points) < MIN_POINTS[kind]:
-                sentence = f"a shape is not supported, expected one of {', '.join(MIN_POINTS)} with an area"
-                found = f"shape {number}, {label!r}: {kind!r} of {len(points)} points"
-                raise InvalidFile(f"{sentence}; draw it as a polygon", found)
+                raise InvalidFile(NO_SHAPE, f"shape {number}, {label!r}: {kind!r} of {len(points)} points")
             shapes.append((LABELME_NAMES.get(label, label), *_to_drawable(kind, points)))
     return Outlines(path, _size(content.get("imageHeight"), content.get("imageWidth")), tuple(shapes))
 
@@ -143,8 +143,7 @@ def read_outlines(image: CocoImage) -> Outlines:
         with _reading(f"{found}, segmentation", NO_COCO):
             for outline in outlines:
                 if len(outline) % 2 or len(outline) < 6:
-                    sentence = "an outline needs x and y of three points or more; draw it anew as a polygon"
-                    raise InvalidFile(sentence, f"{found}: {len(outline)} numbers")
+                    raise InvalidFile(NO_POLYGON, f"{found}: {len(outline)} numbers")
                 shapes.append((label, "polygon", _points(outline[::2], outline[1::2])))
     return Outlines(image.path, _size(*image.size), tuple(shapes), of_many=True)
 
@@ -157,8 +156,7 @@ class Annotations:
 
     def __init__(self, root: Path, folders: Mapping[str | None, tuple[Path, Path, dict]], errors: Problems):
         self.root, self.folders, self.errors = root, folders, errors
-        # COCO's images, LabelMe's outlines, [] for what is neither, None for what is invalid and among the errors.
-        self.contents: dict[Path, list[CocoImage] | Outlines | None] = {}
+        self.contents: dict[Path, list[CocoImage] | Outlines | None] = {}  # None: invalid, and among the errors
         self.coco_names: dict[str, None] = {}  # in the order of their ids
         self.labelme_names: set[str] = set()
 
@@ -175,8 +173,7 @@ class Annotations:
         for path in self.list_files(split):
             content = self._open(path)
             if content is None:
-                stem = normalize(path.stem)
-                found |= dict.fromkeys([stem] if stem in images else images)
+                found |= dict.fromkeys({normalize(path.stem)} & images.keys() or images)
             elif isinstance(content, Outlines):
                 self._add(normalize(path.stem), content, found)
             else:
@@ -214,13 +211,12 @@ class Annotations:
         except (ValueError, RecursionError) as error:
             raise InvalidFile("it is no JSON; export it again from the labelling tool", str(error)) from None
         content = content if isinstance(content, dict) else {}
-        objects, shapes = content.get("annotations"), content.get("shapes")
-        if isinstance(objects, list) and isinstance(content.get("images"), list):
-            # COCO also has files of captions, and of its own masks.
-            has_objects = not objects or any(isinstance(each, dict) and "category_id" in each for each in objects)
-            return open_coco(path, self.root, content) if has_objects else []
+        lists = {key for key, value in content.items() if isinstance(value, list)}
+        objects = content["annotations"] if {"annotations", "images"} <= lists else None
+        if objects == [] or any("category_id" in each for each in objects or () if isinstance(each, dict)):
+            return open_coco(path, self.root, content)  # COCO also has files of captions, and of its own masks
         is_beside = any(path.parent in folders[:2] for folders in self.folders.values())
-        return read_labelme(path, content) if isinstance(shapes, list) and is_beside else []
+        return read_labelme(path, content) if "shapes" in lists and is_beside else []
 
     def _add_coco(self, split: str | None, stem: str, candidates: list[CocoImage], found: dict) -> None:
         """Add the outlines of the one of several images of this stem that is the image in this split."""
@@ -234,8 +230,7 @@ class Annotations:
         if not chosen and split == "test":  # which may do without masks
             return
         if len(chosen) != 1 or wanted_by_others:
-            files = dict.fromkeys(image.path.name for image in candidates)
-            self.errors.add(UNCLEAR, images[stem], " and ".join(files))
+            self.errors.add(UNCLEAR, images[stem], " and ".join(dict.fromkeys(each.path.name for each in candidates)))
             found[stem] = None
         elif self.contents[chosen[0].path]:
             try:

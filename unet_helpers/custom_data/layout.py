@@ -83,8 +83,8 @@ def find_in(root: Path, places: dict[str | None, tuple], needed: Collection[str]
         if not masks and split == "test":
             found.warnings.add("there are no masks for its images; they are left out", place.images)
         elif not images:
-            sentence = "found no image that can be read; expected PNG or JPEG files, or folders train/ and val/ with "
-            found.errors.add(f"{sentence}such files in each", place.images, _few(others))
+            sentence = "found no image that can be read; expected PNG or JPEG files, or folders train/ and val/ of them"
+            found.errors.add(sentence, place.images, _few(others))
         elif not masks:
             there = [*annotations.list_files(split), *(list_folder(place.masks) if os.path.isdir(place.masks) else ())]
             wanted = PurePath(os.path.relpath(place.masks, root)).as_posix()
@@ -143,8 +143,8 @@ def list_folder(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        todo = f"check {named('DATA_DIR')}, or make it readable"
-        raise ValueError(f"{folder}: can't be read ({error.strerror}); {todo}") from None
+        found, todo = f"can't be read ({error.strerror})", f"check {named('DATA_DIR')}, or make it readable"
+        raise ValueError(f"{folder}: {found}; {todo}") from None
 
 
 def has_images(folder: Path) -> bool:
@@ -201,8 +201,8 @@ def _read(folder: Path, errors: Problems) -> dict[str, Path]:
     for path in filter(is_image, list_folder(folder)):
         twin = images.setdefault(normalize(path.stem), path)
         if twin is not path:
-            sentence = "two files have this stem; keep one of them in the folder, or, if one is the mask, move it to "
-            errors.add(f"{sentence}masks/", path, f"and {twin.name}")
+            sentence = "two files have this stem; keep one of them in the folder, or move the mask to masks/"
+            errors.add(sentence, path, f"and {twin.name}")
     return images
 
 
@@ -229,8 +229,8 @@ def _pair(split: str | None, images: dict, masks: dict, needed: Collection[str] 
             if mask := masks[mask_of[stem]]:
                 found.items.append(Item(image.stem, split, image, mask))
         elif needed is None or stem in needed:
-            sentence = "it has no mask; a mask has its image's stem, or all have one beginning or ending more, such as"
-            found.errors.add(f"{sentence} '_mask'; add the mask or move the image away", image)
+            sentence = "it has no mask; masks have their images' stems, or all one ending more; "
+            found.errors.add(f"{sentence}add the mask or move the image away", image)
         else:
             found.warnings.add("it has no mask and is in none of the lists; it is left out", image)
     for stem in sorted(masks.keys() - mask_of.values()):
