@@ -100,7 +100,7 @@ TWO = {  # JSON files of two folders, whose images have the same names: 4 boxes 
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "files"), enumerate(TWO.values()), ids=TWO)
+@pytest.mark.parametrize(("number", "files"), list(enumerate(TWO.values())), ids=TWO)
 def test_images_of_one_name_get_the_outlines_of_their_own_folder(tmp_path, number, files):
     inner = "/images" if number % 2 else ""
     prepared = prepare_folder(write(tmp_path / "data", images(f"train{inner}", f"val{inner}") | files))
@@ -289,12 +289,6 @@ def places_in(content, place=()):
         yield from places_in(value, (*place, key))
 
 
-def with_wrong(content, place, wrong):
-    content = copy.deepcopy(content)
-    functools.reduce(lambda part, key: part[key], place[:-1], content)[place[-1]] = wrong
-    return content
-
-
 WHOLE = {"images/p1.json": good.labelme(0), "annotations.json": good.coco(good.STEMS)}
 
 
@@ -304,28 +298,12 @@ def test_values_of_other_types_are_refused_with_the_files_name(tmp_path, name):
     n_refused = 0
     for place in filter(None, places_in(WHOLE[name])):
         for wrong in WRONG:
-            errors = errors_of(write(root, {name: with_wrong(WHOLE[name], place, wrong)}))  # and nothing is raised
+            content = copy.deepcopy(WHOLE[name])
+            functools.reduce(lambda part, key: part[key], place[:-1], content)[place[-1]] = wrong
+            errors = errors_of(write(root, {name: content}))  # and nothing is raised
             assert "\x1b" not in errors
-            n_refused += name in errors
+            n_refused += bool(re.match(rf"{re.escape(name)} \(.*(shape|categories|images|annotation| x )", errors))
     assert n_refused > 60
-
-
-TYPES = {  # what is said of a value of another type: the file, and the part
-    ("images/p1.json", "shapes", 0, "label"): ({"a": 1}, r"\(shape 1: .*found \{'a': 1\}, expected plain text\)"),
-    ("images/p1.json", "shapes", 0, "points", 0, 0): (10**400, r"\(shape 1: .*int too large .*\): a shape lacks"),
-    ("images/p1.json", "shapes", 1, "label"): ("a\x1b[2J", r"\(shape 2: .*found 'a\\x1b\[2J', expected plain"),
-    ("annotations.json", "images", 0, "file_name"): ([], r"\(images: ValueError: found \[\], expected plain text\)"),
-    ("annotations.json", "images", 0, "height"): ("24", r"\(24 x 36\): it lacks the image's size"),
-    ("annotations.json", "annotations", 0, "segmentation"): (5, r"\(annotation 1, .*, segmentation: .*\): it is no"),
-}
-
-
-@pytest.mark.parametrize("place", TYPES, ids=lambda place: ".".join(map(str, place)))
-def test_a_value_of_another_type_is_named_with_its_part(tmp_path, place):
-    (name, *inner), (wrong, sentence) = place, TYPES[place]
-    root = good.write_outlines(tmp_path / "data", "images" if "p1" in name else name, lambda number: WHOLE[name])
-    errors = errors_of(write(root, {name: with_wrong(WHOLE[name], inner, wrong)}))
-    assert re.search(rf"{re.escape(name)} {sentence}", errors)
 
 
 # ---- shapes of LabelMe and its kin ----
