@@ -393,11 +393,11 @@ REFUSED = {  # what is done to six good pairs; the file that is named, and key w
     ),
     "picture damaged in the middle": (pixels_of_another_file, r"images/p2\.png \(.+\): it can't be read as an image"),
     "picture without a mask": (unlink("masks/p2.png"), r"images/p2\.png: it has no mask; .*add the mask or move"),
-    "mask without a picture": (unlink("images/p2.png"), r"masks/p2\.png: it has no \w+ of the same stem; add the"),
+    "mask without a picture": (unlink("images/p2.png"), r"masks/p2\.png: it has no image of the same stem.*add"),
     "two pictures of a stem": (
         lambda root: save(make_picture(1), root / "images" / "p2.jpg"), r"images/p2\.png \(and p2\.jpg\): .*keep one",
     ),
-    "no masks": (unlink(*[f"masks/{stem}.png" for stem in STEMS]), r"masks: found no masks.*put them there"),
+    "no masks": (unlink(*[f"masks/{stem}.png" for stem in STEMS]), r"images: found no masks.*put them there"),
     "three pairs": (
         unlink(*[f"{folder}/p{n}.png" for folder in ("images", "masks") for n in (1, 3, 4)]), "found 3 pairs.*add",
     ),
@@ -407,7 +407,7 @@ REFUSED = {  # what is done to six good pairs; the file that is named, and key w
     "outline is a line": (one_shape(shape_type="linestrip"), r"p1\.json \(shape 1, .*'linestrip' of 4 points\)"),
     "outline of two points": (one_shape(points=[[1, 2], [3, 4]]), r"p1\.json \(shape 1, .* 'polygon' of 2"),
     "outline that is not finite": (
-        one_shape(points=[[1, 2], [3, float("inf")], [5, 6]]), r"p1\.json \(shape 1, points: a point is not finite",
+        one_shape(points=[[1, 2], [3, float("inf")], [5, 6]]), r"p1\.json \(shape 1: .*a point is not finite",
     ),
     "outline of an unknown class": (one_shape(label="tram"), r"masks/p1\.json \('tram'\): expected the labels"),
     "outlines of another picture": (
@@ -423,12 +423,12 @@ REFUSED = {  # what is done to six good pairs; the file that is named, and key w
     "COCO that is not whole": (annotations(categories=[]), r"annotations\.json \(annotations: KeyError"),
     "COCO with a line": (
         annotations(annotations=[RLE[0] | {"iscrowd": 0, "segmentation": [[1, 2, 3, 4]]}]),
-        r"annotations\.json \(annotation 5, 'sky'\): an outline has no area",
+        r"annotations\.json \(annotation 5, 'sky': 4 numbers\)",
     ),
     "an empty line": (listed("road\n\nsky\n"), r"classes\.txt, line 2: it is empty"),
     "a name twice": (listed("road\nsky\nroad\n"), r"classes\.txt, line 3: 'road' has the same name as line 1"),
     "a colour twice": (listed("road 1,2,3\nsky 1,2,3"), r"classes\.txt, line 2: 'sky' has the same colour as line 1"),
-    "a colour too few": (listed("road 1,2,3\nsky\n"), r"classes\.txt, line 2: 'sky' has no colour"),
+    "a colour too few": (listed("road 1,2,3\nsky\n"), r"classes\.txt, line 2: found 'sky'"),
     "a colour too large": (listed("road 1,2,3\nsky 1,2,256"), r"classes\.txt, line 2: .*'1,2,256'"),
     "one name": (listed("road\n"), r"classes\.txt: found 1 names, expected 2 to 255"),
     "256 names": (listed("\n".join(map(str, range(256)))), r"classes\.txt: found 256 names, expected 2 to 255"),

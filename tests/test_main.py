@@ -288,7 +288,7 @@ def spoil(folder) -> dict[str, str]:
     Image.fromarray(np.full((64, 96), 77, np.uint8)).save(folder / "masks" / "p17.png")
     return {
         "masks/p09.png": "and 2 more: it can't be read as an image", "images/p12.png": "read different pixels",
-        "images/p13.png": "it has no mask", "masks/p14.png": "it has no picture",
+        "images/p13.png": "it has no mask", "masks/p14.png": "it has no image",
         "images/p15.png": "two files have this stem", "masks/p16.png": "the same height x width",
         "masks/p17.png": "expected class ids 0..2",
     }  # fmt: skip

@@ -253,7 +253,7 @@ def test_all_faults_are_named_at_once_ten_names_each(tmp_path):
         (root / "masks" / f"q{number:02}.png").write_bytes(b"damaged")
     (root / "masks" / "p1.png").unlink()
     save(make_ids(1) + 90, root / "masks" / "p2.png")
-    with pytest.raises(ValueError, match="3 kinds of faults in its files") as caught:
+    with pytest.raises(ValueError, match="3 kinds of problems in its files") as caught:
         prepare(root)
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
@@ -340,7 +340,7 @@ def test_the_faults_are_said_also_where_the_others_can_not_be_written(tmp_path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(ValueError, match=r"(?s)2 kinds of faults.*masks/p2\.gif.*No space left on device"):
+    with pytest.raises(ValueError, match=r"(?s)2 kinds of problems.*masks/p2\.gif.*No space left on device"):
         prepare(root, skip_bad=True)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 

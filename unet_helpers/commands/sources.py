@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageSequence
 
-from ..custom_data.layout import PICTURES
-from ..custom_data.splits import natural
+from ..custom_data import READABLE_SUFFIXES, natural
 from ..images import decode_image, find_bits
 
 MAX_FRAMES, MAX_PIXELS = 10_000, 5_000_000_000  # of an animation: few bytes can hold a disk full of frames
@@ -54,7 +53,7 @@ def open_source(path: Path) -> Source:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")]
+    files = [file for file in folder.iterdir() if file.suffix.lower() in READABLE_SUFFIXES and file.name[0] != "."]
     return sorted(files, key=lambda file: natural(file.name))
 
 

@@ -38,15 +38,12 @@ class Encoding(NamedTuple):
         """{value in the file: class id or VOID} for all values that a mask holds."""
         return {value: self.ids.get(meant, VOID) for value, meant in self.meanings[path].items()}
 
-    def count_unknown(self, masks: Masks) -> dict[Path, int]:
+    def count_unknown(self, masks: Masks) -> Counter[Path]:
         """How many pixels of each mask have a meaning that is no class."""
-        return {
+        return Counter({
             path: sum(mask.counts[value] for value, meant in self.meanings[path].items() if meant not in self.ids)
             for path, mask in masks.items()
-        }
-
-    def fits(self, masks: Masks) -> bool:
-        return not any(self.count_unknown(masks).values())
+        })  # fmt: skip
 
 
 def is_kept(mask: MaskInfo, ids: dict[int, int]) -> bool:
@@ -58,10 +55,9 @@ def is_kept(mask: MaskInfo, ids: dict[int, int]) -> bool:
 def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: Problems) -> Encoding | None:
     """The rule for these masks. What does not follow it is added to the errors, a little noise to the warnings; None
     where there is no rule at all."""
-    if classes and classes.otherwise:
-        classes = _choose_reading(masks, classes, warnings)
     by_color = _by_color(masks, classes) if classes and classes.color_ids else None
-    if by_color and by_color.fits(masks):
+    unlisted = by_color.count_unknown(masks) if by_color else Counter()
+    if by_color and not unlisted.total():
         return by_color
     by_value = _by_value(masks, classes) if not classes or classes.value_ids else None
     if by_value:
@@ -71,52 +67,25 @@ def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: 
                 f"all masks hold only 0 and 255, which are two classes, but {classes.path.name} has "
                 f"{len(classes.names)} names; write two names, or make masks with all classes", errors.root,
             )  # fmt: skip
-        fits = by_value.fits(masks)
-        if (not classes or len(classes.names) == 2 and not fits) and _are_grey_levels(masks, by_value.meanings):
+        n_unknown = by_value.count_unknown(masks).total()
+        if (not classes or len(classes.names) == 2 and n_unknown) and _are_grey_levels(masks, by_value.meanings):
             _add_grey_levels(by_value.meanings, errors)
             return by_value
-        if fits:
+        if not n_unknown:
             _warn_of_void(by_value, classes, warnings)
             _warn_of_start(values, by_value.ids, classes, warnings)
             return by_value
-        if not by_color or _count_all(by_value, masks) <= _count_all(by_color, masks):
+        if not by_color or n_unknown <= unlisted.total():
             _add_unknown_values(by_value, classes, errors)
             return by_value
     if by_color:
-        _add_unlisted(masks, by_color, classes, errors, warnings)
+        _add_unlisted(masks, by_color, unlisted, classes, errors, warnings)
         return by_color
     _add_colors(masks, classes, errors)
     return None
 
 
-def _count_all(encoding: Encoding, masks: Masks) -> int:
-    return sum(encoding.count_unknown(masks).values())
-
-
 # ---- what values and colours may mean ----
-
-
-def _choose_reading(masks: Masks, classes: ClassList, warnings: Problems) -> ClassList:
-    """The list with the numbers in front of its names as the masks' values, if the masks hold no others; else as parts
-    of the names (2 way street), if the masks hold ids in the order of the lines. A note where it may be the other way.
-    """
-    whole = classes.otherwise
-    fits, whole_fits = _follow(masks, classes), _follow(masks, whole)
-    held = set().union(*(mask.counts for mask in masks.values()))
-    if whole_fits and (fits or held & classes.value_ids.keys()):
-        value, k = next(iter(classes.value_ids.items()))
-        taken, remedy = f"the masks' values, so that {value} is {classes.names[k]!r}", f"0: {whole.names[0]}"
-        if not fits:
-            taken, remedy = f"parts of them, so that the first is {whole.names[0]!r}", f"{value}: {classes.names[k]}"
-        sentence = f"the numbers in front of its names are taken as {taken}; if that is not so, write a value and a"
-        warnings.add(f"{sentence} colon in front of each name, such as '{remedy}'", classes.path)
-    return classes if fits or not whole_fits else whole
-
-
-def _follow(masks: Masks, classes: ClassList) -> bool:
-    """Whether all that the masks hold is listed, by colour or by value."""
-    encodings = [_by_color(masks, classes) if classes.color_ids else None, _by_value(masks, classes)]
-    return any(encoding and encoding.fits(masks) for encoding in encodings)
 
 
 def _by_color(masks: Masks, classes: ClassList) -> Encoding:
@@ -297,8 +266,8 @@ def _add_unknown_values(encoding: Encoding, classes: ClassList | None, errors: P
             errors.add(f"expected {expected}; {remedy}", path, found)
 
 
-def _add_unlisted(masks: Masks, by_color: Encoding, classes: ClassList, errors: Problems, warnings: Problems) -> None:
-    for path, number in by_color.count_unknown(masks).items():
+def _add_unlisted(masks: Masks, by_color: Encoding, unlisted: Counter[Path], classes, errors, warnings) -> None:
+    for path, number in unlisted.items():
         share = number / sum(masks[path].counts.values())
         if 0 < share <= MAX_UNLISTED:
             warnings.add(f"a few pixels have colours that {classes.path.name} does not list; they become void", path)

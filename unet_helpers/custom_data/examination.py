@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..images import ImageInfo, InvalidFile, MaskInfo, examine_image, examine_mask
 from ..labels import VOID
-from .annotations import Outlines, examine_drawing
+from .annotations import Outlines, examine_outlines
 from .class_lists import ClassList, find_unread_lists
 from .encoding import Encoding, decide, is_kept
 from .layout import Item
@@ -57,8 +57,6 @@ def examine_items(
     the report has them all.
     """
     warnings = Problems(root)
-    if classes and classes.otherwise and set(classes.otherwise.names) & set(labels):  # the outlines' names decide
-        classes = classes.otherwise
     names = classes.names if classes else tuple(labels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = list(pool.map(lambda item: _look_at(item, names), items))
@@ -98,7 +96,7 @@ def _look_at(item: Item, names: tuple[str, ...]) -> _Look:
         if not isinstance(item.mask, Outlines):
             mask = examine_mask(item.mask)
         elif image and item.mask.size in (image.stored, image.size):  # else it may be of any size
-            mask = examine_drawing(item.mask, names)
+            mask = examine_outlines(item.mask, names)
         elif image:
             raise InvalidFile(SIZES, _show_sizes(item.mask.size, image))
     except InvalidFile as error:
