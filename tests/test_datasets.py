@@ -117,7 +117,7 @@ def test_your_own_folder_may_hold_other_kinds_of_masks_and_is_not_touched(tmp_pa
     dataset = load_dataset("folder", root)
     assert dataset.labels.names == ("background", "red cell")
     assert check_pairs(dataset.train, dataset.labels).tolist() == [32 * len(dataset.train)] * 2
-    assert "note: images/p 9.raw: it is no kind of picture" in capsys.readouterr().out
+    assert "note: images/p 9.raw: it is no kind of image" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my cells", "my cells.prepared"]
 
@@ -195,7 +195,7 @@ def test_names_and_folders_that_are_not_there(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match="train: found no file that ends in"):
         load_dataset("camvid", tmp_path)
-    with pytest.raises(ValueError, match=r"train: found no pictures in it; put them there"):
+    with pytest.raises(ValueError, match=r"train: found no image that can be read"):
         load_dataset("folder", tmp_path)
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match=r"folder: found nothing; expected images/ and masks/, .*another DATA_DIR"):

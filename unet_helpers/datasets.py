@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -81,7 +80,10 @@ def load_dataset(
         what = "images/ and masks/" if name == "folder" else repr(name)
         raise ValueError(f"{named('DATA_DIR')}: there is no folder {str(root)!r}; give the folder that holds {what}")
     if name == "folder":
-        return _load_folder(name, root / name if (root / name).is_dir() else root, split_by, skip_bad, bits)
+        root = root / name if (root / name).is_dir() else root
+        places = custom_data.places_for(root, DATA_DIR)
+        prepared = custom_data.prepare_folder(root, *places, split_by=split_by, skip_bad=skip_bad, bits=bits)
+        return _load_prepared(name, prepared, prepared.labels, skip_bad)
     has_layout = {"lyft": _has_lyft, "camvid": _has_camvid}[name]
     found = find_layout(root / name, has_layout, depth=1) or find_layout(root, has_layout, depth=0)
     if not found:
@@ -158,16 +160,12 @@ def _by_stem(folder: Path, suffixes: set[str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            _add_unique(files, path)
+            twin = files.setdefault(path.stem, path)
+            if twin is not path:
+                raise ValueError(f"{path}: its stem is also that of {twin}; keep one of the two in the folder")
     if not files:
         raise ValueError(f"{folder}: found no file that ends in {', '.join(sorted(suffixes))}")
     return files
-
-
-def _add_unique(files: dict[str, Path], path: Path) -> None:
-    if path.stem in files:
-        raise ValueError(f"{path}: its stem is also that of {files[path.stem]}; keep one of the two in the folder")
-    files[path.stem] = path
 
 
 def _load_lyft(name: str, root: Path) -> Dataset:
@@ -191,8 +189,8 @@ def _load_lyft(name: str, root: Path) -> Dataset:
 
 
 def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
-    """SegNet's layout has ids in SPLITannot/, Kaggle's has colours in SPLIT_labels/, for which ids are written beside
-    place: root, or where it would be in DATA_DIR, for nothing is written where Kaggle attaches data."""
+    """SegNet's layout has ids in SPLITannot/, Kaggle's has colours in SPLIT_labels/; ids are written beside place:
+    root, or where it would be in DATA_DIR, for Kaggle attaches data read-only."""
     folders = {"train": root / "train", "validation": root / "val", "test": root / "test"}
     if not folders["test"].is_dir():
         del folders["test"]
@@ -205,17 +203,11 @@ def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
     return Dataset(name, CAMVID, pairs["train"], pairs["validation"], pairs.get("test", ()))
 
 
-def _load_folder(name: str, root: Path, split_by: str | None, skip_bad: bool, bits: int | None) -> Dataset:
-    places = custom_data.places_for(root, DATA_DIR)
-    prepared = custom_data.prepare_folder(root, *places, split_by=split_by, skip_bad=skip_bad, bits=bits)
-    return _load_prepared(name, prepared, prepared.labels, skip_bad)
-
-
 def _load_prepared(name: str, prepared: custom_data.Prepared, labels: LabelMap, skip_bad: bool) -> Dataset:
     if prepared.report.warnings and not skip_bad:
         print(prepared.report.notes())
     for pair, (notes, counts) in prepared.counts.items():
-        _counted[pair] = Counted(notes, labels, np.array([counts.get(k, 0) for k in range(labels.n_classes)]))
+        _counted[pair] = notes, labels, np.array([counts.get(k, 0) for k in range(labels.n_classes)])
     parts = prepared.train, prepared.validation, prepared.test
     return Dataset(name, labels, *parts, prepared.report, prepared.bits)
 
@@ -234,15 +226,9 @@ def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:
     return ego if ego is not None and ego.any() else None
 
 
-class Counted(NamedTuple):
-    """What `custom_data` has counted in a pair of files, so that `check_pair` need not decode them again."""
-
-    notes: dict[str, list]  # of both files as they were examined, as `storage.note_files` has them
-    labels: LabelMap
-    pixels: np.ndarray  # (K,) int64, of each class
-
-
-_counted: dict[Pair, Counted] = {}  # all that this process has loaded
+# What `custom_data` has counted in the pairs that this process has loaded, so that `check_pair` need not decode them
+# again: `storage.note_files` of both files as they were examined, the labels, and the (K,) pixels of each class.
+_counted: dict[Pair, tuple[dict[str, list], LabelMap, np.ndarray]] = {}
 
 
 def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
@@ -251,10 +237,10 @@ def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
     Files that `load_dataset` has examined, and that have not changed since, are not decoded again.
     Raises ValueError, naming the file, if one can't be read, the sizes differ, or the mask is no map of known ids.
     """
-    counted = _counted.get(pair)
+    notes, known_labels, pixels = _counted.get(pair, ({}, None, None))
     with contextlib.suppress(OSError):  # a file that is gone is named below
-        if counted and counted.labels == labels and not any(find_changes(counted.notes, pair._asdict())):
-            return counted.pixels
+        if known_labels == labels and not any(find_changes(notes, pair._asdict())):
+            return pixels
     with naming_file(pair.image):
         image = examine_image(pair.image)
         if image.bits:

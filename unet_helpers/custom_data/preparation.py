@@ -49,12 +49,10 @@ def prepare_folder(
 ) -> Prepared:
     """The pairs of a reader's own folder; see data/README.md for what it may hold.
 
-    Masks that are no plain class ids and 16-bit images are converted: written to the first of the targets that can be
-    written to, whole or not at all, and once: again only if the content of a file has changed. Nothing is written to
-    the folder itself.
-    targets: folders outside root; others are passed over. None: "NAME.prepared" beside root. What an older preparation
-        has written there is replaced. What anybody else has added or changed there is an error if it stands in the
-        way, and changed copies that are used get a warning.
+    Masks that are no plain class ids and 16-bit images are converted: copies are written to the first of the targets
+    that can be written to, whole or not at all, and again only if the content of a file has changed.
+    targets: folders outside root; others are passed over. None: "NAME.prepared" beside root. An older preparation there
+        is replaced. What anybody else has added or changed there is an error if it stands in the way, else a warning.
     split_by: regular expression for the group (drive, patient, sequence) in the images' stems; see `split_items`.
     skip_bad: leave out the pairs with invalid files, if others are left, and name them in the report's errors. No pair
         changes its split by that. Copies then go to a temporary folder of this process.
@@ -221,11 +219,14 @@ def _copies(folder: Path, record: dict) -> dict[str, Path]:
     return {name: folder / name for *names, _ in record["pairs"] for name in names if name}
 
 
-def _read_record(folder: Path, sources: dict[str, Path]) -> dict | None:
-    """The record of a folder; None if there is none, or it is not of these files as they are now."""
+def _read_record(folder: Path, sources: dict[str, Path] | None = None) -> dict | None:
+    """The record of a folder; None if there is none or, given the sources, it is not of these as they are now."""
     record = read_json(folder / MANIFEST)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        whole = record["format"] == FORMAT and all(path.is_file() for path in _copies(folder, record).values())
+        copies = _copies(folder, record)
+        if sources is None:
+            return record
+        whole = record["format"] == FORMAT and all(path.is_file() for path in copies.values())
         return record if whole and not any(find_changes(record["sources"], sources)) else None
     return None
 
@@ -263,16 +264,14 @@ def _refuse_others_work(folder: Path) -> None:
     """Raises ValueError where a folder that is to be replaced holds what is not written here, or was changed since."""
     if not os.path.isdir(folder) or not any(os.scandir(folder)):
         return
-    record = read_json(folder / MANIFEST)
-    try:
-        copies, edited = _copies(folder, record), _find_edited(folder, record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    record = _read_record(folder)
+    if not record:
         raise ValueError(
             f"{folder}: its files are not those that are written here; move it away or delete it and run again"
-        ) from None
+        )
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
-    others = Problems(folder)
-    for name in sorted(name for name in files - {MANIFEST, *copies} if Path(name).name not in SYSTEM) + edited:
+    others, added = Problems(folder), files - {MANIFEST, *_copies(folder, record)}
+    for name in sorted(name for name in added if Path(name).name not in SYSTEM) + _find_edited(folder, record):
         sentence = "not written here, or changed since, and all of the folder has to be written anew; move "
         others.add(f"{sentence}what is yours to another folder, delete this one and run again", folder / name)
     if others.files_of:
