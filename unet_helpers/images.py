@@ -192,7 +192,7 @@ def _read_pixels(path: Path, opened: Opened) -> np.ndarray:
     try:
         if opened.image.mode.startswith(("I", "F")):
             raise ValueError("no scale")
-        rgb = opened.image.convert("RGB")
+        rgb = opened.image if opened.image.mode == "RGB" else opened.image.convert("RGB")  # which would copy
     except ValueError:
         sentence = "expected an image in grey, RGB or CMYK of 8 or 16 bits; save it as an 8-bit RGB PNG"
         raise InvalidFile(sentence, opened.kind) from None
