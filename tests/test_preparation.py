@@ -286,8 +286,7 @@ def test_pairs_of_faulty_files_can_be_left_out_and_no_other_pair_changes_its_spl
         np.testing.assert_array_equal(ids, make_ids((int(stem[1:]) - 1) % 4, (0, 1, 2)))
 
 
-@pytest.mark.parametrize("missing", ["masks", "images"])
-@pytest.mark.parametrize("split_by", [None, r"film\d\d"])
+@pytest.mark.parametrize(("missing", "split_by"), [("masks", None), ("images", r"film\d\d")])
 def test_what_was_learned_does_not_come_to_the_test_where_many_files_are_missing(tmp_path, missing, split_by):
     root = write_stems(tmp_path / "data", [f"film{n:02}" for n in range(40)])
     before = splits_of(prepare(root, split_by=split_by))
