@@ -200,7 +200,7 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
     def score(mirror: bool) -> Scores:
         found = {False: [], True: []}
         for pair in pairs:
-            true = decode_mask(str(pair.mask), labels).numpy()[..., 0]
+            true = decode_mask(pair.mask, labels)[..., 0]
             image = prepare(str(pair.image))[None]
             piece = Piece(image[0], (0, 0, *true.shape), (true.shape[0] / size[0], true.shape[1] / size[1]))
             answers = [predict_logits(known, image, mirrored) for mirrored in (False, True)[: 1 + mirror]]
@@ -265,7 +265,7 @@ def time_shares(training: Training) -> tuple[list[float], list[float]]:
 
 def mask_size(pairs: list[Pair], dataset: Dataset) -> tuple[int, int]:
     """(height, width) of the masks' files."""
-    return tuple(decode_mask(str(pairs[0].mask), dataset.labels).shape[:2])
+    return tuple(decode_mask(pairs[0].mask, dataset.labels).shape[:2])
 
 
 class Clock(keras.callbacks.Callback):

@@ -3,26 +3,17 @@
 import json
 
 import numpy as np
-from fuzzing import write_png
-from fuzzing_files import chunk, write_tiff
+from fuzzing_files import chunk, write_png, write_tiff
 from PIL import Image
 
-from unet_helpers.custom_data import (
-    prepare_folder,
-)
+from unet_helpers.custom_data import prepare_folder
 from unet_helpers.datasets import check_pairs
 from unet_helpers.images import decode_image, decode_mask
 from unet_helpers.labels import VOID
 
 SIZE = (24, 36)  # height, width
-
-
 STEMS = [f"p{n}" for n in range(1, 7)]
-
-
 COLORS = np.uint8([[128, 64, 128], [0, 0, 142], [70, 130, 180]])  # of the ids 0, 1, 2
-
-
 NAMED = "road 128,64,128\nparked car 0,0,142\nsky 70,130,180\nvoid 0,0,0\n"
 
 
@@ -64,6 +55,13 @@ def write_folder(root, save_mask=None, save_picture=None, classes="road\nparked 
     return root
 
 
+def write_stems(root, stems, values=(0, 1, 2)):
+    for n, stem in enumerate(stems):
+        save(make_picture(n), root / "images" / f"{stem}.png")
+        save(make_ids(n % 4, values), root / "masks" / f"{stem}.png")
+    return root
+
+
 def look_at(root):
     """All that could be changed in a folder."""
     return {
@@ -92,7 +90,7 @@ def read_as_training_does(prepared):
     pairs = pairs_of(prepared)
     check_pairs(pairs.values(), prepared.labels)
     return {
-        stem: (decode_image(str(pair.image)).numpy(), decode_mask(str(pair.mask), prepared.labels).numpy()[..., 0])
+        stem: (decode_image(pair.image), decode_mask(pair.mask, prepared.labels)[..., 0])
         for stem, pair in pairs.items()
     }
 
@@ -103,6 +101,10 @@ def in_colors(ids):
 
 def array(suffix, change=lambda ids: ids, mode=None, **options):
     return lambda ids, path: save(change(ids), path.with_name(path.name + suffix), mode, **options)
+
+
+def deep_grey(picture, path):
+    save(picture[..., 0].astype(np.uint16) * 257, path.with_suffix(".tif"))
 
 
 def quantized(suffix):
@@ -287,6 +289,12 @@ def listed(text, encoding="utf-8"):
     return lambda root: (root / "classes.txt").write_text(text, encoding=encoding)
 
 
+def as_labelmap(root):
+    (root / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\nroad:128,64,128::\nparked car:0,0,142::\nsky:70,130,180::\nvoid:0,0,0::\n"
+    )
+
+
 def split_lists(**lists):
     def write(root):
         for name, text in lists.items():
@@ -298,209 +306,141 @@ def split_lists(**lists):
 RLE = [{"id": 5, "image_id": 0, "category_id": 7, "iscrowd": 1, "segmentation": {"counts": "a0", "size": [24, 36]}}]
 
 
-REFUSED = {  # what is done to six good pairs, and the sentence that names the file, what was found, expected, to do
-    "mask is a JPEG": (
-        replace("masks/p2.png", lambda p: save(make_ids(1), p.with_suffix(".jpg"), quality=100)),
-        r"masks/p2\.jpg: it is a JPEG inside, which changes class ids; make the mask again, as a PNG",
-    ),
-    "mask is a JPEG inside a TIFF": (
-        replace("masks/p2.png", lambda p: save(make_ids(1), p.with_suffix(".tif"), compression="jpeg")),
-        r"masks/p2\.tif: it is a JPEG inside, which changes class ids; make the mask again, as a PNG",
-    ),
-    "mask is a WEBP": (
-        replace("masks/p2.png", lambda p: save(make_ids(1), p.with_suffix(".webp"))),
-        r"masks/p2\.webp \(WEBP of mode RGB\): expected a mask as PNG, GIF, BMP or TIFF; save it as a PNG",
-    ),
+def masks_like(change, classes=None):
+    """All masks written anew, as change(ids) says, with another list of classes."""
+    return chain_of(all_masks(array(".png", change)), *([listed(classes)] if classes else []))
+
+
+def mask_of(change, suffix=".png", **options):
+    return replace("masks/p2.png", lambda path: array(suffix, change, **options)(make_ids(1), path))
+
+
+def image_of(change, suffix=".png", **options):
+    return replace("images/p2.png", lambda path: array(suffix, change, **options)(make_picture(1), path))
+
+
+def as_it_is(pixels):
+    return pixels
+
+
+def unlink(*names):
+    return lambda root: [(root / name).unlink() for name in names]
+
+
+def lists_of_csv(root):
+    (root / "class_dict.csv").write_text("name,r,g,b\nroad,1,2,3\n,4,5,6\n")
+    (root / "classes.txt").unlink()
+
+
+REFUSED = {  # what is done to six good pairs; the file that is named, and key words of what was found and what to do
+    "mask is a JPEG": (mask_of(as_it_is, ".jpg", quality=100), r"masks/p2\.jpg: it is a JPEG inside.*as a PNG"),
+    "mask is a JPEG inside a TIFF": (mask_of(as_it_is, ".tif", compression="jpeg"), r"p2\.tif: it is a JPEG inside"),
+    "mask is a WEBP": (mask_of(as_it_is, ".webp"), r"masks/p2\.webp \(WEBP of mode RGB\): .* save it as a PNG"),
     "mask is animated": (
         replace("masks/p2.png", lambda p: in_picture_palette(".gif", save_all=True)(make_picture(1), p)),
-        r"masks/p2\.gif \(GIF of mode P\): it holds more than one picture, expected one mask; save each as a PNG",
+        r"masks/p2\.gif \(GIF of mode P\): it holds more than one image.* as a PNG",
     ),
-    "mask is of floats": (
-        replace("masks/p2.png", lambda p: save(make_ids(1).astype(np.float32), p.with_suffix(".tif"))),
-        r"masks/p2\.tif \(TIFF of mode F, 32 bits\): expected a mask of ids of 8 or 16 bits, or of colours of 8; save",
-    ),
-    "mask has another size": (
-        replace("masks/p2.png", lambda p: save(make_ids(1)[:, :-1], p.with_suffix(".png"))),
-        r"masks/p2\.png \(24x35, its picture 24x36\): a mask and its picture need the same height x width; make the ma",
-    ),
-    "mask is half a file": (half_a_file("masks/p2.png"), r"masks/p2\.png \(.+\): it can't be read as a picture; save"),
+    "mask has another size": (mask_of(lambda ids: ids[:, :-1]), r"p2\.png \(24x35, its image 24x36\): .*same"),
+    "mask is half a file": (half_a_file("masks/p2.png"), r"masks/p2\.png \(.+\): it can't be read as an image; save"),
     "masks with a palette that lacks their colours": (
-        lambda root: (all_masks(cut_palette)(root), listed(NAMED)(root)),
-        r"masks/p1\.png, .* \(1% of it, such as no colour of 8 bits\); .*: it has colours that cla",
+        chain_of(all_masks(cut_palette), listed(NAMED)), r"masks/p1\.png, .* \(1% of it, such as no colour of 8 bits\)",
     ),
     "mask is a photograph": (
-        replace("masks/p2.png", lambda p: save(
-            np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8), p.with_suffix(".png"))),
-        r"masks/p2\.png: it has more than 4096 colours, expected one for each class; is it the mask\? .*make it again",
+        mask_of(lambda _: np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)),
+        r"masks/p2\.png: it has more than 4096 colours.*make it again",
     ),
     "mask with an unknown id": (
-        replace("masks/p2.png", lambda p: save(make_ids(1, (0, 1, 9, 4)), p.with_suffix(".png"))),
-        r"masks/p2\.png \(holds \[4, 9\]\): expected class ids 0\.\.2 or 255 = void; correct the list of classes, or",
+        mask_of(lambda _: make_ids(1, (0, 1, 9, 4))), r"p2\.png \(holds \[4, 9\]\): expected class ids 0\.\.2",
     ),
-    "masks smoothed": (
-        all_masks(array(".png", smoothed)),
-        r"masks/p1\.png \(holds \[\d+, .*\] and \d+ more values\).*: expected class ids 0\.\.2 .*; smoothing makes suc",
-    ),
+    "masks smoothed": (masks_like(smoothed), r"p1\.png \(holds .* and \d+ more values\).*nearest neighbour"),
     "grey pictures in place of the masks, without a list": (
-        chain_of(all_masks(array(".png", gradient)), lambda root: (root / "classes.txt").unlink()),
-        r"masks/p1\.png, .* \(holds \[0, 1, 2, 3, 4\] and 250 more values\): expected at most 64 class ids "
-        r"where no list names them; write all their names to classes\.txt",
+        chain_of(masks_like(gradient), unlink("classes.txt")),
+        r"masks/p1\.png, .* and 250 more values\): expected at most 64 class ids .*classes\.txt",
     ),
     "masks of grey levels": (
-        all_masks(array(".png", lambda ids: np.uint8([0, 100, 200])[ids % 3])),
-        r"masks/p1\.png, masks/p3\.png, .* \(holds \[100, 200\]\); masks/p2.* \(holds \[200\]\): expected .* grey leve",
+        masks_like(lambda ids: np.uint8([0, 100, 200])[ids % 3]), r"p1\.png, .*\(holds \[100, 200\]\); .*levels",
     ),
     "masks of colours without a list": (
-        all_masks(array(".png", in_colors)),
-        r"masks/p1\.png, masks/p2\.png, .*: it holds colours, and no list says which class is which: found 128,64,128 "
-        r"\(\d+\.\d+%\), .* in all masks; write each with a name to classes\.txt, a line 'NAME R,G,B' each",
+        masks_like(in_colors), r"p1\.png, .*: it holds colours, and no list .* 128,64,128 \(\d+\.\d+%\)",
     ),
     "masks of colours in palettes of their own": (
-        all_masks(quantized(".png")),
-        r"masks/p1\.png, .*: it holds colours, and no list says which class is which: found 128,64,128 \(62\.50%\), ",
+        all_masks(quantized(".png")), r"masks/p1\.png, .*: it holds colours, and no list .* 128,64,128 \(62\.50%\), ",
     ),
     "mask with a colour that is not listed": (
-        lambda root: (all_masks(array(".png", in_colors))(root), listed(NAMED.replace("0,0,142", "0,0,143"))(root)),
-        r"masks/p1\.png \(\d+% of it, such as 0,0,142\); .*: it has colours that classes\.txt does not list; is it the",
+        masks_like(in_colors, NAMED.replace("0,0,142", "0,0,143")), r"masks/p1\.png \(\d+% of it, such as 0,0,142\); ",
     ),
     "0 and 255, but three names": (
-        all_masks(array(".png", lambda ids: np.where(ids > 0, 255, 0).astype(np.uint8))),
-        r"data: all masks hold only 0 and 255, which are two classes, but classes\.txt has 3 names; write two names",
+        masks_like(lambda ids: np.where(ids > 0, 255, 0).astype(np.uint8)), "all masks hold only 0 and 255.* two",
     ),
-    "nothing labelled": (
-        all_masks(array(".png", lambda ids: ids * 0)),
-        r"data: all masks hold only 'road' \(class ids in one channel\), expected two classes at least; label the othe",
-    ),
+    "nothing labelled": (masks_like(lambda ids: ids * 0), r"data: all masks hold only 'road' .* label the others"),
     "picture of floats": (
-        replace("images/p2.png", lambda p: save(np.zeros(SIZE, np.float32), p.with_suffix(".tif"))),
-        r"images/p2\.tif \(TIFF of mode F, 32 bits\): expected a picture in grey, RGB or CMYK of 8 or 16 bits; save it",
-    ),
-    "picture of 32 bits": (
-        replace("images/p2.png", lambda p: save(make_ids(1).astype(np.int32) << 16, p.with_suffix(".tif"))),
-        r"images/p2\.tif \(TIFF of mode I, 32 bits\): expected a picture in grey, RGB or CMYK of 8 or 16 bits; save it",
+        image_of(lambda p: np.zeros(SIZE, np.float32), ".tif"), r"images/p2\.tif \(TIFF of mode F, 32 bits\): .*RGB",
     ),
     "mask of 32 bits": (
-        replace("masks/p2.png", lambda p: save(make_ids(1).astype(np.int32) << 16, p.with_suffix(".tif"))),
-        r"masks/p2\.tif \(TIFF of mode I, 32 bits\): expected a mask of ids of 8 or 16 bits, or of colours of 8; save",
+        mask_of(lambda ids: ids.astype(np.int32) << 16, ".tif"), r"masks/p2\.tif \(TIFF of mode I, 32 bits\): .*save",
     ),
     "picture of 16 bits that is dark and can't be read whole": (
         replace("images/p2.png", lambda p: save_bytes(
             write_tiff(make_picture(1).astype(np.uint16) << 4), p.with_suffix(".tif"))),
-        r"images/p2\.tif \(TIFF of mode RGB, 16 bits\): it is dark, and only 8 of its 16 bits can be read; save it as",
+        r"images/p2\.tif \(TIFF of mode RGB, 16 bits\): it is dark, .*save it as an 8-bit RGB PNG",
     ),
     "picture of more channels": (
-        replace("images/p2.png", many_channels),
-        r"images/p2\.tif \(a TIFF with 5 channels of 8 bits, expected 1, 3 or 4 .*\): it can't be read as a picture; s",
+        replace("images/p2.png", many_channels), r"images/p2\.tif \(a TIFF with 5 channels of 8 bits, .*\)",
     ),
-    "picture is half a file": (half_a_file("images/p2.png"), r"images/p2\.png \(.+\): it can't be read as a picture;"),
     "picture without its last lines": (
         lambda root: (root / "images" / "p2.png").write_bytes((root / "images" / "p2.png").read_bytes()[:-400]),
-        r"images/p2\.png \(.+\): it can't be read as a picture; save it an",
+        r"images/p2\.png \(.+\): it can't be read as an image",
     ),
-    "picture damaged in the middle": (pixels_of_another_file, r"images/p2\.png \(.+\): it can't be read as a picture"),
-    "picture without a mask": (
-        lambda root: (root / "masks" / "p2.png").unlink(),
-        r"images/p2\.png: it has no mask; a mask has its picture's stem, or .*; add the mask or move the picture away",
-    ),
-    "mask without a picture": (
-        lambda root: (root / "images" / "p2.png").unlink(),
-        r"masks/p2\.png: it has no picture of the same stem; add the picture or move the mask away",
-    ),
+    "picture damaged in the middle": (pixels_of_another_file, r"images/p2\.png \(.+\): it can't be read as an image"),
+    "picture without a mask": (unlink("masks/p2.png"), r"images/p2\.png: it has no mask; .*add the mask or move"),
+    "mask without a picture": (unlink("images/p2.png"), r"masks/p2\.png: it has no image of the same stem.*add"),
     "two pictures of a stem": (
-        lambda root: save(make_picture(1), root / "images" / "p2.jpg"),
-        r"images/p2\.png \(and p2\.jpg\): two files have this stem; keep one of them in the folder",
+        lambda root: save(make_picture(1), root / "images" / "p2.jpg"), r"images/p2\.png \(and p2\.jpg\): .*keep one",
     ),
-    "no masks": (
-        lambda root: [path.unlink() for path in (root / "masks").iterdir()],
-        r"masks: found no masks, as picture files or as LabelMe or COCO JSON, in it; put them there",
-    ),
+    "no masks": (unlink(*[f"masks/{stem}.png" for stem in STEMS]), r"images: found no masks.*put them there"),
     "three pairs": (
-        lambda root: [(root / f / f"p{n}.png").unlink() for f in ("images", "masks") for n in (1, 3, 4)],
-        r"data: found 3 pairs, expected 4 at least, one of them to validate; add some",
+        unlink(*[f"{folder}/p{n}.png" for folder in ("images", "masks") for n in (1, 3, 4)]), "found 3 pairs.*add",
     ),
     "no folders": (
-        lambda root: (root / "images").rename(root / "photos"),
-        r"data: found classes\.txt, masks, photos; expected images/ and masks/, or train/ and val/ .*; make them, or",
+        lambda root: (root / "images").rename(root / "photos"), r"data: found classes\.txt, masks, photos; ",
     ),
-    "outline is a line": (
-        one_shape(shape_type="linestrip"),
-        r"masks/p1\.json \(shape 1, 'parked car': 'linestrip' of 4 points\): a shape is not supported, expected one of",
-    ),
-    "outline is a bitmap": (one_shape(shape_type="mask"), r"masks/p1\.json \(shape 1, .*: 'mask' of 4.*expected one o"),
-    "outline of two points": (one_shape(points=[[1, 2], [3, 4]]), r"masks/p1\.json \(shape 1, .* 'polygon' of 2 point"),
+    "outline is a line": (one_shape(shape_type="linestrip"), r"p1\.json \(shape 1, .*'linestrip' of 4 points\)"),
+    "outline of two points": (one_shape(points=[[1, 2], [3, 4]]), r"p1\.json \(shape 1, .* 'polygon' of 2"),
     "outline that is not finite": (
-        one_shape(points=[[1, 2], [3, float("inf")], [5, 6]]),
-        r"masks/p1\.json \(shape 1, points: a point is not finite.*\): a shape lacks label or points; save it aga",
+        one_shape(points=[[1, 2], [3, float("inf")], [5, 6]]), r"p1\.json \(shape 1: .*a point is not finite",
     ),
-    "outline of an unknown class": (
-        one_shape(label="tram"),
-        r"masks/p1\.json \('tram'\): expected the labels background, sky, parked car; add others to the list of classe",
-    ),
+    "outline of an unknown class": (one_shape(label="tram"), r"masks/p1\.json \('tram'\): expected the labels"),
     "outlines of another picture": (
-        outlines(lambda content: content | {"imageWidth": 10**9}),
-        r"masks/p1\.json \(24x1000000000, its picture 24x36\): a mask and its picture need the same height x width; ma",
+        outlines(lambda content: content | {"imageWidth": 10**9}), r"p1\.json \(24x1000000000, its image 24x36\)",
     ),
     "outlines without a size": (
-        outlines(lambda content: content | {"imageWidth": None}),
-        r"masks/p1\.json \(24 x None\): it lacks the picture's size, expected two whole numbers; save it again",
+        outlines(lambda content: content | {"imageWidth": None}), r"masks/p1\.json \(24 x None\): .*save it again",
     ),
     "outlines cut off": (
-        outlines(lambda content: json.dumps(content)[:99]),
-        r"masks/p1\.json \(.*char.*\): it is no JSON; export it again from the labelling tool",
+        outlines(lambda content: json.dumps(content)[:99]), r"masks/p1\.json \(.*char.*\): it is no JSON",
     ),
-    "COCO with run lengths": (
-        annotations(annotations=RLE),
-        r"annotations\.json \(annotation 5, 'sky'\): run lengths \(RLE, iscrowd\) are not supported, expected polygons",
-    ),
-    "COCO that is not whole": (
-        annotations(categories=[]),
-        r"annotations\.json \(annotations: KeyError: .*\): it is no whole COCO file; export it again",
-    ),
-    "COCO with a polygon of a crowd": (
-        annotations(annotations=[RLE[0] | {"segmentation": [[1, 2, 3, 4, 5, 6]]}]),
-        r"annotations\.json \(annotation 5, 'sky'\): run lengths \(RLE, iscrowd\) are not supported, expected polygons",
-    ),
+    "COCO with run lengths": (annotations(annotations=RLE), r"annotations\.json \(annotation 5, 'sky'\): .*polygons"),
+    "COCO that is not whole": (annotations(categories=[]), r"annotations\.json \(annotations: KeyError"),
     "COCO with a line": (
         annotations(annotations=[RLE[0] | {"iscrowd": 0, "segmentation": [[1, 2, 3, 4]]}]),
-        r"annotations\.json \(annotation 5, 'sky'\): an outline has no area; draw it as a polygon",
+        r"annotations\.json \(annotation 5, 'sky': 4 numbers\)",
     ),
-    "outlines of a picture in two files": (
-        chain_of(annotations(), lambda root: save_bytes(
-            json.dumps(coco(STEMS[1:2])).encode(), root / "annotations" / "again.json")),
-        r"images/p2\.png \(annotations\.json and again\.json\): several outlines have its name, and neither "
-        r"folders nor splits tell which are its own; keep one",
-    ),
-    "an empty line": (listed("road\n\nsky\n"), r"classes\.txt, line 2: it is empty; write the name of value 1, or del"),
-    "a name twice": (listed("road\nsky\nroad\n"), r"classes\.txt, line 3: 'road' has the same name as line 1; give ea"),
-    "a colour twice": (listed("road 1,2,3\nsky 1,2,3"), r"classes\.txt, line 2: 'sky' has the same colour as line 1;"),
-    "a colour too few": (listed("road 1,2,3\nsky\n"), r"classes\.txt, line 2: 'sky' has no colour, but other lines ha"),
-    "a colour too large": (listed("road 1,2,3\nsky 1,2,256"), r"line 2: found the colour '1,2,256', expected R,G,B, t"),
-    "one name": (listed("road\n"), r"classes\.txt: found 1 names, expected 2 to 255, one for each class; what surroun"),
-    "256 names": (listed("\n".join(map(str, range(256)))), r"classes\.txt: found 256 names, expected 2 to 255, one f"),
-    "a line without a name": (
-        chain_of(
-            lambda root: (root / "class_dict.csv").write_text("name,r,g,b\nroad,1,2,3\n,4,5,6\n"),
-            lambda root: (root / "classes.txt").unlink(),
-        ),
-        r"class_dict\.csv, line 3: found \['', '4', '5', '6'\], expected a name and r, g, b; complete it",
-    ),
-    "no name": (listed(""), r"classes\.txt: found 0 names, expected 2 to 255"),
-    "names in UTF-16": (listed("road\nsky\n", "utf-16"), r"classes\.txt: it is not UTF-8 text \(.*\); save it as UTF-"),
-    "names in UTF-16 without its mark": (
-        listed("road\nsky\n", "utf-16-le"), r"classes\.txt: it holds zero bytes, as UTF-16 does; save it as UTF-8"
-    ),
+    "an empty line": (listed("road\n\nsky\n"), r"classes\.txt, line 2: it is empty"),
+    "a name twice": (listed("road\nsky\nroad\n"), r"classes\.txt, line 3: 'road' has the same name as line 1"),
+    "a colour twice": (listed("road 1,2,3\nsky 1,2,3"), r"classes\.txt, line 2: 'sky' has the same colour as line 1"),
+    "a colour too few": (listed("road 1,2,3\nsky\n"), r"classes\.txt, line 2: found 'sky'"),
+    "a colour too large": (listed("road 1,2,3\nsky 1,2,256"), r"classes\.txt, line 2: .*'1,2,256'"),
+    "one name": (listed("road\n"), r"classes\.txt: found 1 names, expected 2 to 255"),
+    "256 names": (listed("\n".join(map(str, range(256)))), r"classes\.txt: found 256 names, expected 2 to 255"),
+    "a line without a name": (lists_of_csv, r"class_dict\.csv, line 3: .*expected a name"),
+    "names in UTF-16": (listed("road\nsky\n", "utf-16"), r"classes\.txt: it is not UTF-8 text .*save it as UTF-8"),
     "a list of an unknown name": (
-        split_lists(train="p1\np2\np3\np4\n", val="p5\np7\n"),
-        r"val\.txt \(line 2: 'p7'\): there is no pair of this name; correct the list",
+        split_lists(train="p1\np2\np3\np4\n", val="p5\np7\n"), r"val\.txt \(line 2: 'p7'\): .*correct the list",
     ),
     "a name in two lists": (
-        split_lists(train="p1\np2\np3\np4\n", val="p5\np4\n"),
-        r"val\.txt \(line 2: 'p4' is also for train\): this pair is in two lists; keep one of them",
+        split_lists(train="p1\np2\np3\np4\n", val="p5\np4\n"), r"val\.txt \(line 2: 'p4' .*keep one of them",
     ),
-    "an empty list": (
-        split_lists(train="p1\np2\n", val="\n"),
-        r"data: no pair is for validation, expected one at least; put some there",
-    ),
+    "an empty list": (split_lists(train="p1\np2\n", val="\n"), "data: no pair is for validation"),
 }  # fmt: skip
 
 

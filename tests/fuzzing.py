@@ -1,23 +1,24 @@
-"""Damaged and odd pictures and masks, by the thousand: what is checked or prepared has to name each file that training
-would not read as it is.
+"""Damaged and odd images and masks, by the thousand: each file that training would not read as it is must be named.
 
     python -m tests.fuzzing 10000 --seed 0
 
-Even numbers are pairs for `check_pair`, odd ones folders for `prepare_folder` (`fuzzing_folders`). For each file either
-ValueError is raised with its name ("refused"), or training's decoders give the pixels that were written to it before it
-was damaged ("equal"). Where no checksum can tell of the damage (only PNG has them, and some damages make them anew),
-they may also give what Pillow reads now ("unseen"). What is between is counted, listed, and makes the exit code 1.
-`--only 123` makes number 123 again and keeps its files.
+Each number is a folder with one odd file. Even numbers are checked as they are, by `check_pair`, odd ones prepared, by
+`prepare_folder`. Either ValueError is raised with the file's name ("refused"), or training decodes the pixels that were
+written to the file before it was damaged ("equal"). Where no checksum can tell of the damage (only PNG has them, and
+some damages make them anew), it may also decode what Pillow reads now ("unseen"). All else ("between"), and a good file
+that is refused, is listed and makes the exit code 1. `--only 123` makes number 123 again and keeps its files.
 """
 
 import argparse
 import collections
+import contextlib
 import io
 import os
 import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +26,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parent))  # run as tests.fuzzing, its neighbours would not be found
 
 import numpy as np
-from fuzzing_damages import damage
-from fuzzing_files import GOOD, make_kinds, save, write_png  # noqa: F401  other tests take write_png from here
-from fuzzing_folders import compare_pictures, judge_folder, make_folder
+from fuzzing_files import PNG_START, damage, save
+from fuzzing_kinds import COLORS, NAMES, TWO_NAMES, MaskKind, make_masks, make_pictures
 from PIL import Image, ImageOps
 
 from unet_helpers.custom_data import prepare_folder
@@ -35,127 +35,197 @@ from unet_helpers.datasets import check_pair
 from unet_helpers.images import decode_image, decode_mask
 from unet_helpers.labels import VOID, LabelMap, Pair
 
-LABELS = LabelMap(("sky", "road", "car"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)), void_values=(3, VOID))
+LABELS = LabelMap(("sky", "road", "car"), ((0, 0, 255), (128, 64, 128), (255, 0, 0)))
+ODD = "p0"  # stem of the odd pair
+MAX_NOISE = 0.01  # of a mask's pixels may have colours that no list names; they become void
+
+
+class OddFolder(NamedTuple):
+    """A folder of four pairs, one of them odd."""
+
+    root: Path
+    odd: Path  # the odd image or mask
+    mate: Path  # the other file of its pair
+    kind: str  # what it is, and what happened to it
+    is_whole: bool  # nothing has happened to it
+    must_tell: bool  # its checksums must show what has happened to it
+    pixels: np.ndarray  # written to it, (H, W, 3) uint8 or (H, W) ids; of a lossy kind, as Pillow read it then
+    mask_kind: MaskKind  # how all masks are written
+
+    @property
+    def is_image(self) -> bool:
+        return self.odd.parent.name == "images"
 
 
 def make_pixels(rng) -> tuple[np.ndarray, np.ndarray]:
-    """A picture, (H, W, 3) uint8, and a mask, (H, W, 1) uint8 of ids 0..2, 3 and VOID, that has to do with it."""
+    """An image, (H, W, 3) uint8, and a mask, (H, W) uint8 of ids 0..2 and VOID, that has to do with it."""
     size = (24, 32) if rng.random() < 0.8 else tuple(rng.integers(1, 41, 2))
-    ids = rng.choice(np.uint8([0, 1, 2, 3, VOID]), (*size, 1))
+    ids = rng.choice(np.uint8([0, 1, 2, VOID]), size)
     if rng.random() < 0.5:
         ids[:] = np.sort(ids, axis=0)
-    picture = np.uint8([[90, 130, 220], [90, 90, 90], [200, 40, 40], [0, 0, 0]])[np.minimum(ids[..., 0], 3)]
-    picture += rng.integers(0, 50, picture.shape).astype(np.uint8)
-    return picture, ids
+    picture = np.uint8([[90, 130, 220], [90, 90, 90], [200, 40, 40], [0, 0, 0]])[np.minimum(ids, 3)]
+    return picture + rng.integers(0, 35, picture.shape).astype(np.uint8), ids
 
 
-class OddPair(NamedTuple):
-    """pair: two files. odd: the odd one of them. kind: what it is. is_good: it must not be refused. must_tell: its
-    checksums have to show what has happened to it. pixels: what was written to it, (H, W, 3) uint8, as Pillow read it
-    then, or (H, W) ids; None for a picture that Pillow can't read, either.
-    """
-
-    pair: Pair
-    odd: Path
-    kind: str
-    is_good: bool
-    must_tell: bool
-    pixels: np.ndarray | None
-
-
-def make_pair(folder: Path, seed: int, number: int) -> OddPair:
-    """Write pair `number` of a seed."""
-    rng = np.random.default_rng([seed, number])
+def make_folder(root: Path, rng, is_checked: bool) -> OddFolder:
+    """is_checked: for `check_pair`, which takes ids alone."""
     picture, ids = make_pixels(rng)
-    kinds = make_kinds(rng, picture, ids)
-    name = str(rng.choice(list(kinds)))
-    data, kind = kinds[name](), name
-    is_good, must_tell, is_mask = name in GOOD, True, name.startswith("mask")
-    pixels = LABELS.value_to_id[ids[..., 0]] if is_mask else read(io.BytesIO(data))
-    if rng.random() < 0.75:
-        data, kind, must_tell = damage(rng, data)
-        is_good, kind = False, f"mask {kind}" if is_mask else kind
-    suffix = str(rng.choice([".png", ".jpg", ".bmp", ".JPEG"]))  # often the wrong one
-    pair = Pair(folder / f"p{number}{suffix}", folder / f"m{number}.png")
-    odd = pair.mask if is_mask else pair.image
-    pair.image.write_bytes(save(picture))
-    pair.mask.write_bytes(save(ids[..., 0]))
+    masks = make_masks(rng)
+    if is_checked:
+        masks = {name: kind for name, kind in masks.items() if (kind.classes, kind.by) == (NAMES, "value")}
+    is_mask = rng.random() < 0.5
+    name = str(rng.choice(list(masks))) if is_mask else "PNG"
+    mask_kind = masks[name]
+    ids = np.where(np.isin(ids, mask_kind.ids), ids, mask_kind.ids[1]).astype(np.uint8)
+    some = np.resize(np.uint8(mask_kind.ids), (8, 8))
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(1, 4):
+        (root / "images" / f"p{number}.png").write_bytes(save(np.full((8, 8, 3), 60 * number, np.uint8)))
+        (root / "masks" / f"p{number}{mask_kind.suffix}").write_bytes(mask_kind.write(np.roll(some, number)))
+    (root / "classes.txt").write_text(mask_kind.classes)
+    if is_mask:
+        data, pixels, odd = mask_kind.write(ids), ids, root / "masks" / f"{ODD}{mask_kind.suffix}"
+        mate = root / "images" / f"{ODD}.png"
+        mate.write_bytes(save(picture))
+    else:
+        pictures = make_pictures(rng, picture)
+        name = str(rng.choice(list(pictures)))
+        suffix, data, pixels = pictures[name]()
+        odd, mate = root / "images" / f"{ODD}{suffix}", root / "masks" / f"{ODD}.png"
+        if pixels is None:
+            odd.write_bytes(data)
+            pixels = read_picture(odd)[0]
+        mate.write_bytes(save(ids))
+    is_whole, must_tell = rng.random() < 0.25, True
+    if not is_whole:
+        data, name, must_tell = damage(rng, data)
     odd.write_bytes(data)
-    return OddPair(pair, odd, kind, is_good, must_tell, pixels)
+    return OddFolder(root, odd, mate, f"{'mask ' * is_mask}{name}", is_whole, must_tell, pixels, mask_kind)
 
 
-def read(file) -> np.ndarray | None:
-    """What Pillow sees in a picture, upright, (H, W, 3) uint8; None where it sees none of 8 bits."""
+def judge(made: OddFolder, read_pair) -> tuple[str, str]:
+    """("refused", the message), ("equal", ""), ("unseen", "") or ("between", why). read_pair: of `made`, (the pair that
+    training reads, its labels, the pixels of each class)."""
+    before = made.odd.read_bytes()
     try:
-        with Image.open(file) as opened:
-            opened.load()
-            if opened.mode.startswith(("I", "F")):
-                return None
-            try:
-                upright = ImageOps.exif_transpose(opened)
-            except Exception:  # damaged EXIF data
-                upright = opened
-            return np.asarray(upright.convert("RGB"))
-    except Exception:
-        return None
-
-
-def judge(made: OddPair, check) -> tuple[str, str]:
-    """("refused", the message), ("equal", how near), ("unseen", how near to what Pillow reads) or ("between", why)."""
-    pair = made.pair
-    try:
-        counts = check(pair, LABELS)
+        with contextlib.redirect_stdout(io.StringIO()):
+            pair, labels, counts = read_pair(made)
     except ValueError as error:
-        message = str(error)
-        return ("refused" if type(error) is ValueError and str(made.odd) in message else "between"), message
+        message = str(error)  # both files may be named, for an image that is turned may not fit its mask any more
+        names = any(f"{folder}/{ODD}." in message for folder in ("images", "masks"))
+        return ("refused" if names and ".prepared" not in message else "between"), message
     except BaseException as error:
-        return "between", f"the check raises {error!r}"
+        return "between", f"it raises {error!r}"
     try:
-        image = decode_image(str(pair.image)).numpy()
-        mask = decode_mask(str(pair.mask), LABELS).numpy()[..., 0]
+        image, mask = decode_image(pair.image), decode_mask(pair.mask, labels)[..., 0]
     except Exception as error:
         return "between", f"training raises {error!r}"
-    if counts.tolist() != [int((mask == k).sum()) for k in range(LABELS.n_classes)]:
+    if image.shape[:2] != mask.shape or made.odd.read_bytes() != before:
+        return "between", f"the image is {image.shape}, the mask {mask.shape}, or the file itself is another one now"
+    if counts.tolist() != [int((mask == k).sum()) for k in range(labels.n_classes)]:
         return "between", f"the check counts {counts}"
-    if image.shape[:2] != mask.shape:
-        return "between", f"training reads {image.shape} and {mask.shape}"
-    found, is_jpeg = (image, pair.image.read_bytes()[:2] == b"\xff\xd8") if made.odd == pair.image else (mask, False)
-    written, seen = made.pixels, None if made.must_tell else read(made.odd)
-    if seen is not None and made.odd == pair.mask:
-        seen = LABELS.value_to_id[seen[..., 0]]
-    why = "nobody can read it"
-    for verdict, expected in (("equal", written), ("unseen", seen)):
-        if expected is not None:
-            near, why = compare_pictures(found, expected, is_jpeg)
-            if near == "equal":
-                return verdict, why if is_jpeg else ""
-    return "between", why
+    found = image if made.is_image else mask
+    if np.array_equal(found, made.pixels):
+        return "equal", ""
+    if not made.must_tell and any(np.array_equal(found >> unseen, seen) for seen, unseen in read_now(made)):
+        return "unseen", ""
+    return "between", f"{found.shape} pixels, {made.pixels.shape} were written, and other ones"
 
 
-def try_number(folder: Path, seed: int, number: int, check=check_pair, prepare=prepare_folder):
-    """Make number and judge it: the odd file, what it is, whether it is good, the verdict and why."""
+def read_checked(made: OddFolder, check=check_pair) -> tuple:
+    pair = Pair(made.odd, made.mate) if made.is_image else Pair(made.mate, made.odd)
+    return pair, LABELS, check(pair, LABELS)
+
+
+def read_prepared(made: OddFolder, prepare=prepare_folder) -> tuple:
+    prepared = prepare(made.root)
+    pairs = {pair.image.stem: pair for pair in prepared.train + prepared.validation + prepared.test}
+    assert len(pairs) == 4, f"only {sorted(pairs)} are left"
+    return pairs[ODD], prepared.labels, check_pair(pairs[ODD], prepared.labels)
+
+
+def read_now(made: OddFolder) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields what Pillow may see in the odd file, and how many low bits of what training reads it can't see."""
+    if made.is_image:
+        yield read_picture(made.odd)
+    else:
+        yield from ((ids, 0) for ids in read_mask(made.odd, made.mask_kind))
+
+
+def read_picture(path: Path) -> tuple[np.ndarray, int]:
+    """What Pillow sees in an image, upright, (H, W, 3) ints; how many low bits of what is prepared it can't see.
+
+    An image of 16 bits is divided by one power of two, so that its largest value has 8 bits at most. Of colours Pillow
+    gives the high 8 of 16 bits.
+    """
+    upright = _open_upright(path)
+    if upright.mode.startswith("I"):
+        values = np.asarray(upright).astype(np.int64)
+        return np.repeat(values[..., None] >> max(0, int(values.max()).bit_length() - 8), 3, -1), 0
+    seen = np.asarray(upright.convert("RGB")).astype(int)
+    data = path.read_bytes()
+    return seen, 8 - int(seen.max()).bit_length() if data.startswith(PNG_START) and data[24] == 16 else 0
+
+
+def read_mask(path: Path, kind: MaskKind) -> Iterator[np.ndarray]:
+    """Yields the (H, W) ids of a mask as Pillow reads it, -1 for what stands for nothing. More than one array where
+    the palette is one of greys only, for both the grey and its index may be meant."""
+    image = _open_upright(path)
+    rgb = np.asarray(image.convert("RGB")).astype(int)
+    if kind.by == "color":
+        ids = np.full(rgb.shape[:2], -1)
+        for color, k in zip(COLORS, (0, 1, 2, VOID), strict=True):
+            ids[(rgb == color).all(-1)] = k
+        yield np.where(ids < 0, VOID, ids) if (ids < 0).mean() <= MAX_NOISE else ids
+        return
+    if image.mode in ("P", "1") or image.mode.startswith("I"):
+        yield _ids(np.asarray(image), kind)
+    else:  # Pillow spreads the values of a PNG with fewer than 8 bits of grey
+        data = path.read_bytes()
+        spread = 255 // (2 ** data[24] - 1) if data.startswith(PNG_START) and data[24] < 8 else 1
+        yield _ids(np.asarray(image.getchannel(0)) // spread, kind)
+    if image.mode == "P" and (rgb == rgb[..., :1]).all():
+        yield _ids(rgb[..., 0], kind)
+
+
+def _ids(values: np.ndarray, kind: MaskKind) -> np.ndarray:
+    if kind.classes == TWO_NAMES and set(np.unique(values)) <= {0, 255}:
+        return (values > 0).astype(int)
+    table = {0: 0, 1: 1, 2: 2, kind.void: VOID, 255: VOID}
+    return np.vectorize(lambda value: table.get(value, -1))(values)
+
+
+def _open_upright(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data turn nothing
+        return image
+
+
+def try_number(folder: Path, seed: int, number: int, checked=read_checked, prepared=read_prepared) -> tuple:
+    """Make a number and judge it: the folder, whether it is good, the verdict and why."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if number % 2:
-            rng = np.random.default_rng([seed, number])
-            picture, ids = make_pixels(rng)
-            made = make_folder(folder / str(number) / "data", rng, picture, ids[..., 0])
-            return made.odd, made.kind, made.is_whole, *judge_folder(made, prepare)
-        made = make_pair(folder, seed, number)
-        return made.odd, made.kind, made.is_good, *judge(made, check)
+        is_checked = number % 2 == 0
+        made = make_folder(folder / str(number) / "data", np.random.default_rng([seed, number]), is_checked)
+        is_plain = made.kind in ("mask PNG", "mask PNG red") or (made.is_image and "16-bit" not in made.kind)
+        is_good = made.is_whole and (not is_checked or is_plain)
+        return made, is_good, *judge(made, checked if is_checked else prepared)
 
 
 def fuzz(folder: Path, numbers, seed: int, **functions) -> tuple[dict, list[str]]:
-    """How often each kind was judged how, and a line for each number that is a fault. functions: of `try_number`."""
-    table, faults = collections.defaultdict(collections.Counter), []
+    """How often each kind was judged how, and a line for each number that is an error. functions: of `try_number`."""
+    table, errors = collections.defaultdict(collections.Counter), []
     for number in numbers:
-        _, kind, good, verdict, why = try_number(folder, seed, number, **functions)
-        table[kind][verdict] += 1
-        if verdict == "between" or (good and verdict == "refused"):
-            faults.append(f"number {number}: {kind}: {verdict}: {why}")
-        for path in folder.iterdir():  # the files of a number that ends Python stay
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return table, faults
+        made, is_good, verdict, why = try_number(folder, seed, number, **functions)
+        table[f"{'prepared' if number % 2 else 'checked'} {made.kind}"][verdict] += 1
+        if verdict == "between" or (is_good and verdict == "refused"):
+            errors.append(f"number {number}: {made.kind}: {verdict}: {why}")
+        shutil.rmtree(folder / str(number))  # the files of a number that ends Python stay
+    return table, errors
 
 
 def main(arguments=None) -> int:
@@ -165,18 +235,18 @@ def main(arguments=None) -> int:
     parser.add_argument("--only", type=int, metavar="NUMBER", help="make this one alone, keep its files and say why")
     options = parser.parse_args(arguments)
     if options.only is not None:
-        odd, kind, _, verdict, why = try_number(Path(tempfile.mkdtemp(prefix="fuzzing_")), options.seed, options.only)
-        print(odd, kind, verdict, why, sep="\n")
+        made, _, verdict, why = try_number(Path(tempfile.mkdtemp(prefix="fuzzing_")), options.seed, options.only)
+        print(made.odd, made.kind, verdict, why, sep="\n")
         return 0
     with tempfile.TemporaryDirectory(prefix="fuzzing_") as folder:
-        table, faults = fuzz(Path(folder), range(options.number), options.seed)
+        table, errors = fuzz(Path(folder), range(options.number), options.seed)
     verdicts = ("refused", "equal", "unseen", "between")
     rows = [(kind, count.total(), *(count[verdict] for verdict in verdicts)) for kind, count in sorted(table.items())]
     rows.append(("together", *(sum(row[k] for row in rows) for k in range(1, 6))))
     for row in [("kind", "tried", *verdicts), *rows]:
         print(f"{row[0]:44}" + "".join(f"{cell:>9}" for cell in row[1:]))
-    print(*faults, sep="\n")
-    return 1 if faults else 0
+    print(*errors, sep="\n")
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

@@ -1,21 +1,16 @@
-"""Picture files as bytes, also such as Pillow can't write, and the kinds that `check_pair` is shown by the fuzzing."""
+"""Image files as bytes, also such as Pillow can't write, and what damages them."""
 
 import io
 import struct
 import zlib
 
 import numpy as np
-from PIL import Image, features
+from PIL import Image
 
 from unet_helpers.images import ORIENTATION
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-GOOD = {  # what has always been taken and is decoded well must not be refused
-    "PNG RGB", "PNG RGBA", "PNG L", "PNG palette", "PNG interlaced", "PNG 16-bit RGB", "PNG optimized", "JPEG",
-    "JPEG progressive", "JPEG grey", "JPEG in restart blocks", "BMP 24-bit", "EXIF upright", "mask PNG L",
-    "mask PNG RGB", "mask PNG RGBA", "mask PNG interlaced",
-}  # fmt: skip
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -97,78 +92,167 @@ def exif(rng, orientations) -> bytes:
     return data.tobytes()
 
 
-def make_kinds(rng, picture, ids) -> dict:
-    """Name -> function without arguments that gives a file; for pictures, and ("mask ...") for masks."""
-    grey, pale, upside_down = picture[..., :1], picture // 16, Image.fromarray(picture[::-1])
-    red = np.concatenate([ids, 0 * ids, 0 * ids], axis=-1)
-    deep = picture.astype(np.uint16) * 257 + rng.integers(-128, 128)
-    quality = {"quality": int(rng.integers(5, 101)), "subsampling": int(rng.integers(3))}
-    colors, alphas = chunk(b"PLTE", rng.bytes(48)), chunk(b"tRNS", rng.bytes(9))
-    gamma = chunk(b"gAMA", struct.pack(">I", rng.integers(1, 1 << 20)))
-    kinds = {
-        "PNG RGB": lambda: save(picture),
-        "PNG RGBA": lambda: save(np.concatenate([picture, grey], -1)),
-        "PNG L": lambda: save(grey[..., 0]),
-        "PNG LA": lambda: write_png(picture[..., :2], color_type=4),
-        "PNG palette": lambda: save(picture, mode="P"),
-        "PNG palette of 4 bits": lambda: write_png(pale[..., :1], 4, 3, before=[colors]),
-        "PNG palette, transparent": lambda: write_png(pale[..., :1], 8, 3, before=[colors, alphas]),
-        "PNG transparent colour": lambda: write_png(picture, before=[chunk(b"tRNS", bytes(6))]),
-        "PNG 1-bit": lambda: save(picture, mode="1"),
-        "PNG grey of 2 or 4 bits": lambda: write_png(grey // 64, int(rng.choice([2, 4])), 0),
-        "PNG 16-bit grey": lambda: write_png(deep[..., :1] >> rng.integers(0, 9), 16, 0),
-        "PNG 16-bit RGB": lambda: write_png(deep, 16, 2),
-        "PNG 16-bit LA": lambda: write_png(deep[..., :2], 16, 4),
-        "PNG interlaced": lambda: write_png(picture, interlaced=True),
-        "PNG with gamma": lambda: write_png(picture, before=[gamma]),
-        "PNG optimized": lambda: save(picture, optimize=True),
-        "PNG animated": lambda: save(
-            picture, save_all=True, append_images=[upside_down], default_image=bool(rng.integers(2))
-        ),
-        "JPEG": lambda: save(picture, "JPEG", **quality),
-        "JPEG progressive": lambda: save(picture, "JPEG", progressive=True, **quality),
-        "JPEG grey": lambda: save(picture, "JPEG", "L", **quality),
-        "JPEG in restart blocks": lambda: save(picture, "JPEG", restart_marker_blocks=2, **quality),
-        "JPEG CMYK": lambda: save(picture, "JPEG", "CMYK", **quality),
-        "JPEG multi-picture": lambda: save(picture, "MPO", save_all=True, append_images=[upside_down]),
-        "EXIF turned": lambda: save(picture, str(rng.choice(["JPEG", "PNG"])), exif=exif(rng, range(2, 9))),
-        "EXIF upright": lambda: save(picture, str(rng.choice(["JPEG", "PNG"])), exif=exif(rng, [0, 1, 9])),
-        "EXIF garbage": lambda: save(picture, "JPEG", exif=b"Exif\0\0" + rng.bytes(40)),
-        "BMP 24-bit": lambda: save(picture, "BMP"),
-        "BMP 32-bit": lambda: save(picture, "BMP", "RGBA"),
-        "BMP grey": lambda: save(picture, "BMP", "L"),
-        "BMP palette": lambda: save(picture, "BMP", "P"),
-        "BMP 1-bit": lambda: save(picture, "BMP", "1"),
-        "BMP 4-bit": lambda: write_bmp(pale[..., 0], 4),
-        "BMP 16-bit": lambda: write_bmp(pale[..., 0], 16),
-        "BMP in runs": lambda: write_bmp(pale[..., 0], 8, 1),
-        "GIF": lambda: save(picture, "GIF", str(rng.choice(["L", "P"]))),
-        "GIF animated": lambda: save(picture, "GIF", "P", save_all=True, append_images=[upside_down]),
-        "TIFF": lambda: save(picture, "TIFF", compression=str(rng.choice(["raw", "tiff_lzw", "jpeg"]))),
-        "TIFF float": lambda: save(picture, "TIFF", "F"),
-        "PPM": lambda: save(picture, "PPM", str(rng.choice(["1", "L", "RGB"]))),
-        "ICO": lambda: save(picture, "ICO"),
-        "TGA": lambda: save(picture, "TGA"),
-        "PCX": lambda: save(picture, "PCX"),
-        "mask PNG L": lambda: save(ids[..., 0]),
-        "mask PNG RGB": lambda: save(red),
-        "mask PNG RGBA": lambda: save(np.concatenate([red, red[..., :1]], -1)),
-        "mask PNG interlaced": lambda: write_png(ids, color_type=0, interlaced=True),
-        "mask PNG LA": lambda: write_png(red[..., :2], color_type=4),
-        "mask PNG palette": lambda: write_png(ids % 16, color_type=3, before=[colors]),
-        "mask PNG of 2 bits": lambda: write_png(ids % 4, 2, 0),
-        "mask PNG 16-bit": lambda: write_png(ids, 16, 0),
-        "mask PNG 16-bit RGB": lambda: write_png(red.astype(np.uint16) << 8, 16),
-        "mask BMP 24-bit": lambda: save(red, "BMP"),
-        "mask BMP grey": lambda: save(ids[..., 0], "BMP"),
-        "mask GIF": lambda: save(ids[..., 0], "GIF"),
-        "mask JPEG": lambda: save(ids[..., 0], "JPEG", quality=100),
-        "mask TIFF": lambda: save(ids[..., 0], "TIFF"),
-        "mask PPM": lambda: save(ids[..., 0], "PPM"),
-    }
-    for kind, feature in (("WEBP", "webp"), ("AVIF", "avif"), ("JPEG2000", "jpg_2000")):
-        if feature in features.get_supported():
-            options = {"lossless": bool(rng.integers(2))} if kind == "WEBP" else {}
-            kinds[kind] = lambda kind=kind, options=options: save(picture, kind, **options)
-            kinds[f"mask {kind}"] = lambda kind=kind, options=options: save(red, kind, **options)
-    return kinds
+# ---- damages: each (rng, bytes) -> bytes ----
+
+
+def _place(rng, data, most=40) -> tuple[int, int]:
+    start = int(rng.integers(len(data)))
+    return start, min(start + int(rng.integers(1, most)), len(data))
+
+
+def truncated(rng, data):
+    return data[: int(rng.integers(len(data) + 1))]
+
+
+def last_bytes_missing(rng, data):
+    return data[: -int(rng.integers(1, 25))]
+
+
+def bytes_flipped(rng, data):
+    data = bytearray(data)
+    for place in rng.integers(0, len(data), rng.integers(1, 9)):
+        data[place] ^= int(rng.integers(1, 256))
+    return bytes(data)
+
+
+def bit_flipped(rng, data):
+    data = bytearray(data)
+    data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    return bytes(data)
+
+
+def header_flipped(rng, data):
+    data = bytearray(data)
+    data[rng.integers(0, min(60, len(data)))] ^= 1 << rng.integers(8)
+    return bytes(data)
+
+
+def zeroed(rng, data):
+    start, end = _place(rng, data, len(data))
+    return data[:start] + bytes(end - start) + data[end:]
+
+
+def cut_out(rng, data):
+    start, end = _place(rng, data)
+    return data[:start] + data[end:]
+
+
+def doubled(rng, data):
+    start, end = _place(rng, data)
+    return data[:end] + data[start:]
+
+
+def noise_inserted(rng, data):
+    start, _ = _place(rng, data)
+    return data[:start] + rng.bytes(int(rng.integers(1, 40))) + data[start:]
+
+
+def more_behind(rng, data):
+    return data + rng.bytes(int(rng.integers(1, 40)))
+
+
+def split_chunks(data) -> list[tuple[bytes, bytes]]:
+    chunks, place = [], len(PNG_START)
+    while place < len(data):
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        chunks.append((kind, data[place + 8 : place + 8 + length]))
+        place += 12 + length
+    return chunks
+
+
+def join_chunks(chunks) -> bytes:
+    return PNG_START + b"".join(chunk(*part) for part in chunks)
+
+
+def chunk_dropped(rng, data):
+    chunks = split_chunks(data)
+    del chunks[rng.integers(len(chunks))]
+    return join_chunks(chunks)
+
+
+def chunk_doubled(rng, data):
+    chunks = split_chunks(data)
+    chunks.insert(rng.integers(len(chunks) + 1), chunks[rng.integers(len(chunks))])
+    return join_chunks(chunks)
+
+
+def chunk_split(rng, data):
+    chunks = split_chunks(data)
+    which = rng.integers(len(chunks))
+    kind, content = chunks[which]
+    half = rng.integers(len(content) + 1)
+    chunks[which : which + 1] = [(kind, content[:half]), (kind, content[half:])]
+    return join_chunks(chunks)
+
+
+def chunk_changed(rng, data):
+    chunks = split_chunks(data)
+    which = int(rng.integers(len(chunks)))
+    chunks[which] = (chunks[which][0], bytes_flipped(rng, chunks[which][1] or b"\0"))
+    return join_chunks(chunks)
+
+
+def chunk_foreign(rng, data):
+    chunks = split_chunks(data)
+    kind = bytes(rng.choice([b"tRNS", b"PLTE", b"eXIf", b"iCCP", b"acTL", b"fdAT", b"tEXt", b"ABCD", b"abCd", b"sBIT"]))
+    chunks.insert(rng.integers(len(chunks) + 1), (kind, rng.bytes(int(rng.integers(0, 30)))))
+    return join_chunks(chunks)
+
+
+def header_changed(rng, data):
+    """The header says another size, depth or colour type, with a right CRC."""
+    chunks = split_chunks(data)
+    fields = list(struct.unpack(">IIBBBBB", chunks[0][1]))
+    sides = [1, 24, 40, 9000, 5_000_000, 1 << 30]
+    which = rng.integers(4)
+    fields[which] = int(rng.choice((sides, sides, [1, 2, 3, 4, 8, 16], [0, 1, 2, 3, 4, 6])[which]))
+    return join_chunks([(b"IHDR", struct.pack(">IIBBBBB", *fields)), *chunks[1:]])
+
+
+def pixels_flipped(rng, data):
+    """With a right CRC, the pixels' stream holds other bytes, fewer or more, or its end or checksum is off."""
+    chunks = split_chunks(data)
+    which = [kind for kind, _ in chunks].index(b"IDAT")
+    stream = chunks[which][1]
+    damages = (
+        lambda: zlib.compress(bytes_flipped(rng, zlib.decompress(stream))),
+        lambda: zlib.compress(zlib.decompress(stream)[: -int(rng.integers(1, 40))]),
+        lambda: zlib.compress(zlib.decompress(stream) + rng.bytes(9)),
+        lambda: stream[: -int(rng.integers(1, 9))],
+        lambda: stream[:-4] + rng.bytes(4),
+    )
+    chunks[which] = (b"IDAT", damages[rng.integers(len(damages))]())
+    return join_chunks(chunks)
+
+
+def entry_changed(rng, data):
+    """An entry of a TIFF's first directory has another number, type, count or value."""
+    start = struct.unpack("<I", data[4:8])[0]
+    (n_entries,) = struct.unpack("<H", data[start : start + 2])
+    place = start + 2 + 12 * int(rng.integers(n_entries))
+    where, kind, values = ((0, "H", TAGS), (2, "H", range(14)), (4, "I", range(6)), (8, "I", SIDES))[rng.integers(4)]
+    new = struct.pack(f"<{kind}", int(rng.choice(values)))
+    return data[: place + where] + new + data[place + where + len(new) :]
+
+
+STARTS = {PNG_START: "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"GIF": "GIF", b"II*\0": "TIFF", b"RIFF": "WEBP"}
+TAGS = (256, 257, 258, 259, 262, 274, 277, 278, 284, 317, 320, 338, 339, 34675)
+SIDES = [*range(9), 16, 24, 32, 40, 255, 256, 5000, 32773, 34712, 5_000_000, 1 << 31]
+DAMAGES = (
+    truncated, last_bytes_missing, bit_flipped, bytes_flipped, header_flipped, zeroed, cut_out, doubled, noise_inserted,
+    more_behind,
+)  # fmt: skip
+PNG_DAMAGES = (
+    chunk_dropped, chunk_doubled, chunk_split, chunk_changed, chunk_foreign, header_changed, pixels_flipped,
+)  # fmt: skip
+TIFF_DAMAGES = (entry_changed,)
+
+
+def damage(rng, data: bytes) -> tuple[bytes, str, bool]:
+    """(a damaged file, what it was and what happened to it: "PNG, cut out", whether its checksums must tell)."""
+    happened = DAMAGES[rng.integers(len(DAMAGES))]
+    for start, special in ((PNG_START, PNG_DAMAGES), (b"II*\0", TIFF_DAMAGES)):
+        if data.startswith(start) and rng.random() < 0.6:
+            happened = special[rng.integers(len(special))]
+    kind = next((kind for start, kind in STARTS.items() if data.startswith(start)), "other")
+    return happened(rng, data), f"{kind}, {happened.__name__.replace('_', ' ')}", kind == "PNG" and happened in DAMAGES

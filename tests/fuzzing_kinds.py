@@ -1,10 +1,10 @@
-"""Kinds of pictures and masks that `prepare_folder` takes, each as a function that makes a file of known pixels."""
+"""Kinds of images and masks that `prepare_folder` takes, each as a function that makes a file of known pixels."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from fuzzing_files import exif, save, save_image, write_bmp, write_png, write_tiff
+from fuzzing_files import chunk, exif, save, save_image, write_bmp, write_png, write_tiff
 from PIL import Image, features
 
 from unet_helpers.labels import VOID
@@ -21,16 +21,13 @@ UPRIGHT = {  # EXIF's orientation: how an upright picture is stored
 
 
 class MaskKind(NamedTuple):
-    """write: (H, W) ids -> file. classes: content of classes.txt. by: what stands for a class in the file, "value" (of
-    red where there are more channels; or the place in a palette) or "color". void: its value. With two classes, 255 is
-    the second, if no mask holds more than 0 and 255.
-    """
+    """With two classes, 255 is the second, if no mask holds more than 0 and 255."""
 
     suffix: str
-    write: Callable[[np.ndarray], bytes]
-    classes: str = NAMES
-    by: str = "value"
-    void: int = VOID
+    write: Callable[[np.ndarray], bytes]  # (H, W) ids -> file
+    classes: str = NAMES  # content of classes.txt
+    by: str = "value"  # what stands for a class: "value" (of red, or the index of a palette) or "color"
+    void: int = VOID  # its value
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -84,11 +81,20 @@ def make_pictures(rng, picture) -> dict[str, Callable[[], tuple[str, bytes, np.n
         "PNG animated": lambda: (
             ".png", save(picture, save_all=True, append_images=[Image.fromarray(turned)]), picture
         ),
+        "PNG grey of 2 bits": lambda: (".png", write_png(few[..., None], 2, 0), np.repeat(few[..., None] * 85, 3, -1)),
+        "PNG interlaced": lambda: (".png", write_png(picture, interlaced=True), picture),
+        "PNG with gamma": lambda: (".png", write_png(picture, before=[chunk(b"gAMA", bytes([0, 0, 90, 9]))]), picture),
         "PNG 16-bit grey": lambda: (".png", write_png(deep[..., :1], 16, 0), seen_grey),
         "PNG 16-bit RGB": lambda: (".png", write_png(deep, 16, 2, bool(rng.integers(2))), seen),
         "PNG 16-bit RGBA": lambda: (".png", write_png(np.concatenate([deep, opaque], -1), 16, 6), seen),
         "PNG 16-bit LA": lambda: (".png", write_png(np.concatenate([deep[..., :1], opaque], -1), 16, 4), seen_grey),
         "JPEG": lambda: (".jpg", save(picture, "JPEG", **quality), None),
+        "JPEG progressive": lambda: (".jpg", save(picture, "JPEG", progressive=True, **quality), None),
+        "JPEG in restart blocks": lambda: (".jpg", save(picture, "JPEG", restart_marker_blocks=2, **quality), None),
+        "JPEG multi-picture": lambda: (
+            ".jpg", save(picture, "MPO", save_all=True, append_images=[Image.fromarray(turned)]), None
+        ),
+        "JPEG, EXIF damaged": lambda: (".jpg", save(picture, "JPEG", exif=b"Exif\0\0" + rng.bytes(40)), None),
         "JPEG CMYK": lambda: (".jpg", save(picture, "JPEG", "CMYK", **quality), None),
         "JPEG turned": lambda: (".jpg", save(stored, "JPEG", exif=turning, **quality), None),
         "PNG turned": lambda: (".png", save(stored, exif=turning), picture),
@@ -170,6 +176,7 @@ def make_masks(rng) -> dict[str, MaskKind]:
 
     return {
         "PNG": MaskKind(".png", lambda ids: save(ids)),
+        "PNG interlaced": MaskKind(".png", lambda ids: write_png(ids[..., None], color_type=0, interlaced=True)),
         "PNG red": MaskKind(".png", lambda ids: save(in_red(ids))),
         "PNG red with alpha": MaskKind(".png", lambda ids: save(np.dstack([in_red(ids), 255 - 0 * ids]))),
         "PNG grey RGB": MaskKind(".png", lambda ids: save(ids, mode="RGB")),

@@ -307,11 +307,11 @@ CASES: dict[str, list[Case]] = {
     ],
     "neither `images/` nor `train/`": refused("no folders"),
     "no `masks/`": [Case(lambda root: (root / "masks").rename(root / "truth"))],
-    "a picture without a mask": refused("picture without a mask"),
-    "a mask without a picture": refused("mask without a picture"),
-    "several masks for a picture": [Case(lambda root: good.save(good.make_ids(1), root / "masks" / "p2_car.png"))],
-    "masks among the pictures, with their stems": [Case(masks_among_pictures)],
-    "pictures in folders within `images/`": [Case(patients)],
+    "an image without a mask": refused("picture without a mask"),
+    "a mask without an image": refused("mask without a picture"),
+    "several masks for an image": [Case(lambda root: good.save(good.make_ids(1), root / "masks" / "p2_car.png"))],
+    "masks among the images, with their stems": [Case(masks_among_pictures)],
+    "images in folders within `images/`": [Case(patients)],
     "only HEIC or DICOM": [Case(renamed(".heic"))],
     "two folders that may be the masks": [Case(two_folders_of_masks)],
     "two files of one stem": [
@@ -353,7 +353,7 @@ CASES: dict[str, list[Case]] = {
     "a colour in `classes.txt` that is not clear": [
         Case(good.listed(good.NAMED.replace("road 128,64,128", "road 128,64,128,255")))
     ],
-    "numbers in `classes.txt` that may be values or parts of the names": [
+    "numbers in `classes.txt` that may be ids or parts of the names": [
         Case(good.listed("9 road\n2 way street\n1 track\n"))
     ],
     "a control character in it, or an end of line within a name": [Case(good.listed("road\nparked\fcar\nsky\n"))],
@@ -365,10 +365,10 @@ CASES: dict[str, list[Case]] = {
     "COCO with run lengths (RLE, `iscrowd`)": refused("COCO with run lengths"),
     "COCO with boxes only": [Case(boxes_only)],
     "JSON of another tool, and no masks": [Case(chain(no_masks, write("data/via.json", b'{"_via_settings": {}}')))],
-    "COCO of another split's pictures": [Case(outlines_of_training)],
+    "COCO of another split's images": [Case(outlines_of_training)],
     "LabelMe with points or lines": [Case(good.one_shape(shape_type=kind)) for kind in ("point", "line", "linestrip")],
     "JSON that is cut off": refused("outlines cut off"),
-    "a list with a name that no picture has": refused("a list of an unknown name"),
+    "a list with a name that no image has": refused("a list of an unknown name"),
     "a name in two lists": refused("a name in two lists"),
     "`train.txt` without `val.txt`": [Case(good.split_lists(train="p1\np2\np3\np4\n"))],
     "nothing to validate": refused("an empty list"),

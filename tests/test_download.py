@@ -1160,7 +1160,7 @@ def test_two_at_once_write_camvids_ids_once(tmp_path, repeat):
     assert [out.splitlines()[-1] for _, out, _ in ends] == ["3", "3"]
     waits = f"another process is writing to {tmp_path / 'data.prepared'}: waiting for it\n"
     assert sorted(out.count(waits) for _, out, _ in ends) == [0, 1]
-    assert sorted(out.count("writing 6 pictures and masks") for _, out, _ in ends) == [0, 1]
+    assert sorted(out.count("writing 6 images and masks") for _, out, _ in ends) == [0, 1]
     assert not list(tmp_path.glob("*data.prepared?*"))
 
 
@@ -1177,7 +1177,7 @@ def test_what_a_killed_writing_of_camvids_ids_left_is_deleted(tmp_path):
 
 def test_a_full_disk_under_camvids_ids_is_one_sentence(tmp_path):
     root = put(camvid_files(""), tmp_path / "data")
-    message = r"^.*ids: its 6 pictures and masks can't be written \(No space left on device\); make room"
+    message = r"^.*ids: its 6 images and masks can't be written \(No space left on device\); make room"
     with small_disk(tmp_path / "disk", 16_384) as disk:
         write(disk / "mine.txt", b"mine")
         with pytest.raises(ValueError, match=message) as caught:

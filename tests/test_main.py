@@ -34,10 +34,11 @@ from unet_helpers.commands.arguments import DATASETS, FORMATS, make_parser
 from unet_helpers.custom_data import ValidationError, prepare_folder
 from unet_helpers.custom_data.class_lists import make_labels
 from unet_helpers.evaluation import Scores, confusion_matrices
+from unet_helpers.images import decode_image
 from unet_helpers.labels import CARLA, Pair
 from unet_helpers.model import unet_model
 from unet_helpers.networks import encoder
-from unet_helpers.prediction import predict_mask, read_image
+from unet_helpers.prediction import predict_mask
 
 ROOT = Path(__file__).parents[1]
 N_PAIRS = 24  # 17 train, 3 validate, 4 test
@@ -265,29 +266,28 @@ def test_check_says_what_was_converted_and_fits_the_terminal(capsys, tmp_path, m
     monkeypatch.setenv("COLUMNS", str(columns))
     code, shown, errors = run(capsys, "check", make_phone_folder(Path("phone")))
     assert (code, errors) == (0, "")
-    assert max(len(line) for line in shown.splitlines() if "writing 48 pictures" not in line) <= columns
+    assert max(len(line) for line in shown.splitlines() if "writing 24 images" not in line) <= columns
     text = " ".join(shown.split())
     assert "ids 0 and 255 in all masks: 0 is 'background', the other 'foreground'" in text
-    converted = "24 pictures (turned upright), 24 masks (PNG of mode L)"
+    converted = "24 masks (PNG of mode L)"
     assert f"converted {converted}; the copies are in phone.prepared, your files are as they were" in text
     assert text.count("look at this pair") == 1
     assert "images/IMG_0019.jpg and 2 more: its EXIF data turn it" in text
 
 
 def spoil(folder) -> dict[str, str]:
-    """Several faults at once, some of them found only when TensorFlow decodes; {file: what is said of it}."""
+    """Several faults at once; {file: what is said of it}."""
     for n in range(12):
         (folder / "masks" / f"p{n:02}.png").write_bytes(b"no mask")
-    chessboard = np.where((np.indices((64, 96)).sum(0) % 2)[..., None], [255, 0, 0], [0, 255, 255]).astype(np.uint8)
-    Image.fromarray(chessboard).save(folder / "images" / "p12.png", "JPEG", quality=100)
+    Image.fromarray(np.zeros((64, 96), np.float32)).save(folder / "images" / "p12.png", "TIFF")
     (folder / "masks" / "p13.png").unlink()
     (folder / "images" / "p14.png").unlink()
     shutil.copy(folder / "images" / "p15.png", folder / "images" / "p15.jpg")
     Image.fromarray(np.zeros((64, 95), np.uint8)).save(folder / "masks" / "p16.png")
     Image.fromarray(np.full((64, 96), 77, np.uint8)).save(folder / "masks" / "p17.png")
     return {
-        "masks/p09.png": "and 2 more: it can't be read as a picture", "images/p12.png": "read different pixels",
-        "images/p13.png": "it has no mask", "masks/p14.png": "it has no picture",
+        "masks/p09.png": "and 2 more: it can't be read as an image", "images/p12.png": "expected an image in",
+        "images/p13.png": "it has no mask", "masks/p14.png": "it has no image",
         "images/p15.png": "two files have this stem", "masks/p16.png": "the same height x width",
         "masks/p17.png": "expected class ids 0..2",
     }  # fmt: skip
@@ -889,7 +889,7 @@ def test_what_a_training_has_taken_of_16_bits_is_taken_again(capsys, tmp_path):
 
 def test_a_picture_brighter_than_any_in_training_is_white(tmp_path):
     Image.fromarray(np.uint16([[0, 4095, 4096, 65535]])).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png", 12)[0, :, 0].tolist() == [0, 255, 255, 255]
+    assert decode_image(tmp_path / "a.png", 12)[0, :, 0].tolist() == [0, 255, 255, 255]
 
 
 def test_a_bad_16_bit_picture_of_a_folder_and_hidden_files_do_not_stop_the_others(capsys, tmp_path, network):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from unet_helpers import prediction
 from unet_helpers.evaluation import evaluate_model
-from unet_helpers.images import GREY, decode_image, resize_image
+from unet_helpers.images import GREY, resize_image
 from unet_helpers.model import unet_model, with_keras_layers_only
 from unet_helpers.networks import Network
 from unet_helpers.pipeline import make_batches
@@ -18,7 +18,6 @@ from unet_helpers.prediction import (
     predict_logits,
     predict_mask,
     predict_masks,
-    read_image,
     stride_and_reach,
     write_prediction,
 )
@@ -117,10 +116,10 @@ def test_a_network_for_any_size_has_to_be_told_the_size(bright):
 
 
 def test_bad_pictures_are_named(bright, tmp_path):
-    with pytest.raises(ValueError, match=r"there is no file .*none\.png"):
+    with pytest.raises(ValueError, match=r"none\.png: .*No such file"):
         predict_mask(bright, tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"text\.png: it can't be read as a picture; save it anew as PNG"):
+    with pytest.raises(ValueError, match=r"text\.png: it can't be read as an image; save it anew as PNG"):
         predict_mask(bright, tmp_path / "text.png")
     with pytest.raises(ValueError, match=r"expected an \(H, W, 3\) uint8 RGB array, found \(4, 6\) uint8"):
         predict_mask(bright, np.zeros((4, 6), np.uint8))
@@ -353,44 +352,3 @@ def test_confidence_is_the_answered_classes_share_of_the_softmax(bright):
     np.testing.assert_allclose(confidence, np.tile(logistic, (4, 1)), atol=1e-6)
     np.testing.assert_array_equal(mask, predict_mask(bright, picture))
     assert mask[0].tolist() == [0, 0, 0, 1, 1, 1]
-
-
-# ---- picture files ----
-
-
-def test_ordinary_files_have_the_pixels_that_training_decodes(tmp_path):
-    picture = Image.fromarray(noise(20, 30))
-    for name in ("a.png", "a.jpg", "a.bmp", "grey.png", "grey.jpg", "palette.png", "alpha.png", "bit.png"):
-        mode = {"grey": "L", "palette": "P", "alpha": "RGBA", "bit": "1"}.get(name.split(".")[0], "RGB")
-        picture.convert(mode).save(tmp_path / name)
-        np.testing.assert_array_equal(read_image(tmp_path / name), decode_image(str(tmp_path / name)), name)
-
-
-def test_files_that_tensorflow_cannot_read_are_8_bit_rgb_too(tmp_path):
-    pixels = noise(20, 30)
-    picture, grey = Image.fromarray(pixels), pixels[..., 0]
-    picture.save(tmp_path / "a.tiff")
-    picture.save(tmp_path / "a.webp", lossless=True)
-    picture.convert("CMYK").save(tmp_path / "cmyk.tiff")
-    Image.fromarray(grey).save(tmp_path / "a.gif", save_all=True, append_images=[Image.fromarray(255 - grey)])
-    Image.fromarray(grey.astype(np.uint16) << 8 | 77).save(tmp_path / "deep.png")
-    Image.fromarray(grey.astype(np.uint16) << 4 | 7).save(tmp_path / "deep.tiff")  # 12 of 16 bits
-    for name in ("a.tiff", "a.webp", "cmyk.tiff"):
-        np.testing.assert_array_equal(read_image(tmp_path / name), pixels, name)
-    for name in ("a.gif", "deep.png", "deep.tiff"):
-        np.testing.assert_array_equal(read_image(tmp_path / name), np.repeat(grey[..., None], 3, axis=2), name)
-    assert predict_mask(recorder((20, 30, 3))[0], tmp_path / "deep.png").shape == (20, 30)
-
-
-def test_pictures_are_turned_upright_as_a_viewer_shows_them(tmp_path):
-    from PIL import ImageOps
-
-    for orientation in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        Image.fromarray(noise(20, 30)).save(tmp_path / "p.png", exif=exif)
-        with Image.open(tmp_path / "p.png") as image:
-            np.testing.assert_array_equal(read_image(tmp_path / "p.png"), ImageOps.exif_transpose(image))
-        assert predict_mask(recorder((16, 16, 3))[0], tmp_path / "p.png").shape == (
-            (30, 20) if orientation > 4 else (20, 30)
-        )

@@ -1,20 +1,21 @@
 """The data sets that the tutorial knows: where their pairs of files are, their labels, their splits, and the check."""
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from . import custom_data, drawing
 from .download import check_whole, download_dataset, find_layout
-from .images import InvalidFile, open_file
+from .images import InvalidFile, decode_mask, examine_image, naming_file, open_file, read_channels
 from .labels import CAMVID, CARLA, DATASETS, LabelMap, Pair, class_pixels
 from .naming import named
+from .storage import find_changes
 
 SLUGS = {"lyft": "kumaresanmanickavelu/lyft-udacity-challenge", "camvid": "carlolepelaars/camvid"}  # on Kaggle
 PAIRS = {"lyft": (3550, 750, 700), "camvid": (367, 100, 232)}  # to train, validate and test, in each copy that we know
@@ -30,19 +31,16 @@ VALIDATION_DRIVES = {"09_00", "F2", "F6", "F66", "F68", "F70"}
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pairs of files in three disjoint lists, and what their class ids mean. test may be empty.
-
-    report: what `masks` found in "folder" and in Kaggle's "camvid"; None for the others.
-    bits: of its 16-bit pictures, how many are in use, 8..16; the highest 8 of them are read. None where there are none.
-    """
+    """Pairs of files in three disjoint lists, and what their class ids mean."""
 
     name: str
     labels: LabelMap
     train: tuple[Pair, ...]
     validation: tuple[Pair, ...]
-    test: tuple[Pair, ...]
+    test: tuple[Pair, ...]  # may be empty
+    # What `custom_data` found in "folder" and in Kaggle's "camvid"; None for the others.
     report: custom_data.Report | None = field(default=None, compare=False, repr=False)
-    bits: int | None = None
+    bits: int | None = None  # in use, 8..16, of its 16-bit images, of which the highest 8 are read; None without any
 
     @property
     def held_out(self) -> tuple[str, tuple[Pair, ...]]:
@@ -60,12 +58,12 @@ def load_dataset(
         Lyft/Udacity set), "camvid" (SegNet's layout or Kaggle's) or "folder" (your own; see data/README.md).
         "lyft" and "camvid" are downloaded from Kaggle to data_dir/name where they are not there.
     archive: the data set's zip that you downloaded with a browser: unpacked to data_dir/name in place of a download.
-    split_by: "folder" only: regular expression for the group (drive, patient, film) in a picture's name.
-    skip_bad: leave out the pairs whose files are faulty instead of refusing all of them, as far as `masks` can, and
-        print no notes: faults and notes are in the report.
-    bits: "folder" only: read 16-bit pictures as a network was trained with them, `Network.bits`; None: as they need it.
-    A note says if "lyft" or "camvid", put there by somebody, have fewer pairs than they are known to have.
-    Raises ValueError, naming the folder or file, if name is unknown, something is not there or has no partner, and
+    split_by: "folder" only: regular expression for the group (drive, patient, sequence) in an image's name.
+    skip_bad: leave out the pairs whose files are invalid instead of refusing all of them, as far as `custom_data` can,
+        and print no notes: problems and notes are in the report.
+    bits: "folder" only: read 16-bit images as a network was trained with them, `Network.bits`; None: as they need it.
+    A note says if "lyft" or "camvid" have fewer pairs than they are known to have.
+    Raises ValueError, naming the folder or file, if name is unknown, something is missing or has no partner, and
     DownloadError, saying what to do, if a download fails, or files of a finished one are gone.
     """
     if name not in DATASETS:
@@ -82,7 +80,10 @@ def load_dataset(
         what = "images/ and masks/" if name == "folder" else repr(name)
         raise ValueError(f"{named('DATA_DIR')}: there is no folder {str(root)!r}; give the folder that holds {what}")
     if name == "folder":
-        return _load_folder(name, root / name if (root / name).is_dir() else root, split_by, skip_bad, bits)
+        root = root / name if (root / name).is_dir() else root
+        places = custom_data.places_for(root, DATA_DIR)
+        prepared = custom_data.prepare_folder(root, *places, split_by=split_by, skip_bad=skip_bad, bits=bits)
+        return _load_prepared(name, prepared, prepared.labels, skip_bad)
     has_layout = {"lyft": _has_lyft, "camvid": _has_camvid}[name]
     found = find_layout(root / name, has_layout, depth=1) or find_layout(root, has_layout, depth=0)
     if not found:
@@ -132,7 +133,7 @@ def drive_of(stem: str) -> str:
 
 
 def sequence_of(pair: Pair) -> str:
-    """What a picture's name begins with, without the frame's number: "F61" for F61-1, "0016E5" for 0016E5_07959."""
+    """What an image's name begins with, without the frame's number: "F61" for F61-1, "0016E5" for 0016E5_07959."""
     return re.sub(r"[-_ .]?[a-zA-Z]?\d+$", "", pair.image.stem)
 
 
@@ -147,7 +148,7 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[Pair]:
         if missing:
             raise ValueError(
                 f"{lonely[missing[0]]}: no file with the stem {missing[0]!r} in {folder} ({len(missing)} such files); "
-                "a picture and its mask need the same stem, and masks are PNG: add the partner or move the file away"
+                "an image and its mask need the same stem, and masks are PNG: add the partner or move the file away"
             )
     return [Pair(images[stem], masks[stem]) for stem in sorted(images)]
 
@@ -159,16 +160,12 @@ def _by_stem(folder: Path, suffixes: set[str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            _add_unique(files, path)
+            twin = files.setdefault(path.stem, path)
+            if twin is not path:
+                raise ValueError(f"{path}: its stem is also that of {twin}; keep one of the two in the folder")
     if not files:
         raise ValueError(f"{folder}: found no file that ends in {', '.join(sorted(suffixes))}")
     return files
-
-
-def _add_unique(files: dict[str, Path], path: Path) -> None:
-    if path.stem in files:
-        raise ValueError(f"{path}: its stem is also that of {files[path.stem]}; keep one of the two in the folder")
-    files[path.stem] = path
 
 
 def _load_lyft(name: str, root: Path) -> Dataset:
@@ -192,8 +189,8 @@ def _load_lyft(name: str, root: Path) -> Dataset:
 
 
 def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
-    """SegNet's layout has ids in SPLITannot/, Kaggle's has colours in SPLIT_labels/, for which ids are written beside
-    place: root, or where it would be in DATA_DIR, for nothing is written where Kaggle attaches data."""
+    """SegNet's layout has ids in SPLITannot/, Kaggle's has colours in SPLIT_labels/; ids are written beside place:
+    root, or where it would be in DATA_DIR, for Kaggle attaches data read-only."""
     folders = {"train": root / "train", "validation": root / "val", "test": root / "test"}
     if not folders["test"].is_dir():
         del folders["test"]
@@ -201,23 +198,18 @@ def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
         pairs = {split: (folder, root / f"{folder.name}_labels") for split, folder in folders.items()}
         places = custom_data.places_for(place, DATA_DIR)
         prepared = custom_data.prepare_pairs(root, pairs, custom_data.camvid_classes(root), *places, skip_bad=skip_bad)
-        _say_notes(prepared, skip_bad)
-        return Dataset(name, CAMVID, prepared.train, prepared.validation, prepared.test, prepared.report)
+        return _load_prepared(name, prepared, CAMVID, skip_bad)
     pairs = {split: tuple(find_pairs(folder, root / f"{folder.name}annot")) for split, folder in folders.items()}
     return Dataset(name, CAMVID, pairs["train"], pairs["validation"], pairs.get("test", ()))
 
 
-def _load_folder(name: str, root: Path, split_by: str | None, skip_bad: bool, bits: int | None) -> Dataset:
-    places = custom_data.places_for(root, DATA_DIR)
-    prepared = custom_data.prepare_folder(root, *places, split_by=split_by, skip_bad=skip_bad, bits=bits)
-    _say_notes(prepared, skip_bad)
-    parts = prepared.train, prepared.validation, prepared.test
-    return Dataset(name, prepared.labels, *parts, prepared.report, prepared.bits)
-
-
-def _say_notes(prepared: custom_data.Prepared, skip_bad: bool) -> None:
+def _load_prepared(name: str, prepared: custom_data.Prepared, labels: LabelMap, skip_bad: bool) -> Dataset:
     if prepared.report.warnings and not skip_bad:
         print(prepared.report.notes())
+    for pair, (notes, counts) in prepared.counts.items():
+        _counted[pair] = notes, labels, np.array([counts.get(k, 0) for k in range(labels.n_classes)])
+    parts = prepared.train, prepared.validation, prepared.test
+    return Dataset(name, labels, *parts, prepared.report, prepared.bits)
 
 
 def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:
@@ -227,121 +219,49 @@ def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:
         return None
     ego = None
     for pair in pairs:
-        values = np.asarray(open_image(pair.mask))
-        own = (values if values.ndim == 2 else values[..., 0]) == labels.ego_class
+        own = decode_mask(pair.mask, labels)[..., 0] == labels.ego_class
         if ego is not None and own.shape != ego.shape:
             return None
         ego = own if ego is None else ego & own
     return ego if ego is not None and ego.any() else None
 
 
-PICTURE_REMEDY = "save it anew as an 8-bit RGB PNG, or get it again if it is damaged"
-MASK_REMEDY = "save it anew as an 8-bit grey PNG of class ids, or get it again if it is damaged"
-
-# TensorFlow decodes JPEG by a faster, coarser transform than Pillow (with the exact one it gives the same), so good
-# files differ as well. Measured: quality 10 to 100; 4:4:4, 4:2:2, 4:2:0, 4:1:1 and grey; progressive or not. The mean
-# difference, and the largest mean of a block of 8x8, is at most 1.8 and 9.4 in photographs, 3.4 and 20 in photographs
-# sharpened until they hurt, 1.5 and 6.4 in demo frames, 3.7 and 8.2 in text and stripes, 12 and 24 in noise; up to
-# quality 90 nowhere more than 2.9 and 3.8. Damaged files in which the fast transform overflows reach 255, and one good
-# picture 83: a chessboard of single pixels at quality 98 or more. There TensorFlow does read another picture.
-JPEG_MEAN, JPEG_BLOCK = 16, 40
+# What `custom_data` has counted in the pairs that this process has loaded, so that `check_pair` need not decode them
+# again: `storage.note_files` of both files as they were examined, the labels, and the (K,) pixels of each class.
+_counted: dict[Pair, tuple[dict[str, list], LabelMap, np.ndarray]] = {}
 
 
 def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
     """Decode both files of a pair as training does and return the pixels of each class, (K,) int64.
 
-    Raises ValueError, naming the file, if one can't be read, or training would read other pixels from it than Pillow,
-    the sizes differ, or the mask is no map of known ids.
+    Files that `load_dataset` has examined, and that have not changed since, are not decoded again.
+    Raises ValueError, naming the file, if one can't be read, the sizes differ, or the mask is no map of known ids.
     """
-    from .images import decode_image, decode_mask
-
-    image, mask = open_image(pair.image), open_image(pair.mask)
-    if image.size != mask.size:
-        raise ValueError(
-            f"{pair.mask}: it has {mask.height}x{mask.width} pixels, but its picture {pair.image} has "
-            f"{image.height}x{image.width}; both need the same size"
-        )
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(
-            f"{pair.image}: its mode is {image.mode!r}, more than the 8 bits of a channel that training reads, and it "
-            "would look black; scale it to 0..255 and save it as an 8-bit PNG"
-        )
-    _check_decoding(pair.image, image, np.asarray(image.convert("RGB")), decode_image, PICTURE_REMEDY)
-    values = _mask_values(pair.mask, mask, labels)
-    ids = labels.value_to_id[values]
-    _check_decoding(pair.mask, mask, ids[..., None], lambda path: decode_mask(path, labels), MASK_REMEDY)
-    return class_pixels(ids, labels)
+    notes, known_labels, pixels = _counted.get(pair, ({}, None, None))
+    with contextlib.suppress(OSError):  # a file that is gone is named below
+        if known_labels == labels and not any(find_changes(notes, pair._asdict())):
+            return pixels
+    with naming_file(pair.image):
+        image = examine_image(pair.image)
+        if image.bits:
+            raise InvalidFile("expected 8 bits a channel; scale it to 0..255 and save it as an 8-bit PNG", image.kind)
+    with naming_file(pair.mask):
+        values = read_channels(open_file(pair.mask))
+        if image.size != values.shape[:2]:
+            sizes = "{}x{}, {} {}x{}".format(*values.shape[:2], pair.image, *image.size)
+            raise InvalidFile("a mask and its image need the same height x width, upright; make it again", sizes)
+        if values[..., 1:3].any():
+            sentence = "green or blue are not 0, so it holds colours, expected class ids in the red channel; convert it"
+            raise InvalidFile(sentence)
+        unknown = np.flatnonzero(np.bincount(values[..., 0].ravel(), minlength=256) * ~labels.known_values)
+        if unknown.size:
+            expected = f"class ids 0..{labels.n_classes - 1} or void {sorted(labels.void_values)}"
+            found = f"it holds {unknown.tolist()[:5]}"
+            raise InvalidFile(f"{found}, expected {expected}; wrong label map or a damaged mask?")
+    return class_pixels(labels.value_to_id[values[..., 0]], labels)
 
 
 def check_pairs(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray:
     """`check_pair` for all pairs, on all cores: how many pixels of each class they have together, (K,) int64."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return sum(pool.map(lambda pair: check_pair(pair, labels), pairs), np.zeros(labels.n_classes, np.int64))
-
-
-def open_image(path: Path) -> Image.Image:
-    """The picture, loaded to its end. Raises ValueError, naming the file, if it can't be read or is to be turned."""
-    try:
-        image, orientation, *_ = open_file(path)
-    except InvalidFile as error:
-        raise ValueError(error.about(path)) from error
-    if orientation > 1:
-        raise ValueError(
-            f"{path}: its EXIF data say that it is shown turned or mirrored (orientation {orientation}), but training "
-            "reads the pixels as they are stored, so picture and mask may not fit; save it upright and without EXIF"
-        )
-    return image
-
-
-def _mask_values(path: Path, mask: Image.Image, labels: LabelMap) -> np.ndarray:
-    """The (H, W) uint8 values of a mask file, all known to the labels."""
-    if mask.format in ("JPEG", "MPO"):
-        raise ValueError(f"{path}: it is a JPEG inside, which changes class ids; make the mask again, as a PNG")
-    if mask.mode not in ("L", "RGB", "RGBA"):
-        raise ValueError(
-            f"{path}: its mode is {mask.mode!r}, expected 8-bit class ids in one channel or in the red channel; "
-            "convert it"
-        )
-    values = np.asarray(mask)
-    if values.ndim == 3:
-        if values[..., 1:3].any():
-            raise ValueError(
-                f"{path}: green or blue are not 0, so it holds colours, expected class ids in the red channel; "
-                "convert it"
-            )
-        values = values[..., 0]
-    unknown = np.setdiff1d(np.unique(values), np.flatnonzero(labels.known_values))
-    if unknown.size:
-        raise ValueError(
-            f"{path}: it holds {unknown.tolist()[:5]}, expected class ids 0..{labels.n_classes - 1} "
-            f"or void {sorted(labels.void_values)}; wrong label map or a damaged mask?"
-        )
-    return values
-
-
-def _check_decoding(path: Path, picture: Image.Image, expected: np.ndarray, decode: Callable, remedy: str) -> None:
-    """Compare what decode(path) gives to training with what Pillow sees in the picture: expected, (H, W, C) uint8."""
-    import tensorflow as tf
-
-    kind = f"{picture.format} of mode {picture.mode}"
-    try:
-        with tf.device("CPU:0"):  # where training decodes
-            decoded = decode(str(path)).numpy()
-    except Exception as error:  # TensorFlow's errors have no base class of their own
-        reason = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", str(error))
-        raise ValueError(f"{path}: TensorFlow can't decode this {kind} ({reason}); {remedy}") from error
-    same = _is_same_jpeg if picture.format in ("JPEG", "MPO") else np.array_equal
-    if not same(decoded, expected):
-        raise ValueError(f"{path}: TensorFlow and Pillow read different pixels from this {kind}; {remedy}")
-
-
-def _is_same_jpeg(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two (H, W, 3) uint8 pictures differ by no more than two ways to decode a good JPEG do."""
-    if a.shape != b.shape:
-        return False
-    difference = np.maximum(a, b) - np.minimum(a, b)
-    height, width, _ = a.shape
-    padded = np.pad(difference, ((0, -height % 8), (0, -width % 8), (0, 0)))
-    blocks = padded.reshape(padded.shape[0] // 8, 8, -1).sum(1, dtype=np.uint16)
-    blocks = blocks.reshape(len(blocks), -1, 8 * 3).mean(-1) / 8
-    return difference.mean() <= JPEG_MEAN and blocks.max() <= JPEG_BLOCK

@@ -112,7 +112,7 @@ def gather(
         alike = [part for part in first if part[0].shape[1:] == first[0][0].shape[1:]]
         evidence.alignment = compare_edges(*(np.concatenate(part)[:N_EDGES] for part in zip(*alike, strict=True)))
     for pair in pairs[:: 1 + len(pairs) // N_FILES]:
-        evidence.values += count(decode_image(str(pair.mask)).numpy()[..., 0])  # red, which training reads
+        evidence.values += count(decode_image(pair.mask)[..., 0])  # red, which training reads
     return evidence
 
 

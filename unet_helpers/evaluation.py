@@ -116,7 +116,7 @@ def evaluate_model(
         found[name].append(confusion_matrices(true[None], predicted[None], labels.n_classes))
 
     for pair in pairs:
-        image, true = decode_image(str(pair.image)).numpy(), decode_mask(str(pair.mask), labels).numpy()[..., 0]
+        image, true = decode_image(pair.image), decode_mask(pair.mask, labels)[..., 0]
         if image.shape[:2] != true.shape:
             raise ValueError(f"{pair.mask}: found {true.shape}, expected {image.shape[:2]} as its picture; check both")
         piece, predicted = fit_whole(image, image_size), np.empty_like(true)

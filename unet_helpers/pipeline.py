@@ -58,7 +58,7 @@ class PairReader:
 
     def _decode(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         with tf.device("CPU:0"):  # a GPU has better things to do
-            image, mask = decode_image(str(pair.image)), decode_mask(str(pair.mask), self.labels)
+            image, mask = decode_image(pair.image), decode_mask(pair.mask, self.labels)
             return fit_image(image, self.image_size), fit_mask(mask, self.mask_size, self.image_size)
 
     def _make_file(self) -> Path | None:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from .images import InvalidFile, decode_image, examine_image, fit_image, fitted_box, read_picture
+from .images import decode_image, fit_image, fitted_box
 from .model import check_image_size
 from .naming import named, shown
 from .networks import Network, load_network
@@ -168,7 +168,7 @@ def predict_mask(
 
     network: from `load_network`, or its `.keras` file, which is read anew each time; with a model alone, image_size is
         needed, unless the model takes one size only.
-    image: path of a picture file, or an (H, W, 3) uint8 RGB array of any size. Of a file, `read_image` tells more.
+    image: path of a picture file, or an (H, W, 3) uint8 RGB array of any size. Files are read by `images.decode_image`.
     image_size: (height, width) at which the network looks at it; None: at which it was trained, because it knows things
         only as large as it saw them. The picture keeps its proportions, and grey surrounds it where it does not fit.
         With tiles: the size of a tile, a multiple of the network's stride.
@@ -183,7 +183,7 @@ def predict_mask(
         network = load_network(network)
     model, trained = (network.model, network.image_size) if isinstance(network, Network) else (network, None)
     bits = network.bits if isinstance(network, Network) else None
-    pixels = read_image(image, bits) if isinstance(image, (str, Path)) else image
+    pixels = decode_image(image, bits) if isinstance(image, (str, Path)) else image
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise ValueError(f"image: expected an (H, W, 3) uint8 RGB array, found {tuple(pixels.shape)} {pixels.dtype}")
     pixels = np.asarray(pixels)
@@ -204,28 +204,6 @@ def predict_mask(
     for piece in pieces:
         write_prediction(piece, _logits(model, piece.pixels[None], tta, size)[0], mask, certainty)
     return (mask, certainty) if confidence else mask
-
-
-def read_image(path: str | Path, bits: int | None = None) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB: the pixels that training decodes, which reads PNG, JPEG and BMP.
-
-    Others are read by Pillow: TIFF, WebP, GIF (its first frame), CMYK, what EXIF data turn, and 16 bits.
-    bits: how many of 16 were in use in training, `Network.bits`: the highest 8 of them are taken, and what needs more
-        is white. None: as many as the picture uses.
-    Raises ValueError, naming the file, if there is none or it can't be read.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"image: there is no file {str(path)!r}")
-    try:
-        picture = examine_image(path)
-        if not picture.changes:
-            return decode_image(str(path)).numpy()
-        return np.asarray(read_picture(path, bits or max(8, picture.highest.bit_length())))
-    except InvalidFile as error:
-        raise ValueError(error.about(path)) from error
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"{path}: TensorFlow can't decode it; save it anew as PNG, or get it again") from error
 
 
 def _logits(model: keras.Model, images, tta: bool, size: tuple[int, int]) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..custom_data.class_lists import make_labels, read_names
+from ..custom_data import make_labels, read_names
 from ..datasets import Dataset, find_ego_mask, load_dataset
 from ..evaluation import evaluate_model
 from ..labels import LabelMap

@@ -9,10 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageSequence
 
-from ..custom_data.layout import PICTURES
-from ..custom_data.splits import natural
-from ..images import find_bits
-from ..prediction import read_image
+from ..custom_data import READABLE_SUFFIXES, natural
+from ..images import decode_image, find_bits
 
 MAX_FRAMES, MAX_PIXELS = 10_000, 5_000_000_000  # of an animation: few bytes can hold a disk full of frames
 
@@ -55,7 +53,7 @@ def open_source(path: Path) -> Source:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")]
+    files = [file for file in folder.iterdir() if file.suffix.lower() in READABLE_SUFFIXES and file.name[0] != "."]
     return sorted(files, key=lambda file: natural(file.name))
 
 
@@ -118,9 +116,9 @@ def _read_frames(path: Path, n_frames: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def read_frame(frame: Path | np.ndarray, trained: int | None, bits: dict[Path, int]) -> np.ndarray:
-    """(H, W, 3) uint8: a frame as it is; a file as `read_image` has it, of 16 bits those of the training if they are
+    """(H, W, 3) uint8: a frame as it is; a file as `decode_image` has it, of 16 bits those of the training if they are
     known, else those of its folder.
 
     Raises ValueError, naming the file.
     """
-    return frame if isinstance(frame, np.ndarray) else read_image(frame, trained or bits.get(frame))
+    return frame if isinstance(frame, np.ndarray) else decode_image(frame, trained or bits.get(frame))

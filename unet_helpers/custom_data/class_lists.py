@@ -4,130 +4,25 @@ import colorsys
 import csv
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..labels import CAMVID, CONTROL, VOID, LabelMap
 from ..storage import read_regular
 
-COLOR = re.compile(r"(.*[^\s:])[\s:]+(#[0-9a-fA-F]{6}|\d+\s*,\s*\d+\s*,\s*\d+)")  # NAME R,G,B or NAME #RRGGBB
-# The same as other programs write it: NAME,R,G,B or NAME (R,G,B) or NAME R G B, and R G B NAME.
-RGB = r"(?P<bracket>[(\[]?)\s*(?P<r>\d{1,3})\s*[,;\s]\s*(?P<g>\d{1,3})\s*[,;\s]\s*(?P<b>\d{1,3})\s*[)\]]?"
-NAME_FIRST = re.compile(rf"(?P<name>.*[^\s:=,;])[\s:=,;]+{RGB}")
-COLOR_FIRST = re.compile(rf"{RGB}[\s:=,;]+(?P<name>\S.*)")
-SHARE = re.compile(r"\s*\(\d+(\.\d+)?%\)$")  # stands behind each colour in our own message, and is copied with it
-LIKE_A_COLOR = re.compile(r"\d+\s*[,;]\s*\d+\s*[,;]\s*\d+")
-NEXT_TO_COLOR = {NAME_FIRST: re.compile(r"(.*[\s:=,;])?\d+"), COLOR_FIRST: re.compile(r"\d+([\s:=,;].*)?")}
+MAX_LIST_BYTES = 1 << 26
+VOID_NAME = "void"  # in a list of classes: pixels of this name are neither learned nor scored
+BACKGROUND = "background"  # the class of all that no outline covers
+LABELME_NAMES = {"_background_": BACKGROUND, "__ignore__": VOID_NAME}  # LabelMe's own names, in its labels.txt
+
+RGB = r"(#[0-9a-fA-F]{6}|\d+\s*,\s*\d+\s*,\s*\d+)"
+COLORED = re.compile(rf"(.*[^\s:,])(?:[\s:]+|(?<!\d)\s*,\s*){RGB}")  # NAME R,G,B or NAME #RRGGBB or NAME,R,G,B
+LIKE_A_COLOR = re.compile(r"\b\d{1,3}((\s*[,;]\s*|\s+)\d{1,3}){2}\b|#[0-9a-fA-F]{6}\b")
+SHARE = re.compile(r"\s*\(\d+(\.\d+)?%\)$")  # follows each colour in our own message, and is copied with it
 NUMBERED = re.compile(r"(\d{1,5})([\s:=,;.)]+)(\S.*)")  # 3 person, 3: person
 COMMENT = re.compile(r"#(?![0-9a-fA-F]{6}\b)")
-
-
-class Line(NamedTuple):
-    """A class in a list: number of its line in the file, its name, its colour 65536 r + 256 g + b and its value in the
-    masks, None where the list does not give them. whole_name: with what was taken as the value, where it may belong to
-    the name (2 way street), else ""."""
-
-    number: int
-    name: str
-    color: int | None
-    value: int | None = None
-    whole_name: str = ""
-
-
-def parse_lines(path: Path, texts: Sequence[str]) -> list[Line]:
-    """The classes of a classes.txt, in the order of their numbers if all lines have one; `path` is for messages.
-
-    Raises ValueError, naming file and line, for an empty line and for what may be a colour or not.
-    """
-    kept = [(number, text.strip()) for number, text in enumerate(texts, 1) if not COMMENT.match(text.strip())]
-    for place, (number, text) in enumerate(kept):
-        if not text:
-            raise ValueError(f"{path}, line {number}: it is empty; write the name of value {place}, or delete it")
-    strict = [COLOR.fullmatch(SHARE.sub("", text)) for _, text in kept]
-    loose = [match or _match_loosely(text) for match, (_, text) in zip(strict, kept, strict=True)]
-    matches = loose if all(loose) else strict  # a name may end in numbers, but hardly all names in three
-    lines = [
-        _colored_line(path, number, text, match) if match else Line(number, text, None)
-        for (number, text), match in zip(kept, matches, strict=True)
-    ]
-    for line in lines:
-        if line.color is None and LIKE_A_COLOR.search(line.name):
-            raise _unclear(path, line.number, line.name)
-    return _take_numbers(path, lines)
-
-
-def to_color(path: Path, number: int, text: str) -> int:
-    """65536 r + 256 g + b of "R,G,B" or "#RRGGBB". Raises ValueError, naming file and line."""
-    try:
-        r, g, b = bytes.fromhex(text[1:]) if text.startswith("#") else map(int, text.split(","))
-        if not all(0 <= channel <= 255 for channel in (r, g, b)):
-            raise ValueError
-    except ValueError:
-        raise ValueError(
-            f"{path}, line {number}: found the colour {text!r}, expected R,G,B, three numbers from 0 to 255; correct it"
-        ) from None
-    return r << 16 | g << 8 | b
-
-
-def _match_loosely(text: str) -> re.Match | None:
-    text = SHARE.sub("", text)
-    return COLOR_FIRST.fullmatch(text) or NAME_FIRST.fullmatch(text)
-
-
-def _colored_line(path: Path, number: int, text: str, match: re.Match) -> Line:
-    if match.re is COLOR:
-        return Line(number, match[1], to_color(path, number, match[2]))
-    if NEXT_TO_COLOR[match.re].fullmatch(match["name"]) and not match["bracket"]:  # four numbers in a row
-        raise _unclear(path, number, text)
-    return Line(number, match["name"], to_color(path, number, ",".join(match.group("r", "g", "b"))))
-
-
-def _unclear(path: Path, number: int, text: str) -> ValueError:
-    return ValueError(
-        f"{path}, line {number}: found {text!r}, and it is not clear which numbers are the colour; write the name, a "
-        "space and the colour, as in 'road 128,64,128'"
-    )
-
-
-def _take_numbers(path: Path, lines: list[Line]) -> list[Line]:
-    """The lines with the numbers in front of their names as values, if all have one."""
-    matches = [NUMBERED.fullmatch(line.name) for line in lines]
-    numbers = [int(match[1]) for match in matches if match]
-    if len(numbers) < len(lines):
-        in_order = numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))) and numbers[0] < 2
-        if in_order and 1 < len(numbers) == len(lines) - 1:
-            line = lines[matches.index(None)]
-            raise ValueError(
-                f"{path}, line {line.number}: {line.name!r} has no number, but all other lines have; write one in "
-                "front of it, or, if it is a title, a # and a space"
-            )
-        return lines
-    for place, line in enumerate(lines):
-        twin = lines[numbers.index(numbers[place])]
-        if twin is not line:
-            raise ValueError(
-                f"{path}, line {line.number}: {line.name!r} has the same number as line {twin.number}; give each class "
-                "its own, the value that stands for it in the masks"
-            )
-    names = [match[3] for match in matches]
-    # What may be part of a name is no 0, has no colon behind it, and is seldom 1, 2, 3 in the order of the lines.
-    clear = 0 in numbers or "void" in map(str.lower, names) or any(match[2].strip(" ") for match in matches)
-    if not clear and len(set(names)) < len(names):
-        return lines  # only their numbers tell them apart
-    clear = clear or numbers == list(range(1, len(lines) + 1))
-    numbered = [
-        line._replace(name=name, value=value, whole_name="" if clear else line.name)
-        for line, name, value in zip(lines, names, numbers, strict=True)
-    ]
-    return sorted(numbered, key=lambda line: line.value)
-
-
-MAX_BYTES = 1 << 26  # of a list
-VOID_NAME = "void"  # in a list of classes: what is so called is no class, and is neither learned nor scored
-BACKGROUND = "background"  # the class of all that no outline covers
-LABELME_NAMES = {"_background_": BACKGROUND, "__ignore__": VOID_NAME}  # its own names, in its labels.txt
-# M. Okabe and K. Ito, Color Universal Design, 2008: told apart by the colour-blind, too.
+# M. Okabe and K. Ito, Color Universal Design, 2008: colours that colour-blind readers can tell apart.
 OKABE_ITO = (
     (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
     (204, 121, 167),
@@ -148,41 +43,39 @@ CAMVID_GROUPS = {
 }
 
 
+class Line(NamedTuple):
+    """A class in a list."""
+
+    number: int  # of the line in the file
+    name: str
+    color: int | None  # 65536 r + 256 g + b; None where the list gives none
+    value: int | None = None  # in the masks; None where the list gives none
+
+
 class ClassList(NamedTuple):
-    """names: of the K classes. value_ids: {value in a mask: id, or VOID}; color_ids: the same for colours 65536 r + 256
-    g + b, empty where the list has none. colors: K (r, g, b) or () if not known. path: the file. numbered: whether the
-    list itself gives the values; else they are 0, 1, ... in the order of its lines. otherwise: the same list, if its
-    numbers may be parts of the names.
-    """
+    """What a list says of K classes and of void."""
 
     names: tuple[str, ...]
-    value_ids: dict[int, int]
-    color_ids: dict[int, int]
-    colors: tuple[tuple[int, int, int], ...]
+    value_ids: dict[int, int]  # {value in a mask: class id or VOID}
+    color_ids: dict[int, int]  # {65536 r + 256 g + b: class id or VOID}; empty where the list has no colours
+    colors: tuple[tuple[int, int, int], ...]  # K (r, g, b), or () where the list has none
     path: Path
-    numbered: bool = False
-    otherwise: "ClassList | None" = None
+    numbered: bool = False  # whether the list gives the values; else they are 0, 1, ... in the order of its lines
 
 
 def find_classes(root: Path) -> ClassList | None:
-    """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None where there is none of them. Where no
-    name is so spelled, those in other letters count, too, and those with a second ".txt", which Windows hides.
+    """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None where there is none of them.
 
-    classes.txt has a name a line, that of value 0 first, spaces allowed, or each line begins with its value (see
-    `coding.choose_reading`); with colours, each line ends in "R,G,B" or "#RRGGBB" after a space. The name "void" stands
-    for pixels that are neither learned nor scored. Lines that begin with "#" are comments.
-    Raises ValueError, naming file and line, if it can't be understood.
+    Capital letters and a second ".txt", which Windows hides, do not matter. data/README.md says what a list may hold.
+    Raises ValueError, naming file and line, for anything that could be read in two ways.
     """
-    readers = {"classes.txt": _read_names, "class_dict.csv": _read_csv, "labelmap.txt": _read_labelmap}
-    for name, read in readers.items():
-        if os.path.isfile(root / name):  # Path.is_file raises PermissionError
-            return _make_list(root / name, read(root / name))
-    for name, read in readers.items():
-        spelled = [path for path in _list_files(root) if path.name.lower() in (name, f"{name}.txt")]
-        if len(spelled) > 1:
-            raise ValueError(f"{spelled[0]}: {spelled[1].name} is there, too; keep one list of classes, as {name}")
-        if spelled:
-            return _make_list(spelled[0], read(spelled[0]))
+    for name, read in (("classes.txt", _read_names), ("class_dict.csv", _read_csv), ("labelmap.txt", _read_labelmap)):
+        found = [path for path in _list_files(root) if path.name.lower() in (name, f"{name}.txt")]
+        found = [path for path in found if path.name == name] or found
+        if len(found) > 1:
+            raise ValueError(f"{found[0]}: {found[1].name} is there, too; keep one list of classes, as {name}")
+        if found:
+            return _make_list(found[0], read(found[0]))
     return None
 
 
@@ -192,23 +85,16 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def find_unread_lists(folders: Iterable[Path], stems: Collection[str]) -> list[Path]:
-    """Files in these folders that may be lists of classes by their names; none has the stem of a picture, for tools
-    that draw boxes write a text for each."""
+    """Files in these folders that look like lists of classes by their names; not those with the stem of an image, for
+    tools that draw boxes write a text for each."""
     files = [path for folder in folders for path in _list_files(folder) if path.stem not in stems]
     return [path for path in files if re.fullmatch(r".*(class|label).*\.(txt|csv|names)", path.name.lower())]
-
-
-def _list_files(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError:  # `layout.find_items` says what is wrong with the folder
-        return []
 
 
 def camvid_classes(root: Path) -> ClassList:
     """CamVid's 32 colours, from class_dict.csv in root or above it, as the 11 classes of `labels.CAMVID`.
 
-    Raises ValueError, naming the file, if there is none, it lacks a column or one of the grouped classes.
+    Raises ValueError, naming the file, if there is none, or it lacks a column or one of the grouped classes.
     """
     path = next((p for p in (root / "class_dict.csv", root.parent / "class_dict.csv") if os.path.isfile(p)), None)
     if path is None:
@@ -233,52 +119,10 @@ def make_labels(names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...]
     return LabelMap(names, tuple(spare if color == (255, 255, 255) else color for color in colors or own))
 
 
-def _make_list(path: Path, lines: list[Line]) -> ClassList:
-    """The list of these lines. Raises ValueError for names and colours that are not unique, too few and too many."""
-    colored = [line for line in lines if line.color is not None]
-    if colored and len(colored) < len(lines):
-        line = next(line for line in lines if line.color is None)
-        raise ValueError(
-            f"{path}, line {line.number}: {line.name!r} has no colour, but other lines have; write one as R,G,B, three "
-            "numbers from 0 to 255, or take all colours away"
-        )
-    for line in filter(lambda line: CONTROL.search(line.name), lines):
-        raise ValueError(
-            f"{path}, line {line.number}: found a control character in {ascii(line.name)}; delete it, or write the "
-            "line anew"
-        )
-    for what in ("name", "color"):
-        seen = {}
-        for line in colored if what == "color" else lines:
-            twin = seen.setdefault(getattr(line, what), line)
-            if twin is not line and line.name.lower() != VOID_NAME:
-                raise ValueError(
-                    f"{path}, line {line.number}: {line.name!r} has the same {what.replace('color', 'colour')} as line "
-                    f"{twin.number}; give each class its own"
-                )
-    classes = [line for line in lines if line.name.lower() != VOID_NAME]
-    if not 2 <= len(classes) <= VOID:
-        raise ValueError(
-            f"{path}: found {len(classes)} names, expected 2 to {VOID}, one for each class; what surrounds the things "
-            "that you look for is a class, too, such as 'background'"
-        )
-    names = tuple(line.name for line in classes)
-    ids = [VOID if line.name.lower() == VOID_NAME else names.index(line.name) for line in lines]
-    rgb = tuple((line.color >> 16, line.color >> 8 & 255, line.color & 255) for line in classes) if colored else ()
-    color_ids = dict(zip((line.color for line in lines), ids, strict=True)) if colored else {}
-    numbered = lines[0].value is not None
-    values = [line.value for line in lines] if numbered else range(len(lines))
-    otherwise = None
-    if lines[0].whole_name:
-        unnumbered = [line._replace(name=line.whole_name, value=None, whole_name="") for line in lines]
-        otherwise = _make_list(path, sorted(unnumbered, key=lambda line: line.number))
-    return ClassList(names, dict(zip(values, ids, strict=True)), color_ids, rgb, path, numbered, otherwise)
-
-
 def read_text(path: Path) -> str:
-    """Text of a list; its lines end in "\\n", whichever system wrote it. `str.splitlines` would end some within."""
+    """Text of a list; its lines end in "\\n" only, whichever system wrote it. Raises ValueError if it can't be read."""
     try:
-        text = read_regular(path, MAX_BYTES).decode("utf-8-sig")  # some editors write a mark in front of UTF-8
+        text = read_regular(path, MAX_LIST_BYTES).decode("utf-8-sig")  # some editors write a mark in front of UTF-8
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: it is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
@@ -288,12 +132,84 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _list_files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError:  # `layout.find_items` says what is wrong with the folder
+        return []
+
+
+def _make_list(path: Path, lines: list[Line]) -> ClassList:
+    """The list of these lines. Raises ValueError for names and colours that are not unique, too few or too many."""
+    seen: dict[tuple, Line] = {}
+    for line in lines:
+        where = f"{path}, line {line.number}: "
+        if CONTROL.search(line.name):
+            found = f"found a control character in {ascii(line.name)}"
+            raise ValueError(f"{where}{found}; delete it, or write the line anew")
+        for what, key in (("name", line.name), ("colour", line.color), ("value", line.value)):
+            twin = line if key is None else seen.setdefault((what, key), line)
+            if twin is not line and not line.name.lower() == twin.name.lower() == VOID_NAME:
+                found = f"{line.name!r} has the same {what} as line {twin.number}"
+                raise ValueError(f"{where}{found}; give each class its own")
+    classes = [line for line in lines if line.name.lower() != VOID_NAME]
+    if not 2 <= len(classes) <= VOID:
+        raise ValueError(
+            f"{path}: found {len(classes)} names, expected 2 to {VOID}, one for each class; what surrounds the things "
+            "that you look for is a class, too, such as 'background'"
+        )
+    numbered, colored = lines[0].value is not None, lines[0].color is not None
+    if numbered:
+        classes.sort(key=lambda line: line.value)
+    names = tuple(line.name for line in classes)
+    ids = [names.index(line.name) if line.name in names else VOID for line in lines]
+    value_ids = {line.value if numbered else place: k for place, (line, k) in enumerate(zip(lines, ids, strict=True))}
+    color_ids = {line.color: k for line, k in zip(lines, ids, strict=True) if colored}
+    rgb = tuple((line.color >> 16, line.color >> 8 & 255, line.color & 255) for line in classes if colored)
+    return ClassList(names, value_ids, color_ids, rgb, path, numbered)
+
+
 def _read_names(path: Path) -> list[Line]:
-    text = read_text(path).rstrip()
-    lines = parse_lines(path, text.split("\n") if text else [])
-    if [line.name for line in lines[:2]] == ["__ignore__", "_background_"] and lines[0].value is None:
-        lines = lines[1:]  # LabelMe counts from -1, so that the background is 0
-    return [line._replace(name=LABELME_NAMES.get(line.name, line.name)) for line in lines]
+    """The lines of a classes.txt: all with colours, or, where none holds anything like one, all without."""
+    lines = [(number, text.strip()) for number, text in enumerate(read_text(path).rstrip().split("\n"), 1)]
+    lines = [(number, text) for number, text in lines if not COMMENT.match(text)]
+    colored = any(LIKE_A_COLOR.search(text) for _, text in lines)
+    found = []
+    for place, (number, text) in enumerate(lines if any(text for _, text in lines) else ()):
+        match = COLORED.fullmatch(SHARE.sub("", text)) if colored else None
+        if not text:
+            raise ValueError(f"{path}, line {number}: it is empty; write the name of value {place}, or delete it")
+        if colored and not match:
+            raise ValueError(
+                f"{path}, line {number}: found {text!r}, and it is not clear what its colour is, but lines here have "
+                "one; write the name, a space and the colour in each, as in 'road 128,64,128'"
+            )
+        found.append(Line(number, match[1], _to_color(path, number, match[2])) if match else Line(number, text, None))
+    found = _take_values(path, found)
+    if [line.name for line in found[:2]] == ["__ignore__", "_background_"] and found[0].value is None:
+        found = found[1:]  # LabelMe counts from -1, so that the background is 0
+    return [line._replace(name=LABELME_NAMES.get(line.name, line.name)) for line in found]
+
+
+def _take_values(path: Path, lines: list[Line]) -> list[Line]:
+    """The lines with the numbers in front of their names as values, if all have one. Raises ValueError where a number
+    may be the value or part of the name."""
+    matches = [NUMBERED.fullmatch(line.name) for line in lines]
+    found = [match for match in matches if match]
+    numbers, names = [int(match[1]) for match in found], [match[3] for match in found]
+    in_order = numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
+    if len(found) < len(lines) and not (in_order and len(found) > 1) or not lines:
+        return lines
+    # A number in front of a colon is a value. So are 1, 2, 3 ... in order, and all of them where one is 0 or is void's.
+    clear = in_order or 0 in numbers or VOID_NAME in map(str.lower, names) or all(m[2].strip() for m in found)
+    if len(found) < len(lines) or not clear:
+        line = lines[matches.index(None) if None in matches else 0]
+        raise ValueError(
+            f"{path}, line {line.number}: found {line.name!r}, and it is not clear whether the numbers in front of "
+            "names are their ids; write an id and a colon in front of each, as in '7: road', or a # and a space in "
+            "front of a title"
+        )
+    return [line._replace(name=n, value=v) for line, n, v in zip(lines, names, numbers, strict=True)]
 
 
 def _read_csv(path: Path) -> list[Line]:
@@ -302,24 +218,29 @@ def _read_csv(path: Path) -> list[Line]:
     header = [cell.lower() for cell in numbered[0][1]] if numbered else []
     if not {"name", "r", "g", "b"} <= set(header):
         raise ValueError(f"{path}, line 1: found {header}, expected the columns name, r, g, b; write this line")
-    name, *rgb = (header.index(column) for column in ("name", "r", "g", "b"))
-    return [_line(path, n, row, lambda row: (row[name], ",".join(row[k] for k in rgb))) for n, row in numbered[1:]]
+    columns = [header.index(column) for column in ("name", "r", "g", "b")]
+    return [_line(path, n, [(row + [""] * len(header))[k] for k in columns]) for n, row in numbered[1:]]
 
 
 def _read_labelmap(path: Path) -> list[Line]:
     """CVAT's lines "name:r,g,b:parts:actions"."""
-    numbered = [(n, line.strip()) for n, line in enumerate(read_text(path).split("\n"), 1)]
-    return [
-        _line(path, n, line.split(":"), lambda cells: (cells[0].strip(), cells[1]))
-        for n, line in numbered if line and not line.startswith("#")
-    ]  # fmt: skip
+    lines = [(n, text.strip()) for n, text in enumerate(read_text(path).split("\n"), 1)]
+    return [_line(path, n, text.split(":")[:2]) for n, text in lines if text and not text.startswith("#")]
 
 
-def _line(path: Path, number: int, cells: list[str], split: Callable) -> Line:
+def _line(path: Path, number: int, cells: list[str]) -> Line:
+    """cells: the name, and the colour as one or three texts."""
+    name, *rgb = map(str.strip, cells)
+    if not name or not rgb:
+        raise ValueError(f"{path}, line {number}: found {cells}, expected a name and r, g, b; complete it")
+    return Line(number, name, _to_color(path, number, ",".join(rgb)))
+
+
+def _to_color(path: Path, number: int, text: str) -> int:
+    """65536 r + 256 g + b of "R,G,B" or "#RRGGBB". Raises ValueError, naming file and line."""
     try:
-        name, color = split(cells)
-        if not name:
-            raise IndexError
-    except IndexError:
-        raise ValueError(f"{path}, line {number}: found {cells}, expected a name and r, g, b; complete it") from None
-    return Line(number, name, to_color(path, number, color))
+        r, g, b = bytes.fromhex(text[1:]) if text.startswith("#") else bytes(map(int, text.split(",")))
+    except ValueError:
+        found, expected = f"found the colour {text!r}", "expected R,G,B, three numbers from 0 to 255; correct it"
+        raise ValueError(f"{path}, line {number}: {found}, {expected}") from None
+    return r << 16 | g << 8 | b

@@ -1,4 +1,4 @@
-"""What was found in a folder of pictures and masks: one table, with errors and warnings apart."""
+"""What was found in a folder of images and masks: one table, with errors and warnings apart."""
 
 import re
 import textwrap
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..labels import printable
 
-MOST = 10  # names for a fault; the rest is counted
-WIDTH = 100  # columns of a table and of notes
+MOST = 10  # names for a problem; the rest is counted
+COLUMNS = 100  # of a table and of notes
 MODES = {  # Pillow's names for how a file holds its pixels
-    "1": "black and white", "L": "grey", "LA": "grey and alpha", "P": "palette", "RGBA": "RGB and alpha",
-    "I;16": "grey of 16 bits",
+    "1": " (black and white)", "L": " (grey)", "LA": " (grey and alpha)", "P": " (palette)",
+    "RGBA": " (RGB and alpha)", "I;16": " (grey of 16 bits)",
 }  # fmt: skip
 
 
@@ -21,10 +21,8 @@ class ValidationError(ValueError):
     """All that is wrong with the files of a folder. report: what was found in it, with these errors."""
 
     def __init__(self, report: "Report"):
-        lines = report.errors
-        if lines[1:]:
-            lines = [f"{len(lines)} kinds of faults in its files", *lines]
-        super().__init__("\n".join([f"{printable(report.root)}: {lines[0]}", *lines[1:]]))
+        several = f"{len(report.errors)} kinds of problems in its files\n" if report.errors[1:] else ""
+        super().__init__(f"{printable(report.root)}: {several}" + "\n".join(report.errors))
         self.report = report
 
 
@@ -32,7 +30,8 @@ class Problems:
     """Sentences about files, each once with all files that it is true of, in the order in which they came."""
 
     def __init__(self, root: Path):
-        self.root, self.files_of = root, {}
+        self.root = root
+        self.files_of: dict[str, list[tuple[Path, str]]] = {}  # {sentence: [(file, what was found in it)]}
 
     def add(self, sentence: str, file: Path, found: str = "") -> None:
         self.files_of.setdefault(sentence, []).append((file, found))
@@ -40,42 +39,35 @@ class Problems:
     def lines(self) -> list[str]:
         """Lines "masks/p1.png, masks/p2.png (FOUND); masks/p4.png (FOUND) and 3 more: SENTENCE", names relative to the
         folder, whose own is left out."""
-        return [
-            sentence if files[0][0] == self.root else f"{self._names(files)}: {sentence}"
-            for sentence, files in self.files_of.items()
-        ]
-
-    def _names(self, files: list[tuple[Path, str]]) -> str:
-        names: dict[str, list[str]] = {}  # by what was found in them, which is said once
-        for file, found in files[:MOST]:
-            name = file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
-            names.setdefault(printable(found), []).append(printable(name))
-        groups = [", ".join(group) + (f" ({found})" if found else "") for found, group in names.items()]
-        return "; ".join(groups) + (f" and {len(files) - MOST:,} more" if len(files) > MOST else "")
+        lines = []
+        for sentence, files in self.files_of.items():
+            names: dict[str, list[str]] = {}  # by what was found in them, which is said once
+            for file, found in files[:MOST]:
+                name = file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
+                names.setdefault(printable(found), []).append(printable(name))
+            groups = [", ".join(group) + (f" ({found})" if found else "") for found, group in names.items()]
+            more = f" and {len(files) - MOST:,} more" if len(files) > MOST else ""
+            lines.append(sentence if files[0][0] == self.root else f"{'; '.join(groups)}{more}: {sentence}")
+        return lines
 
 
 @dataclass
 class Report:
-    """root: the folder. pairs: in each split. sizes: "HEIGHTxWIDTH" of the pictures, upright, and how many there are.
-    pictures, masks: kinds of files. reading: how ids are found in the masks. classes: (id, name, share of the pixels),
-    none where no pair is left. void: its share. shares: of each split those of all classes and of void, where they
-    were counted. converted: what is written anew, and how often; copies: the folder of what was written, "" if nothing
-    was. errors: each must be mended before a training. warnings: each should be read.
-    """
+    """What was found in a folder; the names of the fields are those in prepared.json."""
 
-    root: str
-    pairs: dict[str, int] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    pictures: dict[str, int] = field(default_factory=dict)
-    masks: dict[str, int] = field(default_factory=dict)
-    reading: str = ""
-    classes: list[tuple[int, str, float]] = field(default_factory=list)
-    void: float = 0.0
-    shares: dict[str, list[float]] = field(default_factory=dict)
-    converted: dict[str, int] = field(default_factory=dict)
-    copies: str = ""
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    root: str  # the folder
+    pairs: dict[str, int] = field(default_factory=dict)  # in each split
+    sizes: dict[str, int] = field(default_factory=dict)  # "HEIGHTxWIDTH" of the images, upright: how many
+    pictures: dict[str, int] = field(default_factory=dict)  # kinds of image files: how many
+    masks: dict[str, int] = field(default_factory=dict)  # kinds of mask files: how many
+    reading: str = ""  # how ids are found in the masks
+    classes: list[tuple[int, str, float]] = field(default_factory=list)  # (id, name, share); () where no pair is left
+    void: float = 0.0  # share of the pixels
+    shares: dict[str, list[float]] = field(default_factory=dict)  # of classes and void in each split, where counted
+    converted: dict[str, int] = field(default_factory=dict)  # what is written anew: how many
+    copies: str = ""  # the folder of what was written
+    errors: list[str] = field(default_factory=list)  # each must be corrected before a training
+    warnings: list[str] = field(default_factory=list)  # each should be read
 
     def count(self, names: Sequence[str], pixels: dict[str, Sequence[int]]) -> None:
         """Set classes, void and shares. pixels: of each split those of the K classes, and last those of void."""
@@ -85,15 +77,15 @@ class Report:
         *shares, self.void = self.shares["all"] or [0.0] * (len(names) + 1)
         self.classes = [(k, name, share) for k, (name, share) in enumerate(zip(names, shares, strict=True))]
 
-    def table(self, width: int = WIDTH) -> str:
+    def table(self, width: int = COLUMNS) -> str:
         """All of it as text, a row for each finding, in lines of so many columns."""
         pairs = ", ".join(f"{n:,} {split}" for split, n in self.pairs.items())
         pairs += "; those with errors are not counted" if pairs and self.errors else ""
-        rows = [("folder", self.root), ("pairs", pairs)]
-        rows += [("sizes", _counted({f"of {size}": n for size, n in self.sizes.items()}, " (height x width)"))]
-        kinds = [("pictures", _counted(self.pictures)), ("masks", _counted(self.masks))]
-        rows += [(name, re.sub(r"(?<=of mode )[\w;]+", _say_mode, text)) for name, text in kinds]
-        rows += [("ids", self.reading)]
+        sizes = _counted({f"of {size}": n for size, n in self.sizes.items()}, " (height x width)")
+        rows = [("folder", self.root), ("pairs", pairs), ("sizes", sizes)]
+        for name, kinds in (("images", self.pictures), ("masks", self.masks)):
+            rows.append((name, re.sub(r"of mode ([\w;]+)", lambda m: m[0] + MODES.get(m[1], ""), _counted(kinds))))
+        rows.append(("ids", self.reading))
         if self.classes:
             done = f"; the copies are in {self.copies}, your files are as they were" if self.copies else ""
             nothing = f"nothing: training reads all {'other ' * bool(self.errors)}files as they are"
@@ -101,7 +93,7 @@ class Report:
         rows += [("warning", line) for line in self.warnings] + [("ERROR", line) for line in self.errors]
         return "\n".join(wrap(f"{name:<10} ", text, width) for name, text in rows if text)
 
-    def notes(self, width: int = WIDTH) -> str:
+    def notes(self, width: int = COLUMNS) -> str:
         """The warnings as text, in lines of so many columns."""
         return "\n".join(wrap("note: ", line, width) for line in self.warnings)
 
@@ -119,20 +111,14 @@ class Report:
         return rows
 
 
-def wrap(label: str, text: str, width: int = WIDTH) -> str:
-    """The text behind a label, in lines of so many columns that all begin below its first word. No name is cut."""
-    indent, text = " " * len(label), printable(text)
-    return textwrap.fill(
-        text, width, initial_indent=label, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+def wrap(label: str, text: str, width: int = COLUMNS) -> str:
+    """The text after a label, in lines of so many columns that all begin below its first word. No name is cut."""
+    options = {"initial_indent": label, "subsequent_indent": " " * len(label)}
+    return textwrap.fill(printable(text), width, **options, break_long_words=False, break_on_hyphens=False)
 
 
 def _counted(numbers: dict[str, int], end: str = "") -> str:
-    """ "48 PNG of mode L, 2 GIF of mode P" and the end: the commonest first. "" for none."""
-    common = Counter(numbers).most_common(MOST)
-    more = [f"{sum(numbers.values()) - sum(n for _, n in common):,} of other kinds"] * (len(numbers) > MOST)
-    return ", ".join([f"{n:,} {what}" for what, n in common] + more) + end * bool(numbers)
-
-
-def _say_mode(mode: re.Match) -> str:
-    return f"{mode[0]} ({MODES[mode[0]]})" if mode[0] in MODES else mode[0]
+    """ "48 PNG of mode L, 2 GIF of mode P" and the end: the most frequent first. "" for none."""
+    common = [f"{n:,} {what}" for what, n in Counter(numbers).most_common(MOST)]
+    more = sum(sorted(numbers.values())[:-MOST])
+    return ", ".join(common + [f"{more:,} of other kinds"] * bool(more)) + end * bool(numbers)

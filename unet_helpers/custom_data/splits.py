@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
-
-import numpy as np
 
 from ..naming import named
 from .layout import Item, find_lists, read_list
@@ -12,22 +11,21 @@ from .matching import normalize
 from .report import Problems
 
 SPLITS = ("train", "validation", "test")
-MIN_PAIRS = 4  # a network learns nothing from fewer, and one of them has to validate
+MIN_PAIRS = 4  # a network learns nothing from fewer, and one of them must validate
 
 
 def natural(name: str) -> list:
-    """Key that sorts p2 before p10: frames of a film in their order."""
+    """Key that sorts p2 before p10: frames of a sequence in their order."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def cut_blocks(n: int) -> tuple[int, int]:
     """Where the validation and the test part of n things in a row begin: 70 %, 15 %, 15 %, one at least validates.
 
-    Blocks, not a random choice: neighbours in a film look alike and belong on one side. The test part of fewer than 6
-    is empty.
+    Blocks, not a random choice: neighbours in a sequence look alike and belong on one side. The test part of fewer than
+    6 is empty.
     """
-    first, second = round(0.7 * n), round(0.85 * n)
-    first = min(first, n - 1)
+    first, second = min(round(0.7 * n), n - 1), round(0.85 * n)
     return first, max(second, first + 1)
 
 
@@ -35,34 +33,23 @@ def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors:
     """For each item "train", "validation", "test", or None where it is in no list.
 
     The folders tell it if they do; else root's train.txt, val.txt and, if there is one, test.txt, a name a line; else
-    split_by, a regular expression that finds the group (drive, patient, film) in a picture's stem: groups are not cut;
-    else blocks of the names in their natural order.
-    Raises ValueError if split_by is no regular expression, or a list is no text.
+    split_by, a regular expression that finds the group (drive, patient, recording) in an image's stem: groups are not
+    cut; else blocks of the names in their natural order. Raises ValueError if a list is no text.
     """
     lists, lone = find_lists(root)
     for path in lone:
         warnings.add("it is not used: lists need one for training, train.txt, and one to validate, val.txt", path)
-    try:
-        re.compile(split_by or "")
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(
-            f"{named('SPLIT_BY')}: {split_by!r} is no regular expression ({error}); correct it, as in r'^(film\\d+)_'"
-        ) from None
-    if any(item.split for item in items):
-        splits = [item.split for item in items]
-        if "validation" not in splits:
-            numbers = [k for k, split in enumerate(splits) if split == "train"]
-            numbers.sort(key=lambda k: natural(items[k].stem))
-            for k in numbers[-max(1, round(0.15 * len(numbers))) :]:
-                splits[k] = "validation"
-            warnings.add("there are no pairs for validation; the last of the training pairs are taken", root)
+    by_folders = any(item.split for item in items)
+    if by_folders:
+        splits = _split_by_folders(items, root, warnings)
     elif lists:
         splits = _split_by_lists(items, lists, errors, warnings)
     elif split_by is not None:
         splits = _split_by_groups(items, split_by, errors)
     else:
-        splits = _split_by_blocks([item.stem for item in items])
-    if split_by is not None and (lists or any(item.split for item in items)):
+        order = sorted(range(len(items)), key=lambda k: (natural(items[k].stem), items[k].stem))
+        splits = _place([[k] for k in order], *cut_blocks(len(items)), len(items))
+    if split_by is not None and (lists or by_folders):
         warnings.add("the pattern for groups in names is not used, because folders or lists tell the splits", root)
     if len(items) < MIN_PAIRS and not errors.files_of:
         errors.add(f"found {len(items)} pairs, expected {MIN_PAIRS} at least, one of them to validate; add some", root)
@@ -72,37 +59,23 @@ def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors:
     return splits
 
 
-def _split_by_blocks(stems: Sequence[str]) -> list[str]:
-    first, second = cut_blocks(len(stems))
-    order = sorted(range(len(stems)), key=lambda k: (natural(stems[k]), stems[k]))
-    splits = [""] * len(stems)
-    for place, k in enumerate(order):
-        splits[k] = SPLITS[(place >= first) + (place >= second)]
+def _place(groups: Sequence[Sequence[int]], first: int, second: int, n: int) -> list[str | None]:
+    """The splits of n items, given the indices in each group: groups from first on validate, from second on test."""
+    splits: list[str | None] = [None] * n
+    for place, group in enumerate(groups):
+        for k in group:
+            splits[k] = SPLITS[(place >= first) + (place >= second)]
     return splits
 
 
-def _split_by_groups(items: Sequence[Item], split_by: str, errors: Problems) -> list[str | None]:
-    """Cuts between groups, nearest to 70 % and 85 % of the pairs; each part has a group, if there are three."""
-    groups: dict[str, list[int]] = {}
-    for k, item in enumerate(items):
-        match = re.search(split_by, item.stem)
-        if match:
-            groups.setdefault(next((part for part in match.groups() if part), match[0]), []).append(k)
-        else:
-            errors.add(f"{named('SPLIT_BY')} {split_by!r} finds no group in its name; correct the pattern", item.image)
-    splits: list[str | None] = [None] * len(items)
-    if len(groups) < 2:
-        if groups and not errors.files_of:
-            what = f"the one group {next(iter(groups))!r} in all names, expected 2 at least; correct the pattern"
-            errors.add(f"{named('SPLIT_BY')} {split_by!r} finds {what}", items[0].image)
-        return splits
-    names = sorted(groups, key=natural)
-    ends = np.cumsum([0] + [len(groups[name]) for name in names])
-    first = min(range(1, len(names) - (len(names) > 2)), key=lambda cut: abs(ends[cut] - 0.7 * len(items)))
-    second = min(range(first + 1, len(names)), key=lambda cut: abs(ends[cut] - 0.85 * len(items)), default=len(names))
-    for place, name in enumerate(names):
-        for k in groups[name]:
-            splits[k] = SPLITS[(place >= first) + (place >= second)]
+def _split_by_folders(items: Sequence[Item], root: Path, warnings: Problems) -> list[str | None]:
+    splits = [item.split for item in items]
+    if "validation" not in splits:
+        numbers = [k for k, split in enumerate(splits) if split == "train"]
+        numbers.sort(key=lambda k: natural(items[k].stem))
+        for k in numbers[-max(1, round(0.15 * len(numbers))) :]:
+            splits[k] = "validation"
+        warnings.add("there are no pairs for validation; the last of the training pairs are taken", root)
     return splits
 
 
@@ -123,3 +96,24 @@ def _split_by_lists(items: Sequence[Item], lists: dict, errors: Problems, warnin
         if split is None:
             warnings.add("it is in none of the lists; it is left out", item.image)
     return splits
+
+
+def _split_by_groups(items: Sequence[Item], split_by: str, errors: Problems) -> list[str | None]:
+    """Cuts between groups, nearest to 70 % and 85 % of the pairs; each part has a group, if there are three."""
+    groups: dict[str, list[int]] = {}
+    pattern = f"{named('SPLIT_BY')} {split_by!r}"
+    for k, item in enumerate(items):
+        if match := re.search(split_by, item.stem):
+            groups.setdefault(next((part for part in match.groups() if part), match[0]), []).append(k)
+        else:
+            errors.add(f"{pattern} finds no group in its name; correct the pattern", item.image)
+    names = sorted(groups, key=natural)
+    if len(names) < 2:
+        if names and not errors.files_of:
+            what = f"the one group {names[0]!r} in all names, expected 2 at least"
+            errors.add(f"{pattern} finds {what}; correct the pattern", items[0].image)
+        return [None] * len(items)
+    ends = [0, *accumulate(len(groups[name]) for name in names)]
+    first = min(range(1, len(names) - (len(names) > 2)), key=lambda cut: abs(ends[cut] - 0.7 * len(items)))
+    second = min(range(first + 1, len(names)), key=lambda cut: abs(ends[cut] - 0.85 * len(items)), default=len(names))
+    return _place([groups[name] for name in names], first, second, len(items))

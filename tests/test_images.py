@@ -1,11 +1,15 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from fuzzing_files import save, write_png
+from PIL import Image, ImageOps
 
 from unet_helpers.images import (
     GREY,
+    ORIENTATION,
+    decode_image,
     decode_mask,
+    examine_image,
     fit_image,
     fit_mask,
     fitted_box,
@@ -41,11 +45,84 @@ def test_void_values_of_the_file_become_255(write_pair, labels):
     assert mask.numpy()[0, ..., 0].tolist() == [[0, 1], [VOID, VOID]]
 
 
-def test_ids_in_the_red_channel_are_read_too(tmp_path, labels):
-    rgb = np.zeros((2, 2, 3), np.uint8)
-    rgb[..., 0] = [[0, 1], [2, 255]]
-    tf.io.write_file(str(tmp_path / "m.png"), tf.io.encode_png(rgb))
-    assert decode_mask(str(tmp_path / "m.png"), labels).numpy()[..., 0].tolist() == [[0, 1], [2, 255]]
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+PNGS = {  # kinds of PNG: how noise is made one
+    "RGB": lambda pixels: save(pixels), "RGBA": lambda pixels: save(np.dstack([pixels, pixels[..., 0]])),
+    "grey": lambda pixels: save(pixels[..., 0]), "grey with alpha": lambda pixels: save(pixels, mode="LA"),
+    "palette": lambda pixels: save(pixels, mode="P"), "1 bit": lambda pixels: save(pixels, mode="1"),
+    "4 bits": lambda pixels: write_png(pixels[..., :1] // 16, 4, 0),
+    "interlaced": lambda pixels: write_png(pixels, interlaced=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PNGS)
+def test_a_png_has_the_pixels_that_tensorflow_decodes(tmp_path, kind):
+    content = PNGS[kind](noise(20, 30))
+    (tmp_path / "a.png").write_bytes(content)
+    np.testing.assert_array_equal(decode_image(tmp_path / "a.png"), tf.io.decode_png(content, channels=3))
+
+
+@pytest.mark.parametrize("kind", ["grey", "RGB", "RGBA"])
+def test_a_mask_has_the_ids_that_tensorflow_decodes(tmp_path, labels, kind):
+    content = PNGS[kind](noise(20, 30))
+    (tmp_path / "m.png").write_bytes(content)
+    red = tf.io.decode_png(content, channels=3)[..., :1].numpy()
+    expected = np.where(red < 3, red, VOID)
+    ids = decode_mask(tmp_path / "m.png", labels)
+    assert (ids.dtype, ids.shape, len(np.unique(ids))) == (np.uint8, (20, 30, 1), 4)
+    np.testing.assert_array_equal(ids, expected)
+
+
+def test_a_jpeg_has_nearly_the_pixels_that_tensorflow_decodes_exactly(tmp_path):
+    picture = np.uint8(128 + 100 * np.sin(np.indices((48, 64)).sum(0) / 9))[..., None] + np.uint8([0, 9, 20])
+    Image.fromarray(picture).save(tmp_path / "a.jpg", quality=90)
+    exact = tf.io.decode_jpeg((tmp_path / "a.jpg").read_bytes(), dct_method="INTEGER_ACCURATE")
+    assert np.abs(decode_image(tmp_path / "a.jpg").astype(int) - exact).max() <= 2
+
+
+def test_files_of_other_kinds_are_8_bit_rgb_too(tmp_path):
+    pixels = noise(20, 30)
+    picture, grey = Image.fromarray(pixels), pixels[..., 0]
+    picture.save(tmp_path / "a.bmp")
+    picture.save(tmp_path / "a.tiff")
+    picture.save(tmp_path / "a.webp", lossless=True)
+    picture.convert("CMYK").save(tmp_path / "cmyk.tiff")
+    Image.fromarray(grey).save(tmp_path / "a.gif", save_all=True, append_images=[Image.fromarray(255 - grey)])
+    Image.fromarray(grey.astype(np.uint16) << 8 | 77).save(tmp_path / "deep.png")
+    Image.fromarray(grey.astype(np.uint16) << 4 | 7).save(tmp_path / "deep.tiff")  # 12 of 16 bits
+    (tmp_path / "rgb.png").write_bytes(write_png(pixels.astype(np.uint16) << 8 | 77, 16))
+    for name in ("a.bmp", "a.tiff", "a.webp", "cmyk.tiff", "rgb.png"):
+        np.testing.assert_array_equal(decode_image(tmp_path / name), pixels, name)
+    for name in ("a.gif", "deep.png", "deep.tiff"):
+        np.testing.assert_array_equal(decode_image(tmp_path / name), np.repeat(grey[..., None], 3, axis=2), name)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_images_and_masks_are_turned_upright_as_a_viewer_shows_them(tmp_path, labels, suffix):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        Image.fromarray(noise(20, 30)).save(tmp_path / f"p{suffix}", exif=exif)
+        with Image.open(tmp_path / f"p{suffix}") as image:
+            upright = np.asarray(ImageOps.exif_transpose(image))
+        np.testing.assert_array_equal(decode_image(tmp_path / f"p{suffix}"), upright)
+        assert examine_image(tmp_path / f"p{suffix}").stored == (20, 30)
+        if suffix == ".png":
+            ids = np.where(upright[..., :1] < 3, upright[..., :1], VOID)
+            np.testing.assert_array_equal(decode_mask(tmp_path / f"p{suffix}", labels), ids)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text", "half"])
+def test_a_file_that_can_not_be_read_is_named(tmp_path, labels, content):
+    path = tmp_path / "a.png"
+    if content is not None:
+        path.write_bytes(save(noise(20, 30))[:900] if content == "half" else content)
+    for decode in (decode_image, lambda path: decode_mask(path, labels)):
+        with pytest.raises(ValueError, match=r"a\.png: it can't be read as an image; save it anew as PNG.*found: \w"):
+            decode(str(path))
 
 
 @pytest.mark.parametrize("own_size", [(32, 48), (96, 128), (60, 81), (33, 47)])
@@ -97,7 +174,7 @@ def test_batches_of_pictures_of_all_sizes_keep_their_proportions(write_pair, lab
     pairs = [write_pair(stem=str(n), size=size) for n, size in enumerate(sizes)]
     images, masks = next(iter(make_batches(pairs, labels, (48, 64), 3, mask_size=(24, 32))))
     for image, mask, pair in zip(images.numpy(), masks.numpy(), pairs, strict=True):
-        picture, ids = np.asarray(Image.open(pair.image)), decode_mask(str(pair.mask), labels)
+        picture, ids = np.asarray(Image.open(pair.image)), decode_mask(pair.mask, labels)
         np.testing.assert_array_equal(image, fit_image(picture, (48, 64)))
         np.testing.assert_array_equal(mask, fit_mask(ids, (24, 32), (48, 64)))
     assert [(mask == VOID).mean() > 0.1 for mask in masks.numpy()] == [False, True, True]
