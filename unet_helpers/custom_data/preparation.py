@@ -323,7 +323,8 @@ def _prepare_all(
 ) -> Prepared:  # fmt: skip
     def examine() -> Examined:
         examined = examine_items(root, found.items, classes, found.labels, found.errors)
-        examined.report.raise_errors()
+        if examined.report.errors:
+            raise ValidationError(examined.report)
         return examined._replace(bits=bits) if bits else examined
 
     if found.errors.files_of:
