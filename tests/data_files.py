@@ -467,7 +467,7 @@ REFUSED = {  # what is done to six good pairs, and the sentence that names the f
     "outlines of a picture in two files": (
         chain_of(annotations(), lambda root: save_bytes(
             json.dumps(coco(STEMS[1:2])).encode(), root / "annotations" / "again.json")),
-        r"images/p2\.png \(annotations\.json and again\.json\): nothing tells which of the outlines of its name are",
+        r"images/p2\.png \(annotations\.json and again\.json\): it is not clear which outlines of this name belong",
     ),
     "an empty line": (listed("road\n\nsky\n"), r"classes\.txt, line 2: it is empty; write the name of value 1, or del"),
     "a name twice": (listed("road\nsky\nroad\n"), r"classes\.txt, line 3: 'road' has the same name as line 1; give ea"),

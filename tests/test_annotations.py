@@ -123,7 +123,7 @@ def test_names_that_are_one_folders_only_are_read_whatever_split_the_file_names(
 
 
 FOLDERS, ONE = ("train", "val"), coco(boxes("a/", 0))
-UNCLEAR = ": nothing tells which of the outlines of its name are its own; write the folder into their file_name"
+UNCLEAR = ": it is not clear which outlines of this name belong to it; write the folder into their file_name"
 OPEN = {  # folders of images, JSON files, and the sentence
     "the other split's file is not there": (
         FOLDERS, {"annotations/instances_train.json": coco(boxes("", 0))},
@@ -141,6 +141,10 @@ OPEN = {  # folders of images, JSON files, and the sentence
     "two files": (
         ("images",), {"annotations/a.json": coco(boxes("", 0)), "annotations/b.json": coco(boxes("", 4))},
         rf"images/0000\.png, images/0001\.png, .* \(a\.json and b\.json\){UNCLEAR}",
+    ),
+    "LabelMe's and COCO's": (
+        ("images",), {"images/0000.json": good.labelme(0), "a.json": ONE},
+        r"a\.json \(0000, and 0000\.json\): two files have its image; keep one",
     ),
     "two images of an id": (
         ("images",), {"a.json": ONE | {"images": ONE["images"] + [ONE["images"][0] | {"file_name": "c/9.png"}]}},

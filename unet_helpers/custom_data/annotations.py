@@ -28,7 +28,7 @@ RUN_LENGTHS = "run lengths (RLE, iscrowd) are not supported, expected polygons; 
 NO_POLYGON = "an outline needs x and y of three points or more; draw it anew as a polygon"
 NO_OUTLINE = "an object has a box but no outline, expected polygons; outline or delete it in the labelling tool"
 UNCLEAR = (
-    "nothing tells which of the outlines of its name are its own; write the folder into their file_name, or give each "
+    "it is not clear which outlines of this name belong to it; write the folder into their file_name, or give each "
     "folder a file of its own, such as instances_train.json and instances_val.json"
 )
 
@@ -177,8 +177,9 @@ class Annotations:
             else:
                 for image in content:
                     candidates[normalize(image.name.stem)].append(image)
-        for stem in filter(images.get, candidates):
-            self._add_coco(split, stem, candidates[stem], found)
+        for stem, of_stem in candidates.items():
+            if stem in images:
+                self._add_coco(split, stem, of_stem, found)
         return found
 
     def list_files(self, split: str | None) -> Iterator[Path]:
@@ -215,7 +216,7 @@ class Annotations:
         others = {other for other, (*_, there) in self.folders.items() if other != split and stem in there}
         own = [image for image in candidates if split and image.split == split]
         chosen = own or [image for image in candidates if image.split not in others]
-        # COCO's file of persons' joints repeats the outlines of persons.
+        # COCO's person_keypoints file repeats the outlines of persons.
         chosen = [image for image in chosen if "keypoints" not in image.path.stem.lower()] or chosen
         wanted_by_others = not own and others - {image.split for image in candidates}
         if not chosen and split == "test":  # which may do without masks

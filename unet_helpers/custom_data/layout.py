@@ -173,7 +173,7 @@ def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
 def _find_other_masks(folder: Path, images: Path) -> Path | None:
     """The folder of `OTHER_MASK_FOLDERS` beside that of the images, if no other one holds images or folders of them."""
     others = [path for path in list_folder(folder) if path.name.lower() != images.name.lower()]
-    found = [path for path in others if has_images(path) or any(map(has_images, path.glob("*")))]
+    found = [path for path in others if has_images(path) or any(map(has_images, path.glob("[!.]*")))]
     return _only_one(folder, found, "masks") if any(path.name.lower() in OTHER_MASK_FOLDERS for path in found) else None
 
 
