@@ -209,7 +209,7 @@ def test_kaggles_clients_messages_and_files_have_the_known_names(kaggle_api):
     for text in ("Retrying in ", "Resuming from ", "Retry "):
         assert f'f"{text}' in source, f"kaggle prints no {text!r} any more: kaggle_client._OnlyRetries shows it"
     if "resume_marker" in source:  # older clients have no such file
-        assert '".kaggle-partial"' in source, "kaggle's file NAME.zip.kaggle-partial: dataset._delete_zip knows this name"
+        assert '".kaggle-partial"' in source, "kaggle's file NAME.zip.kaggle-partial: dataset._delete_zip deletes it"
 
 
 def test_all_requests_of_kaggles_client_pass_session_send(kaggle_api, tmp_path, monkeypatch):
