@@ -89,7 +89,7 @@ def people_about_12_pixels_tall(image, mask):
 
 def test_people_have_a_head_a_jacket_and_two_legs_even_when_small():
     tones, torso_from_legs, two_legs = [], [], []
-    for drive in [drive for drive in scenes.DRIVES if WEATHER_OF_DRIVE[drive] in "NOD"][::2]:  # clear sight
+    for drive in [drive for drive in scenes.DRIVES if WEATHER_OF_DRIVE[drive] in "NOD"][::3]:  # clear sight
         for frame in range(1, 20, 4):
             for pixels, person in people_about_12_pixels_tall(*scenes.render_frame(drive, frame)):
                 height = len(person)
@@ -101,7 +101,7 @@ def test_people_have_a_head_a_jacket_and_two_legs_even_when_small():
                 tones.append(min(distances))
                 lower_third = np.pad(person[-(height // 3):], ((0, 0), (1, 1))).astype(int)
                 two_legs.append(((np.diff(lower_third) == 1).sum(axis=1) >= 2).any())
-    assert len(two_legs) >= 15
+    assert len(two_legs) >= 10
     assert np.median(torso_from_legs) > 35
     assert np.median(tones) > 18  # all three differ
     assert np.mean(two_legs) > 0.25  # the others are seen from the side, behind something, or between two pixels
