@@ -67,7 +67,7 @@ def test_muon_asks_overridable_methods_and_gives_them_whole_kernels():
 
 
 def test_batch_normalization_keeps_its_names_and_the_biased_variance():
-    told = "keras.layers.BatchNormalization: FusedBatchNormalization overrides call() and fills {}"
+    told = "keras.layers.BatchNormalization: model.FusedBatchNormalization overrides call() and fills {}"
     layer = keras.layers.BatchNormalization(momentum=0.9)
     assert parameters(layer.call) == ["inputs", "training", "mask"], told.format("its three arguments")
     values = np.float32([[0], [1], [2], [5]])
@@ -83,7 +83,7 @@ def test_batch_normalization_reads_its_momentum_when_it_is_called():
     layer(values, training=True)
     layer.momentum = 0.0
     layer(values, training=True)
-    told = "keras.layers.BatchNormalization.momentum: PreciseStatistics sets it to 0 for the time of a forward pass"
+    told = "keras.layers.BatchNormalization.momentum: model.PreciseStatistics sets it to 0 during a forward pass"
     assert float(layer.moving_mean[0]) == pytest.approx(values.mean()), told
 
 
@@ -99,7 +99,7 @@ def test_a_copy_of_a_network_draws_from_pythons_random_numbers_only():
 
     for with_copy, without in zip(weights(True)[1:], weights(False)[1:], strict=True):
         np.testing.assert_array_equal(
-            with_copy, without, err_msg="keras.models.clone_model: measuring the speed would change the training's luck"
+            with_copy, without, err_msg="keras.models.clone_model: measuring the speed would change the training"
         )
 
 
@@ -112,9 +112,9 @@ def test_keras_ignores_an_extra_member_of_its_file(tmp_path):
     try:
         weights = keras.models.load_model(tmp_path / "n.keras").get_weights()
     except Exception as error:
-        pytest.fail(told.format(f"such a file is no more loaded: {error!r}"))
+        pytest.fail(told.format(f"such a file is no longer loaded: {error!r}"))
     for found, expected in zip(weights, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, expected, err_msg=told.format("the weights are others"))
+        np.testing.assert_array_equal(found, expected, err_msg=told.format("the weights differ"))
 
 
 def test_layers_with_windows_tell_their_numbers():
@@ -138,7 +138,7 @@ def test_layers_with_windows_tell_their_numbers():
 
 
 def test_the_fused_kernel_gives_the_unbiased_variance():
-    told = "tf.compat.v1.nn.fused_batch_norm: unet_helpers/normalization.py trains with it"
+    told = "tf.compat.v1.nn.fused_batch_norm: model.FusedBatchNormalization trains with it"
     fused = getattr(tf.compat.v1.nn, "fused_batch_norm", None)
     assert fused is not None, f"{told}, and it is gone: use keras.layers.BatchNormalization instead, which is slower"
     values = np.float32([0, 1, 2, 5]).reshape(1, 2, 2, 1)
@@ -171,7 +171,7 @@ def test_scale_and_translate_resizes_a_part():
             images=values, size=(6, 9), scale=np.float32([3, 3]), translation=np.float32([-3, -2]),
             kernel_type="triangle", antialias=False,
         )  # fmt: skip
-    np.testing.assert_allclose(part, expected, atol=1e-5, err_msg=told.format("it no more answers as tf.image.resize"))
+    np.testing.assert_allclose(part, expected, atol=1e-5, err_msg=told.format("it differs from tf.image.resize"))
 
 
 # --- Kaggle's client, and requests below it ---
@@ -188,7 +188,7 @@ def kaggle_api(tmp_path, monkeypatch):
     try:
         api = kaggle_client._quiet_client()
     except (ImportError, KeyError, AttributeError) as error:
-        pytest.fail(f"kaggle.api.kaggle_api_extended.KaggleApi: kaggle_client.py finds it there no more: {error!r}")
+        pytest.fail(f"kaggle.api.kaggle_api_extended.KaggleApi: kaggle_client.py no longer finds it there: {error!r}")
     return sys.modules["kaggle.api.kaggle_api_extended"], api
 
 
@@ -276,21 +276,21 @@ def test_a_networks_layers_tell_its_graph():
     keras.Model(inputs, second)(keras.ops.zeros((1, 8, 8, 3)))  # another network of the same layers changes nothing
     kinds = ["InputLayer", "Conv2D", "ReLU", "Concatenate"]
     assert [type(layer).__name__ for layer in model.layers] == kinds, told.format("not in the order of computing")
-    same = told.format("a layer's input is no more the very object that another layer answers")
+    same = told.format("a layer's input is no longer the very object that is another layer's output")
     source, convolution, relu, merge = model.layers
-    assert model.inputs[0] is source.output, told.format("the input is no more the InputLayer's answer")
+    assert model.inputs[0] is source.output, told.format("the input is no longer the InputLayer's output")
     assert convolution.input is source.output, same
     assert relu.input is convolution.output, same
-    assert isinstance(merge.input, list), told.format("a merging layer's input is no more a list")
+    assert isinstance(merge.input, list), told.format("a merging layer's input is no longer a list")
     assert [id(tensor) for tensor in merge.input] == [id(relu.output), id(convolution.output)], told.format("its order")
-    assert model.outputs[0] is merge.output, told.format("the output is no more the last layer's answer")
+    assert model.outputs[0] is merge.output, told.format("the output is no longer the last layer's")
     assert merge.compute_output_shape([(1, 4, 4, 2), (1, 4, 4, 3)]) == (1, 4, 4, 5), told.format("no tuple")
     keys = {"kernel_size", "strides", "dilation_rate"} <= set(convolution.get_config())
-    assert keys, told.format("get_config no more names kernel_size, strides and dilation_rate")
+    assert keys, told.format("get_config no longer names kernel_size, strides and dilation_rate")
     assert {"pool_size", "strides"} <= set(keras.layers.MaxPooling2D().get_config()), told.format("nor pool_size")
 
 
-def test_nbconverts_page_can_be_given_the_pictures_texts():
+def test_nbconverts_page_can_be_given_the_alt_texts():
     """The template's block around a JPEG is there to be overridden; once it has texts by itself, ours can go."""
     from nbconvert import HTMLExporter
     from nbformat import v4
