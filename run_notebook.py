@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 NOTEBOOK = HERE / "segmentation_unet.ipynb"
 
 
-# nbconvert's page leaves out the texts that say what is on the pictures.
+# nbconvert's page leaves out the alt texts of the images.
 WITH_ALT_TEXT = """
 {%- extends 'lab/index.html.j2' -%}
 {%- block data_jpg -%}
@@ -34,14 +34,14 @@ WITH_ALT_TEXT = """
 
 
 class ThisPython(KernelSpecManager):
-    """Knows one kernel, the Python that runs this file: the one named python3 may be another environment's."""
+    """One kernel, of the Python that runs this file: the one named python3 may be another environment's."""
 
     def get_kernel_spec(self, kernel_name):
         return KernelSpec(**get_kernel_dict())
 
 
 class EchoingPreprocessor(ExecutePreprocessor):
-    """nbconvert's executor, showing at once what the cells print: a run takes minutes. The kernel is `ThisPython`."""
+    """nbconvert's executor, which also shows at once what the cells print: a run takes minutes."""
 
     def create_kernel_manager(self):
         manager = super().create_kernel_manager()
@@ -98,7 +98,7 @@ def parse_parameters(arguments: Sequence[str]) -> dict[str, object]:
 
 
 def make_page(notebook) -> str:
-    """The notebook as an HTML page in which each picture has its text."""
+    """The notebook as an HTML page whose images have alt texts."""
     template = {"extra_loaders": [jinja2.DictLoader({"alt.html.j2": WITH_ALT_TEXT})], "template_file": "alt.html.j2"}
     resources = {"metadata": {"name": "Teach a U-Net to see a road"}}
     return HTMLExporter(**template).from_notebook_node(notebook, resources)[0]
@@ -107,7 +107,7 @@ def make_page(notebook) -> str:
 def run(parameters: dict[str, object], build_dir: Path = HERE / "build") -> tuple[Path, Path, str]:
     """Execute the notebook in the repository's folder; returns the paths of .html and .ipynb, and the scores printed.
 
-    Also writes both files when a cell fails, so that the place can be looked at, and then raises CellExecutionError.
+    Both files are also written when a cell fails, to show where; then CellExecutionError is raised.
     """
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     if parameters:

@@ -79,7 +79,7 @@ class Training:
 
 def scorer(model, dataset: Dataset, pairs: list[Pair], image_size: tuple[int, int]):
     """`Training.score` of a network that looks at pictures of image_size."""
-    return lambda mirror: evaluate_model(model, pairs, dataset.labels, image_size, mirror=mirror)
+    return lambda mirror: evaluate_model(model, pairs, dataset.labels, image_size, tta=mirror)
 
 
 def notebook_recipe(dataset: str, **changes) -> Recipe:
@@ -305,7 +305,7 @@ class Clock(keras.callbacks.Callback):
             self.add_point(elapsed)
 
     def on_train_end(self, logs=None):
-        self.add_point(self.elapsed(), tta=True)
+        self.add_point(self.elapsed(), mirror=True)
 
     def elapsed(self) -> float:
         """Seconds of training until now."""

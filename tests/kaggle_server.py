@@ -3,9 +3,13 @@
 import contextlib
 import io
 import json
+import os
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from unet_helpers.download.kaggle_client import SECRETS
 
 SIGNATURE = "SignedAddressSecret"
 
@@ -102,6 +106,23 @@ class KaggleServer:
             handler.wfile.flush()
             if kind == "stall":
                 self.gave_up |= not self.ended.wait(60)
+
+
+def isolate(home: Path, monkeypatch) -> None:
+    """A home without credentials, from which only 127.0.0.1 can be reached, and no data attached by Kaggle."""
+    home.mkdir()
+    for name in [name for name in os.environ if name.startswith("KAGGLE_") or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name in SECRETS:  # what a test's Colab secrets set is taken back
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr("unet_helpers.download.dataset.KAGGLE_INPUT", home / "no_kaggle_input")
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def make_zip(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:

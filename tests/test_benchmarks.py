@@ -36,13 +36,13 @@ def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, c
     monkeypatch.setattr(learning, "notebook_recipe", lambda dataset, **changes: recipe(dataset, **TINY | changes))
     learning.main(
         ["--data", str(camvid), "--minutes", "0.05", "--seeds", "1", "--out", str(tmp_path / "out"), "--scores", "3"]
-        + ["--recipes", "assignment@0.001,tutorial,no-augmentation@0.02,adamw@0.001"]
+        + ["--recipes", "assignment@0.001,tutorial,adamw@0.001"]
     )  # fmt: skip
     record = json.loads((tmp_path / "out" / "learning.json").read_text())
     assert record["data"] == "camvid, validation: 4 pictures at 64x96"
     results = record["results"]
     assert [(result["recipe"], result["seed"]) for result in results] == [
-        ("assignment", 1), ("tutorial", 1), ("no-augmentation", 1), ("adamw", 1)
+        ("assignment", 1), ("tutorial", 1), ("adamw", 1)
     ]  # fmt: skip
     for result in results:
         assert result["seconds"] >= 60 * result["minutes"] - 0.1
@@ -54,7 +54,7 @@ def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, c
     tables = (tmp_path / "out" / "learning.md").read_text()
     assert tables in capsys.readouterr().out
     assert re.search(r"\| assignment, 0.001 min \| 1 \| 8,640,471 \|", tables)
-    assert re.search(r"\| road( \| [01]\.\d{3}){4} \|", tables)
+    assert re.search(r"\| road( \| [01]\.\d{3}){3} \|", tables)
     with Image.open(tmp_path / "out" / "learning.png") as picture:
         assert picture.size[0] > 600
 
@@ -167,7 +167,8 @@ def test_what_the_notebook_reads_is_made_of_the_trainings():
     ]
 
 
-def test_photographs_go_on_from_the_drawn_scenes_for_as_many_epochs(camvid, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_photographs_start_from_the_drawn_scenes_and_train_for_as_many_epochs(camvid, tmp_path, monkeypatch):
     """And a second call adds to what the first has found."""
     recipe = learning.notebook_recipe
     monkeypatch.setattr(transfer, "notebook_recipe", lambda dataset, **changes: recipe(dataset, **TINY | changes))
@@ -179,16 +180,16 @@ def test_photographs_go_on_from_the_drawn_scenes_for_as_many_epochs(camvid, tmp_
     taken = []
     monkeypatch.setattr(transfer, "transfer_weights", lambda *args, **options: taken.append((args[2], options)))
     usual = ["--data", str(camvid), "--network", str(tmp_path / "drawn.keras"), "--epochs", "2", "--seeds", "3"]
-    transfer.main([*usual, "--trainings", "scratch,drawn,long", "--out", str(tmp_path / "out")])
+    transfer.main([*usual, "--trainings", "drawn,long", "--out", str(tmp_path / "out")])
     assert taken == [(tmp_path / "drawn.keras", {"freeze_encoder": False})]
-    options = ["--trainings", "frozen@0.01,scratch", "--note", ", few scenes", "--out", str(tmp_path / "out")]
+    options = ["--trainings", "frozen@0.01", "--note", ", few scenes", "--out", str(tmp_path / "out")]
     transfer.main([*usual[:-1], "4", *options])
     assert taken[1:] == [(tmp_path / "drawn.keras", {"freeze_encoder": True})]
     rows = json.loads((tmp_path / "out" / "transfer.json").read_text())["trainings"]
     # Long: 8 x (4 x 0.25 + 1) pictures of full size, where 4 x 1.25 drawn ones and 8 x 1.25 photographs were seen.
     assert [(row["name"], row["epochs"], row["seeds"]) for row in rows] == [
-        ("from scratch", 2, [3]), ("from the drawn scenes", 2, [3]), ("long: from scratch", 5, [3]),
-        ("from the drawn scenes, encoder frozen, rate 0.01, few scenes", 2, [4]), ("from scratch, few scenes", 2, [4]),
+        ("from the drawn scenes", 2, [3]), ("long: from scratch", 5, [3]),
+        ("from the drawn scenes, encoder frozen, rate 0.01, few scenes", 2, [4]),
     ]  # fmt: skip
     assert all(len(row["curve"]) == row["epochs"] and len(row["miou"]) == 1 for row in rows)
 
@@ -203,9 +204,9 @@ def test_part_1_is_trained_with_and_without_skips_and_scored_on_both_kinds_of_fr
     monkeypatch.setattr(lesson, "notebook_recipe", lambda dataset: tiny)
     monkeypatch.setattr(lesson, "evaluate_model", score)
     out = tmp_path / "lesson.json"
-    lesson.main(["--data", str(tmp_path), "--epochs", "1,3", "--seeds", "4", "--out", str(out)])
+    lesson.main(["--data", str(tmp_path), "--epochs", "1,2", "--seeds", "4", "--out", str(out)])
     record = json.loads(out.read_text())
-    assert record["epochs"] == [1, 3]
+    assert record["epochs"] == [1, 2]
     assert [(training["skips"], training["seed"]) for training in record["trainings"]] == [(True, 4), (False, 4)]
     assert all(len(training[name]) == 2 for training in record["trainings"] for name in ("new drives", "set aside"))
     skips = [any(layer.name.startswith("concatenate") for layer in model.layers) for model, _ in scored]
@@ -241,18 +242,14 @@ def test_the_lesson_reads_what_was_measured_for_photographs():
     assert np.mean(long["miou"]) > np.mean(drawn["miou"])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--recipes", "tutorail"], "there is no 'tutorail', expected some of assignment"),
-        (["--recipes", "tutorial@x"], "expected 0,1,2 and NAME or NAME@MINUTES"),
-        (["--minutes", "0"], "--minutes: expected more than 0, found 0"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments, message, capsys):
-    with pytest.raises(SystemExit):
-        learning.main(arguments)
-    assert message in capsys.readouterr().err
+def test_wrong_arguments_are_named(capsys):
+    for option, value, message in (
+        ("--recipes", "tutorail", "there is no 'tutorail'"), ("--recipes", "tutorial@x", "expected 0,1,2 and NAME"),
+        ("--minutes", "0", "--minutes: expected more than 0, found 0"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            learning.main([option, value])
+        assert message in capsys.readouterr().err
 
 
 def test_operations_are_counted_as_by_hand():
@@ -265,7 +262,7 @@ def test_operations_are_counted_as_by_hand():
 
 def test_muons_operations_are_counted_as_by_hand():
     model = throughput.build((32, 32), 2, half_resolution=False)
-    model.train_on_batch(*throughput.random_batch((32, 32), 1, (32, 32)))
+    model.optimizer.build(model.trainable_variables)
     products = 0
     for layer in model.layers:
         if "conv" in layer.name:
@@ -276,20 +273,25 @@ def test_muons_operations_are_counted_as_by_hand():
     assert throughput.optimizer_gflop(model) == pytest.approx(2 * products / 1e9)
 
 
-def test_measurements_are_made_in_a_process_of_their_own():
-    limit, _ = throughput.in_own_process("measure_limit", 0.01, 256)
-    assert limit["gflops"] > 0.1
+def test_a_measurement_is_made_in_a_process_of_its_own():
     pipeline, _ = throughput.in_own_process("measure_pipeline", 0.01, (32, 64), 2, 4, ".jpg", False)
     assert pipeline.keys() == {"first", "later", "peak_mib"}
     assert min(pipeline.values()) > 1
-    cost, _ = throughput.in_own_process("measure_cost", 0.01, (32, 64), 2, 4)
-    assert cost.keys() == {"fixed", "fed", "cost", "first_epoch", "later_epoch", "peak_mib"}
-    normalization, _ = throughput.in_own_process("measure_normalization", 0.01, (32, 64), 2, 2)
-    assert min(normalization.values()) > 0
     with pytest.raises(RuntimeError, match="measure_network.*ended with 1"):
         throughput.in_own_process("measure_network", 0.01, (32, 33), 2, True, 1)
 
 
+@pytest.mark.slow
+def test_the_other_measurements_too():
+    limit, _ = throughput.in_own_process("measure_limit", 0.01, 256)
+    assert limit["gflops"] > 0.1
+    cost, _ = throughput.in_own_process("measure_cost", 0.01, (32, 64), 2, 4)
+    assert cost.keys() == {"fixed", "fed", "cost", "first_epoch", "later_epoch", "peak_mib"}
+    normalization, _ = throughput.in_own_process("measure_normalization", 0.01, (32, 64), 2, 2)
+    assert min(normalization.values()) > 0
+
+
+@pytest.mark.slow
 def test_a_killed_walk_goes_on(tmp_path):
     """The short form of faults.py: a kill while unpacking, while a state is written, and while scoring."""
     results = faults.main(["--kills", "3", "--kinds", "unpack,state,score", "--out", str(tmp_path)])

@@ -84,7 +84,7 @@ def installed(calls) -> list[str]:
 # --- which Python ---
 
 
-@pytest.mark.parametrize("version", ["2.7", "3.1", "3.10", "3.14", "4.0"])
+@pytest.mark.parametrize("version", ["3.1", "3.10", "3.14"])
 def test_a_python_without_tensorflow_is_named_before_anything_is_made(project, version):
     python = project.python("other", version)
     calls, result = project.make("lab", f"PYTHON={python}")
@@ -96,23 +96,18 @@ def test_a_python_without_tensorflow_is_named_before_anything_is_made(project, v
     assert not (project.folder / ".venv").exists()
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
-def test_every_python_with_tensorflow_is_taken(project, version):
-    calls, result = project.make("run", f"PYTHON={project.python('other', version)}")
-    assert result.returncode == 0, result.stderr
-    assert made(calls) == [".venv"]
+def test_every_python_with_tensorflow_is_taken_also_from_the_environment(project):
+    for version in ("3.11", "3.12", "3.13"):
+        calls, result = project.make("run", PYTHON=project.python(f"python{version}", version))
+        assert result.returncode == 0, result.stderr
+        assert [call[0] for call in calls if call[1:3] == ["-m", "venv"]] == [f"python{version}"]
 
 
 def test_a_python_that_is_not_there_is_named(project):
     calls, result = project.make("run", "PYTHON=python3.99")
     assert result.returncode
-    assert "python3.99 does not run; install Python 3.11 to 3.13 or name the one you have: PYTHON=" in result.stderr
+    assert "python3.99 does not run; install Python 3.11 to 3.13" in result.stderr
     assert calls == []
-
-
-def test_python_may_come_from_the_environment(project):
-    calls, _ = project.make("run", PYTHON=project.python("other"))
-    assert [call[0] for call in calls if call[1:3] == ["-m", "venv"]] == ["other"]
 
 
 def test_the_first_python_is_the_one_that_the_code_is_checked_for():
@@ -151,12 +146,7 @@ def test_another_python_makes_the_environment_anew(project):
     link = project.folder.parent / "bin" / "linked"
     link.symlink_to(same_version)  # another name of the same Python
     assert made(project.make("run", f"PYTHON={link}")[0]) == []
-
-
-def test_without_a_chosen_python_the_environment_stays(project):
-    """The default may have become too new since: who chose another one once need not choose it each time."""
-    project.make("run", f"PYTHON={project.python('other')}")
-    project.python("python3", "3.14")
+    project.python("python3", "3.14")  # the default is too new by now: a Python needs to be chosen only once
     calls, result = project.make("run")
     assert result.returncode == 0, result.stderr
     assert len(calls) == 1
@@ -226,11 +216,8 @@ def test_a_real_python_tells_its_version_and_its_folder(project):
     ("typed", "parameters"),
     [
         ("", {}),
-        ("EPOCHS=2", {"EPOCHS": 2}),
-        ("IMAGE_SIZE=(96,128) EPOCHS=2", {"IMAGE_SIZE": (96, 128), "EPOCHS": 2}),
         ("  IMAGE_SIZE=(96, 128)  EPOCHS=2 ", {"IMAGE_SIZE": (96, 128), "EPOCHS": 2}),
         ("SIZE_STAGES=((0.5,0.5),(1,1)) SEED=1", {"SIZE_STAGES": ((0.5, 0.5), (1, 1)), "SEED": 1}),
-        ("DATA_DIR=my folder/x DATASET=camvid", {"DATA_DIR": "my folder/x", "DATASET": "camvid"}),
         ("DATA_DIR='my folder' DATASET=\"camvid\"", {"DATA_DIR": "my folder", "DATASET": "camvid"}),
         ("DATA_DIR=it's/$HOME;`x`\\*|&<#> SEED=1", {"DATA_DIR": "it's/$HOME;`x`\\*|&<#>", "SEED": 1}),
     ],

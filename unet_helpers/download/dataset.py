@@ -1,7 +1,4 @@
-"""Kaggle -> a folder, whole or not at all. An annex: nobody needs it to follow the lesson.
-
-What can't be done ends in one DownloadError that says what to do next.
-"""
+"""Kaggle -> a folder, whole or not at all. What can't be done ends in one DownloadError that says what to do next."""
 
 import contextlib
 import errno
@@ -13,78 +10,66 @@ from pathlib import Path
 
 from ..naming import named
 from ..storage import hold_lock
-from .kaggle_client import fetch_zip
-from .members import MARKER
-from .refusals import check_archive, is_link, refuse_foreign, refuse_links
-from .unpack import Damaged, DownloadError, is_web_page, unpack, what_is_kept
+from .archives import MARKER, Damaged, DownloadError, elsewhere, is_web_page, unpack, what_is_kept
+from .kaggle_client import browser_advice, fetch_zip, page_of
 
-KAGGLE_INPUT = Path("/kaggle/input")  # where a Kaggle notebook sees the data sets attached to it
+KAGGLE_INPUT = Path("/kaggle/input")  # where a Kaggle notebook finds the data sets that are attached to it
 
 
 def download_dataset(
-    dest: str | Path, slug: str, *, archive: str | Path | None = None, force: bool = False,
+    dest: str | Path, slug: str, *, archive: str | Path | None = None,
     keep: Callable[[str], bool] = lambda member: True, has_layout: Callable[[Path], bool] | None = None,
 ) -> Path:  # fmt: skip
     """Get Kaggle's data set `slug` ("owner/name") and return the folder that holds it.
 
-    dest: folder to make. It appears when everything in it is checked; until then the work lies in `<dest>.partial`, and
-        the next call goes on there. A finished dest is returned without a request, unless force is True. While another
-        process makes it, this one waits, and then finds it finished.
+    dest: folder to make. It appears when everything in it is checked; until then all files are in `<dest>.partial`, and
+        the next call resumes there. A finished dest is returned without a request. While another process makes it, this
+        one waits, and then returns it.
     archive: zip that you downloaded with a browser, used in place of the network; it stays where it is.
-    keep: says for a member's name whether it is unpacked.
-    has_layout: says whether a folder is the data set's top one; what is returned is the first such folder in dest, or
-        below /kaggle/input where the data set is attached to a Kaggle notebook.
-    Raises DownloadError. Credentials come from the environment, ~/.kaggle or Colab's secrets; without any, it is tried
-    without.
+    keep: whether the member of this name is unpacked.
+    has_layout: whether a folder is the data set's top one; the first such folder in dest is returned, or the one below
+        /kaggle/input where the data set is attached to a Kaggle notebook. None: dest is returned.
+    Credentials are taken from the environment, ~/.kaggle or Colab's secrets, if there are any. Raises DownloadError.
     """
     dest = Path(dest).expanduser().resolve()
     staging = dest.with_name(f"{dest.name}.partial")
     archive = archive and Path(archive).expanduser().resolve()
     try:
-        if force or not _is_marked(dest, slug):
-            mounted = None if force or archive else _find_mounted(slug, has_layout)
-            if mounted:
+        if not _is_marked(dest, slug):
+            if has_layout and not archive and (mounted := find_layout(KAGGLE_INPUT, has_layout, depth=5)):
                 return mounted
             busy = f"another process is downloading to {dest}: waiting for it"
             with hold_lock(dest, lambda: print(busy, flush=True)):
-                _make(dest, staging, slug, archive, keep, has_layout, force)
-        elif staging.is_dir() and not is_link(staging):  # a run was killed at its last step, or one with force works
-            with hold_lock(dest) as alone:
-                if alone:
-                    _clean(staging)
+                if not _is_marked(dest, slug):  # the other process may have made it
+                    _make(dest, staging, slug, archive, keep, has_layout)
+        elif staging.is_dir():  # a run was killed at its last step
+            with hold_lock(dest):
+                _remove_empty(staging)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise DownloadError(
-            f"{f'The disk of {dest} is full' if full else f'{error.strerror}: {error.filename or dest}'}.\n"
-            f"{'Make room' if full else 'Repair that'}, or give a folder on another disk as {named('DATA_DIR')}, and "
-            f"{named('run the cell again')}.\n{what_is_kept(staging)}"
-        ) from None
+        what, todo = f"{error.strerror}: {error.filename or dest}", "Repair that"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what, todo = f"The disk of {dest} is full", "Make room"
+        raise DownloadError(f"{what}.\n{todo}, {elsewhere()}.\n{what_is_kept(staging)}") from None
     check_whole(dest)
     return (has_layout and find_layout(dest, has_layout)) or dest
 
 
 def check_whole(folder: Path) -> bool:
-    """Whether a folder has the mark of a finished download, and as many files as that lists.
+    """Whether a folder has the note of a finished download, and as many files as that says.
 
-    False where there is no mark: others put the files there; or one of an older version, which lists nothing.
-    Raises DownloadError if files are gone.
+    False where there is no note, or one of an older version without a number. Raises DownloadError if files are gone.
     """
-    mark = (folder / MARKER).read_text(encoding="utf-8") if os.path.isfile(folder / MARKER) else ""
-    found = re.search(r"^(\d+) files$", mark, re.MULTILINE)
-    if not found:
-        return False
-    there, listed = _count(folder), int(found[1])
-    if there < listed:
+    found = re.search(r"(\d+) files", "".join(_read_note(folder)[1:]))
+    if found and (there := _count(folder)) < (listed := int(found[1])):
         raise DownloadError(
-            f"{folder}: {there} of the {listed} files of this finished download are there.\nMove the folder away or "
-            f"delete it, and {named('run the cell again')}: it is downloaded anew. Or delete {MARKER} in it, to use "
-            "what is there.\nNothing was changed."
+            f"{folder}: {there} of the {listed} files of this finished download are there.\nMove it away or delete it, "
+            f"and {named('run the cell again')}, or delete {MARKER} in it, to use what is there.\nNothing was changed."
         )
-    return True
+    return bool(found)
 
 
 def _count(folder: Path) -> int:
-    """How many files are in a folder, without the mark."""
+    """How many files are in a folder, without the note."""
     return sum(name != MARKER for _, _, names in os.walk(folder) for name in names)
 
 
@@ -94,114 +79,111 @@ def find_layout(folder: Path, has_layout: Callable[[Path], bool], depth: int = 2
     for _ in range(depth + 1):
         children = []
         for candidate in level:
-            with contextlib.suppress(PermissionError):  # what may not be looked into holds nothing for us
+            with contextlib.suppress(PermissionError):  # an unreadable folder is skipped
                 if has_layout(candidate):
                     return candidate
-                if candidate.is_dir():
-                    children += [child for child in sorted(candidate.iterdir()) if child.is_dir()]
+                children += sorted(child for child in candidate.glob("*") if child.is_dir())
         level = children
     return None
 
 
-def _sidecar(zip_path: Path) -> Path:
-    """Where the client notes what a half zip is the half of."""
-    return zip_path.with_name(f"{zip_path.name}.kaggle-partial")
+def _read_note(folder: Path) -> list[str]:
+    """The lines of the note that a download writes last: the slug and how many files there are. [] if there is none."""
+    return (folder / MARKER).read_text(encoding="utf-8").splitlines() if os.path.isfile(folder / MARKER) else []
 
 
 def _is_marked(folder: Path, slug: str) -> bool:
-    """Whether a folder has the mark that this download of `slug` writes at last."""
-    return (folder / MARKER).is_file() and (folder / MARKER).read_bytes().split(b"\n")[0] == slug.encode()
+    return _read_note(folder)[:1] == [slug]
 
 
-def _find_mounted(slug: str, has_layout) -> Path | None:
-    if not os.path.isdir(KAGGLE_INPUT):  # False, too, where one may not look
-        return None
-    return find_layout(KAGGLE_INPUT, has_layout or (lambda folder: folder.name == slug.split("/")[1]), depth=5)
-
-
-def _make(dest: Path, staging: Path, slug: str, archive: Path | None, keep, has_layout, force: bool) -> None:
-    """All that is done while no other process works on dest."""
-    zip_path = staging / f"{slug.split('/')[1]}.zip"  # the name that the client gives it
+def _make(dest: Path, staging: Path, slug: str, archive: Path | None, keep, has_layout) -> None:
+    """All that is done while the lock of dest is held."""
+    tree, zip_path = staging / "tree", staging / f"{slug.split('/')[1]}.zip"  # the name that the client gives it
     try:
-        refuse_links(staging)
-        if not dest.exists() and _is_marked(staging / "tree", slug):  # the last call was ended at its last step
-            _put_in_place(staging, zip_path, dest, archive)
-        if force or not _is_marked(dest, slug):  # it may be: another process made it meanwhile
-            refuse_foreign(dest, _is_marked(dest, slug), slug)
-            if archive:
-                check_archive(archive, dest, staging, slug)
+        _protect_users_files(dest, staging, slug, archive)
+        if not _is_marked(tree, slug):  # else the last run was killed at its last step
             staging.mkdir(parents=True, exist_ok=True)
-            if force and not archive and not _sidecar(zip_path).exists():
-                zip_path.unlink(missing_ok=True)  # whole, so the client would not ask for it again
-            _fill(staging / "tree", zip_path, slug, archive, keep, has_layout)
-            _put_in_place(staging, zip_path, dest, archive)
-        _clean(staging)
+            _fetch_and_unpack(tree, zip_path, slug, archive, keep)
+            if has_layout and not find_layout(tree, has_layout):
+                shutil.rmtree(tree, ignore_errors=True)
+                raise DownloadError(
+                    f"{archive or zip_path} does not hold the folders of {slug}.\nIf it is another file, "
+                    f"{browser_advice(slug)}.\nNo folder was changed."
+                )
+            (tree / MARKER).write_text(f"{slug}\n{_count(tree)} files\n", encoding="utf-8")
+        if archive != zip_path:
+            _delete_zip(zip_path)  # before the last step: after that, no run would look for it
+        if dest.exists():
+            dest.rmdir()  # it is empty; Windows replaces no folder
+        os.replace(tree, dest)
     except OSError:
-        shutil.rmtree(staging / "tree", ignore_errors=True)
+        shutil.rmtree(tree, ignore_errors=True)
         raise
     finally:
-        with contextlib.suppress(OSError):
-            staging.rmdir()  # only if nothing was downloaded
+        _remove_empty(staging)
 
 
-def _put_in_place(staging: Path, zip_path: Path, dest: Path, archive: Path | None) -> None:
-    if archive != zip_path:  # the tree is whole; nobody would look for the zip later
-        zip_path.unlink(missing_ok=True)
-        _sidecar(zip_path).unlink(missing_ok=True)
-    if dest.exists():
-        shutil.rmtree(staging / "old", ignore_errors=True)
-        os.replace(dest, staging / "old")
-    os.replace(staging / "tree", dest)
-
-
-def _clean(staging: Path) -> None:
-    """Delete what the work left, and nothing else: ARCHIVE may lie there."""
-    for name in ("tree", "old"):
-        shutil.rmtree(staging / name, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        staging.rmdir()
-
-
-def _fill(tree: Path, zip_path: Path, slug: str, archive: Path | None, keep, has_layout) -> None:
-    """Download to zip_path if there is no archive, unpack to tree, and mark it. A damaged download is repeated once."""
-    page = f"https://www.kaggle.com/datasets/{slug}"
+def _fetch_and_unpack(tree: Path, zip_path: Path, slug: str, archive: Path | None, keep) -> None:
+    """Download to zip_path if there is no archive, and unpack to tree. A damaged download is repeated once."""
     source = archive or zip_path
     for again in (False, True):
         try:
             if not archive:
                 fetch_zip(slug, zip_path)
-            unpack(source, tree, keep)
-            break
+            return unpack(source, tree, keep)
         except Damaged as damage:
             shutil.rmtree(tree, ignore_errors=True)
-            web_page = source.is_file() and is_web_page(source)
-            if archive:
-                what = "is a web page" if web_page else f"is no zip that can be unpacked: {damage}"
+            what, todo = f"is damaged: {damage}", "Download it again later"
+            if web_page := source.is_file() and is_web_page(source):
+                what = "is a web page: this network or Kaggle wants you to sign in"
+                todo = f"Sign in with a browser, and {named('run the cell again')} with an API token of "
+                todo += "https://www.kaggle.com/settings in KAGGLE_API_TOKEN"
+            if not archive:
+                _delete_zip(zip_path)
+            if archive or again or web_page:  # another one would be the same
                 raise DownloadError(
-                    f"{archive} {what}.\n{'Sign in at' if web_page else 'Get it again from'} {page}"
-                    f"{', download it again' if web_page else ''} and {named('give its path as ARCHIVE')}.\n"
-                    "It was not changed, and nothing else was."
-                ) from None
-            zip_path.unlink(missing_ok=True)
-            _sidecar(zip_path).unlink(missing_ok=True)
-            if web_page:  # the next one would be the same
-                raise DownloadError(
-                    f"A web page came instead of the zip of {slug}: this network or Kaggle wants you to sign in.\n"
-                    f"Open {page} in a browser, sign in where you are asked, and {named('run the cell again')} with an "
-                    "API token of https://www.kaggle.com/settings in KAGGLE_API_TOKEN, or get the zip there and "
-                    f"{named('give its path as ARCHIVE')}.\nThe page is deleted; no folder was changed."
-                ) from None
-            if again:
-                raise DownloadError(
-                    f"What Kaggle sent for {slug} was damaged twice: {damage}.\n"
-                    f"Try again later, or get the zip from {page} with a browser and "
-                    f"{named('give its path as ARCHIVE')}.\nThe damaged file is deleted; no folder was changed."
+                    f"{archive or f'What came as the zip of {slug}'} {what}.\n{todo}, or {browser_advice(slug)}.\n"
+                    f"{'It was not changed' if archive else 'The file is deleted'}; no folder was changed."
                 ) from None
             print(f"{zip_path.name} is damaged ({damage}): downloading it once more")
-    if has_layout and not find_layout(tree, has_layout):
-        shutil.rmtree(tree, ignore_errors=True)
+
+
+def _delete_zip(zip_path: Path) -> None:
+    """With the client's note on a half one."""
+    for path in (zip_path, zip_path.with_name(f"{zip_path.name}.kaggle-partial")):
+        path.unlink(missing_ok=True)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _is_link(path: Path) -> bool:
+    return path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path)  # Windows, from Python 3.12 on
+
+
+def _protect_users_files(dest: Path, staging: Path, slug: str, archive: Path | None) -> None:
+    """Refuse, before any change, what would touch files that this download did not make."""
+    inside = staging.iterdir() if staging.is_dir() and not _is_link(staging) else ()
+    for path in (staging, *inside):
+        if _is_link(path):  # writing would follow it
+            raise DownloadError(
+                f"{path} is a link, expected a {'file' if '.zip' in path.name else 'folder'} of this download's own.\n"
+                f"Delete the link, {elsewhere()}.\nNothing was changed, neither here nor where it leads."
+            )
+    if archive and not archive.is_file():
         raise DownloadError(
-            f"{source} does not hold the folders that {slug} is known for.\nIs it the right file? Its page is {page}."
-            "\nNo folder was changed."
+            f"ARCHIVE: there is no file {archive}.\nGive the path of the zip from {page_of(slug)}. If the browser "
+            f"unpacked it, move the folder to {dest}.\nNothing was changed."
         )
-    (tree / MARKER).write_text(f"{slug}\n{_count(tree)} files\n", encoding="utf-8")
+    if archive and (archive.is_relative_to(dest) or archive.is_relative_to(staging / "tree")):
+        raise DownloadError(
+            f"ARCHIVE: {archive} is in a folder that is made anew.\nMove it elsewhere and give its new path.\n"
+            "Nothing was changed."
+        )
+    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):  # without the note of this download
+        raise DownloadError(
+            f"{dest} exists and was not made by this download of {slug}.\nMove it away or delete it, {elsewhere()}.\n"
+            "Nothing in it was touched."
+        )

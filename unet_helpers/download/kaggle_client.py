@@ -1,7 +1,4 @@
-"""Kaggle's own client, and what it lacks. An annex: nobody needs it to follow the lesson.
-
-It lacks timeouts, silence about secrets, and errors that say what to do.
-"""
+"""Kaggle's own client, with what it lacks: timeouts, silence about secrets, and errors that say what to do."""
 
 import contextlib
 import importlib
@@ -11,47 +8,49 @@ import sys
 from pathlib import Path
 
 from ..naming import named
-from .unpack import Damaged, DownloadError, check_disk, size_text, what_is_kept
+from .archives import Damaged, DownloadError, check_disk, size_text, what_is_kept
 
 TIMEOUT = (15, 60)  # seconds: to connect, and without a single byte afterwards
 SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 
 
+def page_of(slug: str) -> str:
+    return f"https://www.kaggle.com/datasets/{slug}"
+
+
+def browser_advice(slug: str) -> str:
+    return f"get the zip from {page_of(slug)} with a browser and {named('give its path as ARCHIVE')}"
+
+
 def fetch_zip(slug: str, zip_path: Path) -> None:
     """Download the data set `slug` ("owner/name") to zip_path, `name.zip` in any folder.
 
-    Goes on where an earlier call stopped. Raises DownloadError, or Damaged if the file is not what was announced.
+    Resumes where an earlier call stopped. Raises DownloadError, or Damaged if the file is not what was announced.
     """
-    staging = zip_path.parent
     _copy_colab_secrets()
     try:
         import requests
 
         with _bounded_requests(requests):
-            api = _quiet_client()
-            client_download_file, screen = api.download_file, sys.stdout
+            api, screen = _quiet_client(), sys.stdout
+            client_download_file = api.download_file
 
             def download_file(response, zip_path, *args):
-                told = response.headers.get("Content-Length")
-                size = int(told) if told else None
-                missing = size or 0
-                if os.path.exists(zip_path):
-                    missing = max(0, missing - os.path.getsize(zip_path))
-                with contextlib.redirect_stdout(screen):
-                    # Pictures hardly shrink in a zip: unpacked they need about as much again.
-                    check_disk(staging, f"{slug}: {size_text(size)} to download", missing, missing + (size or 0))
+                size = int(response.headers.get("Content-Length") or 0)
+                missing = max(0, size - (os.path.getsize(zip_path) if os.path.exists(zip_path) else 0))
+                what = f"{slug}: {size_text(size) if size else 'unknown size'} to download"
+                with contextlib.redirect_stdout(screen):  # images hardly shrink: unpacked they need about as much again
+                    check_disk(Path(zip_path).parent, what, missing, missing + size)
                 return client_download_file(response, zip_path, *args)
 
             api.download_file = download_file
             with contextlib.redirect_stdout(_OnlyRetries(screen)):
-                api.dataset_download_files(slug, path=str(staging), unzip=False, quiet=False)
+                api.dataset_download_files(slug, path=str(zip_path.parent), unzip=False, quiet=False)
     except ImportError:
-        raise DownloadError(
-            "Python finds no package 'kaggle'.\nRun `pip install kaggle` (in a notebook: `%pip install kaggle`) and "
-            f"{named('run the cell again')}.\nNothing was changed."
-        ) from None
+        todo = f"Run `pip install kaggle` (in a notebook: `%pip install kaggle`) and {named('run the cell again')}"
+        raise DownloadError(f"Python finds no package 'kaggle'.\n{todo}.\nNothing was changed.") from None
     except requests.RequestException as error:  # first: it is an OSError, and some of its kinds are ValueErrors
-        raise DownloadError(f"{_explain(error, slug)}\n{what_is_kept(staging)}") from None
+        raise DownloadError(f"{_explain(error, slug)}\n{what_is_kept(zip_path.parent)}") from None
     except (ValueError, KeyError) as error:  # another size than announced; none at all, which older clients need
         raise Damaged(str(error)) from None
 
@@ -95,7 +94,7 @@ def _quiet_client():
             except (SystemExit, NameError):  # older clients, Colab's 2.0.2 too: the import gives up, but it is loaded
                 KaggleApi = sys.modules["kaggle.api.kaggle_api_extended"].KaggleApi
             api = KaggleApi()
-            with contextlib.suppress(Exception, SystemExit):  # then nobody is logged in, and the server decides
+            with contextlib.suppress(Exception, SystemExit):  # then the request is anonymous, and the server decides
                 api.authenticate()
     finally:
         sys.stdin = stdin
@@ -116,32 +115,18 @@ class _OnlyRetries(io.TextIOBase):
 
 def _explain(error, slug: str) -> str:
     """What happened and what to do, for an error of `requests`."""
-    page = f"https://www.kaggle.com/datasets/{slug}"
-    browser = f"or get the zip from {page} with a browser and {named('give its path as ARCHIVE')}"
-    again = named("run the cell again")
-    status = getattr(error.response, "status_code", 0)
+    page, again, status = page_of(slug), named("run the cell again"), getattr(error.response, "status_code", 0)
+    what, todo = {
+        0: ("The connection to Kaggle failed or stopped", f"Check the network and {again}"),
+        401: ("Kaggle wants to know who you are", "Make an API token at https://www.kaggle.com/settings (an account is "
+              "free) and put it into the environment variable or Colab secret KAGGLE_API_TOKEN"),
+        403: (f"Kaggle does not let you have {slug}", f"Log in at {page}, accept the terms if it asks, and {again}"),
+        404: (f"Kaggle knows no data set {slug}", f"Open {page} in a browser: was it renamed or withdrawn?"),
+        429: ("Too many requests to Kaggle", f"Wait some minutes and {again}"),
+    }.get(status, ("Kaggle has a problem of its own", f"{again.capitalize()} later"))  # fmt: skip
     if status == 401 and "Authorization" in error.response.request.headers:
         what = "Kaggle did not accept your credentials"
-        todo = (
-            "Make a new API token at https://www.kaggle.com/settings and put it where the old one was "
-            f"(KAGGLE_API_TOKEN, ~/.kaggle or a Colab secret), {browser}"
-        )
-    elif status == 401:
-        what = "Kaggle wants to know who you are, and there are no credentials here"
-        todo = (
-            "Make an API token at https://www.kaggle.com/settings (an account is free) and put it into the environment "
-            f"variable or Colab secret KAGGLE_API_TOKEN, {browser}"
-        )
-    elif status == 403:
-        what = f"Kaggle does not let you have {slug}"
-        todo = f"Log in at {page}, accept the terms if it asks, and {again}, {browser}"
-    elif status == 404:
-        what, todo = f"Kaggle knows no data set {slug}", f"Open {page} in a browser: was it renamed or withdrawn?"
-    elif status == 429:
-        what, todo = "Too many requests to Kaggle", f"Wait some minutes and {again}, {browser}"
-    elif status:
-        what, todo = "Kaggle has a problem of its own", f"{again.capitalize()} later, {browser}"
-    else:
-        what = "The connection to Kaggle failed or stopped"
-        todo = f"Check the network and {again}, {browser}"
-    return f"{what}{f' ({status})' if status else ''}.\n{todo}."
+        todo = "Make a new API token at https://www.kaggle.com/settings and put it where the old one was "
+        todo += "(KAGGLE_API_TOKEN, ~/.kaggle or a Colab secret)"
+    todo += "" if status == 404 else f", or {browser_advice(slug)}."
+    return f"{what}{f' ({status})' if status else ''}.\n{todo}"

@@ -1,13 +1,10 @@
-"""Annex: a small ray caster in NumPy. Nobody needs it to follow the lesson.
+"""A small ray caster in NumPy.
 
-`trace` finds the nearest solid along each ray; `ground_at`, `surface_at` and `sky_at` say which class and colour is
-there; `light_up` adds sun, sky light, shadows and mist; `wet_road` adds rain. World axes in metres: x to the right, y
-up, z along the street. Colours are linear light, 0..1. M is the number of pixels that a function is asked about, k the
-indices of those among them that a step is about. Other packages use the door alone: what `unet_helpers.drawing` itself
-exports.
+`trace` finds the nearest solid along each ray; `ground_at`, `surface_at` and `sky_at` give the class and colour there;
+`light_up` adds sun, sky light, shadows and mist; `wet_road` adds rain. World axes in metres: x to the right, y up, z
+along the street. Colours are linear light, 0..1. M is the number of pixels that a function gets, k the indices of those
+among them that a step is about.
 """
-
-from __future__ import annotations
 
 import numpy as np
 
@@ -15,17 +12,16 @@ CLASSES = ["none", "building", "fence", "other", "pedestrian", "pole", "line", "
            "vegetation", "vehicle", "wall", "sign"]  # in the order of their ids
 NONE, BUILDING, LINE, ROAD, SIDEWALK, VEGETATION, VEHICLE = map(CLASSES.index, (
     "none", "building", "line", "road", "sidewalk", "vegetation", "vehicle"))
-SURFACES = ["plain", "facade", "roof", "brick", "paint", "glass", "tyre", "leaves", "twigs", "bars",
-            "plate"]
+SURFACES = ["plain", "facade", "roof", "brick", "paint", "glass", "tyre", "leaves", "twigs", "bars", "plate"]
 PLAIN, FACADE, ROOF, BRICK, PAINT, GLASS, TYRE, LEAVES, TWIGS, BARS, PLATE = range(11)
 SHAPES = ["box", "cylinder", "ellipsoid"]
 BOX, CYLINDER, ELLIPSOID = range(3)
-# phase: 0..1, drawn for each solid, makes its pattern its own; geometry: the middle's x, y, z, the half sizes, cos and
-# sin of its turn, the taper in x and z
-SOLID = np.dtype([("label", "u1"), ("look", "u1"), ("shape", "u1"), ("phase", "f4"),
-                  ("colour", "f4", 3), ("geometry", "f4", 10)])
-SKY, GROUND = -1, -2  # where no solid is seen they stand in for its index
-CELL, REACH, HIGH = .3, 27., 60.  # shadow maps, metres: cell; from the road's middle; the sun
+# phase: 0..1, random, makes each solid's pattern unique; geometry: x, y, z of the middle, half sizes, cos and sin of
+# the turn, the taper in x and z
+SOLID = np.dtype([("label", "u1"), ("look", "u1"), ("shape", "u1"), ("phase", "f4"), ("colour", "f4", 3),
+                  ("geometry", "f4", 10)])
+SKY, GROUND = -1, -2  # in place of a solid's index where none is seen
+CELL, REACH, HIGH = .3, 27., 60.  # shadow maps, metres: a cell; how far they reach from the road's middle; their height
 
 
 def _make_noise(size: int = 512) -> np.ndarray:
@@ -36,16 +32,16 @@ def _make_noise(size: int = 512) -> np.ndarray:
     return (pattern.ravel().argsort().argsort() / size**2).astype("f4").reshape(size, size)
 
 
-NOISE, DICE = _make_noise(), np.random.default_rng(8).random((512, 512), "f4")
+NOISE, WHITE_NOISE = _make_noise(), np.random.default_rng(8).random((512, 512), "f4")
 
 
 def noise(u, v, cell: float = 1., table: np.ndarray = NOISE) -> np.ndarray:
-    """The pattern at (u, v) metres if a cell is `cell` metres wide; DICE: independent cells."""
+    """The pattern of a table, NOISE or WHITE_NOISE, at (u, v) metres if a cell is `cell` metres wide."""
     return table[np.floor(v / cell).astype("i4") & 511, np.floor(u / cell).astype("i4") & 511]
 
 
-def _die(phase, number: int):
-    """An even draw, 0..1, from a solid's `phase`, 0..1: one for each `number`, nearly independent of the others."""
+def _vary(phase, number: int):
+    """A number, 0..1, from a solid's `phase`, 0..1: evenly spread, nearly independent for each `number`."""
     return phase * number % 1
 
 
@@ -100,7 +96,7 @@ def _cut(geometry, shape, o, d):
 def _is_hole(look, phase, size, p, thick, pixel):
     """True where one sees through: between leaves, between bars, beside a sign's plate. (M,)"""
     u, v, w = p * size  # metres from the solid's middle
-    ragged = .5 * noise(u + w + 40 * phase, v + w / 2, .09) + .5 * noise(u + 7 * w, v, .1, DICE)
+    ragged = .5 * noise(u + w + 40 * phase, v + w / 2, .09) + .5 * noise(u + 7 * w, v, .1, WHITE_NOISE)
     thick = thick / size.min(0)
     leaves = ragged > np.where(look == TWIGS, .3 + .12 * thick, .25 + .4 * thick)
     spacing, gap = np.where(phase < .5, .17, .12), np.select([phase < .3, phase < .5], [.12, .45], .65)
@@ -118,14 +114,13 @@ def _is_hole(look, phase, size, p, thick, pixel):
 def trace(solids, corners, shape, origin, rays, spread: float):
     """The nearest solid along each ray: depth (P,) in units of the ray, 1e9 = none; index (P,), SKY = none.
 
-    corners: rows and columns of the solids' corners, (8, N) each; shape: rows and columns of the
-    picture, P = rows * columns; origin, rays: (3, P) or (3, 1); spread: the width of a pixel at depth 1.
+    corners: rows and columns of the solids' corners, (8, N) each; shape: rows and columns of the image, P = rows *
+    columns; origin, rays: (3, P) or (3, 1); spread: the width of a pixel at depth 1.
     """
     n_pixels = shape[0] * shape[1]
     solid, pixel = _candidates(*corners, shape)
     geometry = np.ascontiguousarray(solids["geometry"].T)[:, solid]
-    origin, rays = (np.broadcast_to(v, (3, n_pixels))[:, pixel] if v.shape[1] > 1 else v
-                    for v in (origin, rays))
+    origin, rays = (v if v.shape[1] == 1 else v[:, pixel] for v in (origin, rays))
     o, d = to_local(geometry, origin, rays)
     enter, leave = _cut(geometry, solids["shape"][solid], o, d)
     hit = np.flatnonzero((enter < leave) & (enter > .1))
@@ -147,8 +142,7 @@ def normal_at(p, shape, geometry):
     x, y, z = p
     reach = np.stack([abs(x) + kx * (y + 1) / 2, abs(y), abs(z) + kz * (y + 1) / 2])
     face, box = reach.argmax(0), shape == BOX
-    nx, nz = (np.where(box, np.sign(a) * (face == axis), a) / h
-              for a, axis, h in ((x, 0, hx), (z, 2, hz)))
+    nx, nz = (np.where(box, np.sign(a) * (face == axis), a) / h for a, axis, h in ((x, 0, hx), (z, 2, hz)))
     slope = np.select([face == 1, face == 0], [np.sign(y), kx / 2], kz / 2)
     cap = np.where(abs(y) > .995, 99 * y, 0)
     ny = np.where(box, slope, np.where(shape == ELLIPSOID, y, cap)) / hy
@@ -166,13 +160,13 @@ def ground_at(street, x, z, depth, pixel):
     beside = np.maximum(3, np.minimum(kerb, side_kerb)) - np.hypot(
         np.maximum(3 - kerb, 0), np.maximum(3 - side_kerb, 0))
     zone = np.searchsorted([0, .2, .2 + street.verge, street.edge - street.kerb], beside)
-    has_garage = noise(across * 0 + (across > 0), z, 8, DICE) < .3
+    has_garage = noise(across * 0 + (across > 0), z, 8, WHITE_NOISE) < .3
     to_garage = has_garage & (z % 8 < 3) & (beside < 12) & (side_kerb > 3)
     zone = np.where(to_garage & ((zone == 2) | (zone == 4)), 3, zone)
     label = np.array([ROAD, SIDEWALK, VEGETATION, SIDEWALK, street.yard], "u1")[zone]
     yard = {VEGETATION: street.grass, SIDEWALK: street.paving * .8, NONE: np.array([.22, .17, .11])}[street.yard]
     colour = np.array([street.asphalt, street.paving * 1.15, street.grass, street.paving, yard], "f4").T[:, zone]
-    near, fine, grain = 1 / (1 + depth / 12), noise(x, z, .02), noise(x, z, .04, DICE)
+    near, fine, grain = 1 / (1 + depth / 12), noise(x, z, .02), noise(x, z, .04, WHITE_NOISE)
     colour *= .65 + .45 * noise(x, z, .21) + (fine - .5) * .6 * near
     k = np.flatnonzero(label == VEGETATION)
     colour[:, k] *= 1 + 1.2 * (grain[k] - .5) * near[k]
@@ -180,10 +174,10 @@ def ground_at(street, x, z, depth, pixel):
     k = np.flatnonzero(label == SIDEWALK)
     length = np.where(kerb[k] > side_kerb[k], across[k], z[k])
     joint = (beside[k] % 1.4 < .05) | (length % 1.4 < .05)
-    colour[:, k] *= (1 - .4 * joint * near[k]) * (.9 + .2 * noise(across[k], z[k], 1.4, DICE))
+    colour[:, k] *= (1 - .4 * joint * near[k]) * (.9 + .2 * noise(across[k], z[k], 1.4, WHITE_NOISE))
     k = np.flatnonzero(label == ROAD)
     across, z, fine = across[k], z[k], fine[k]
-    dark, pale = noise(across, z, 3.1, DICE) < .09, noise(across + 9, z, 4.7, DICE) < .06
+    dark, pale = noise(across, z, 3.1, WHITE_NOISE) < .09, noise(across + 9, z, 4.7, WHITE_NOISE) < .06
     patch = np.select([dark, pale], [.7, 1.25], 1)
     crack = (abs(noise(across, z, .035) - .5) < .012) & (noise(across, z, .3) > .5)
     tyres = 1 - .08 * np.cos(4 * np.pi * across / street.lane)
@@ -219,9 +213,9 @@ def _lines(street, across, z, side_kerb, pixel):
 
 def _facade(street, colour, along, high, phase, floor_height):
     """Walls with windows, doors, shops: colour (3, M), gloss (M,) and own light (M,)."""
-    window_spacing, half_window = 1.9 + 1.8 * _die(phase, 7), .17 + .14 * _die(phase, 17)
+    window_spacing, half_window = 1.9 + 1.8 * _vary(phase, 7), .17 + .14 * _vary(phase, 17)
     bay, storey = along / window_spacing + phase, high / floor_height
-    luck = noise(bay, storey + phase * 500, 1., DICE)  # each window's own
+    luck = noise(bay, storey + phase * 500, 1., WHITE_NOISE)  # each window's own
     ground_floor, x, y = storey < 1, abs(bay % 1 - .5), storey % 1
     shop, door = ground_floor & (street.kind == "T"), ground_floor & (luck < .2)
     half = np.where(shop, .45, half_window)
@@ -229,8 +223,8 @@ def _facade(street, colour, along, high, phase, floor_height):
     frame = (x < half + .03) & (y > low - .03) & (y < top + .03)
     pane = (x < half) & (y > low) & (y < top) & (x > .02)
     board = shop & (y > .76) & (y < .95)
-    inside = np.where(door & ~shop, .05 + luck, .02 + .15 * _die(luck, 9) ** 3)
-    board_colour = np.stack([luck, _die(luck, 7), _die(luck, 13)]) * .45
+    inside = np.where(door & ~shop, .05 + luck, .02 + .15 * _vary(luck, 9) ** 3)
+    board_colour = np.stack([luck, _vary(luck, 7), _vary(luck, 13)]) * .45
     frame_colour = np.where(phase < .6, .5, .1)
     colour = np.select([board, pane, frame], [board_colour, inside, frame_colour], colour)
     lit = pane & (luck > .6) & (street.weather == "D")
@@ -250,16 +244,16 @@ def surface_at(street, solids, p, normal, face, pixel):
     colour = solids["colour"].T * (.75 + .5 * noise(along + 90 * phase, high, .08))
     gloss, glow = np.zeros((2, len(look)), "f4")
     k = np.flatnonzero((look == LEAVES) | (look == TWIGS))
-    leaf = .5 * noise(along + w + 50 * phase, high + w, .06) + .5 * noise(u + w, v - w, .12, DICE)
+    leaf = .5 * noise(along + w + 50 * phase, high + w, .06) + .5 * noise(u + w, v - w, .12, WHITE_NOISE)
     colour[:, k] *= (.2 + 1.7 * leaf * (.8 + .3 * p[1]))[k]
     k = np.flatnonzero((look == BRICK) | (look == FACADE) & (phase > .5) | (look == ROOF))
     course = np.where(look[k] == ROOF, .3, .16)
     row, seen = np.floor(high[k] / course), np.clip(course / pixel[k] / 4 - .3, 0, 1)
     stone = along[k] / course / 2 + row / 2
     colour[:, k] *= 1 - .35 * seen * ((high[k] / course % 1 < .2) | (stone % 1 < .08))
-    colour[:, k] *= 1 + .4 * seen * (noise(stone, row, 1., DICE) - .5)
+    colour[:, k] *= 1 + .4 * seen * (noise(stone, row, 1., WHITE_NOISE) - .5)
     k = np.flatnonzero((look == FACADE) & upright)
-    floor_height = np.minimum(2.7 + .6 * _die(phase[k], 13), geometry[4, k] * 2)
+    floor_height = np.minimum(2.7 + .6 * _vary(phase[k], 13), geometry[4, k] * 2)
     colour[:, k], gloss[k], glow[k] = _facade(street, colour[:, k], along[k], high[k], phase[k], floor_height)
     k = np.flatnonzero(look == PAINT)  # a car's body: arches, lamps, number plate
     x, y, end = abs(p[0][k]), p[1][k], back[k]
@@ -277,7 +271,7 @@ def surface_at(street, solids, p, normal, face, pixel):
     colour[:, (look == TYRE) & (np.hypot(p[1], p[2]) < .6)] = .25
     k = np.flatnonzero((look == PLATE) & (geometry[5] < .1) & (p[2] < 0))  # a sign's front
     ring, ink = np.hypot(*p[:2, k]) > .7, (abs(p[1][k]) < .4) & (p[0][k] * 3 % 1 < .5)
-    is_white, is_red = _die(phase[k], 31) < .55, _die(phase[k], 17) < .5
+    is_white, is_red = _vary(phase[k], 31) < .55, _vary(phase[k], 17) < .5
     red, blue = [[.5], [.03], [.04]], [[.03], [.1], [.4]]
     plate = np.select([is_white, is_red], [.7, red], blue)
     colour[:, k] = np.select([ink, is_white & ring], [np.where(is_white, .04, .7), red], plate)
@@ -307,7 +301,7 @@ def sky_at(street, rays, drift: float):
     near = street.to_sun @ rays / np.sqrt((rays**2).sum(0) * (street.to_sun**2).sum())
     colour += street.sun[:, None] * (.35 * np.maximum(near, 0) ** 30 + 2 * (near > .9995))
     trees = .02 + street.woods * noise(angle, street.step * 9, .003)
-    block = noise(angle, street.step * 9, .045, DICE)
+    block = noise(angle, street.step * 9, .045, WHITE_NOISE)
     roofs = np.where(block < .4, .03 + .25 * block, 0)
     label = np.select([rise < trees, rise < roofs], [VEGETATION, BUILDING], NONE)
     lit = np.where(label == VEGETATION, street.grass[:, None] * .7, .25)
@@ -317,7 +311,7 @@ def sky_at(street, rays, drift: float):
 
 
 def light_up(street, colour, normal, gloss, glow, world, depth):
-    """The colours (3, M) in sun, sky light and shadow, with mirrored sky and mist. world: points (3, M); depth: m."""
+    """The colours (3, M) in sun, sky light and shadow, with reflections and mist. world: points (3, M); depth: m."""
     x, y, z = world + .3 * normal  # a little outside, or surfaces would shade themselves
     up, toward = street.to_sun, street.to_sun / np.sqrt((street.to_sun**2).sum())
     shadow = street.shade(street.shadow, x - y * up[0], y, z - y * up[2], .12)
@@ -325,18 +319,18 @@ def light_up(street, colour, normal, gloss, glow, world, depth):
     sky = (.62 + .38 * normal[1]) * (1 - .55 * street.shade(street.cover, x, y, z, .5))
     sky *= np.clip(.6 + world[1] + normal[1], .3, 1)  # dark at the foot of walls
     light = street.sun[:, None] * sun + street.ambient[:, None] * sky
-    mirrored = street.horizon[:, None] * (.5 + .8 * noise(x + y, y * 2 + z, .15))
-    colour = colour * (light * (1 - gloss) + glow) + gloss * (.5 + .5 * normal[1]) * mirrored
+    reflection = street.horizon[:, None] * (.5 + .8 * noise(x + y, y * 2 + z, .15))
+    colour = colour * (light * (1 - gloss) + glow) + gloss * (.5 + .5 * normal[1]) * reflection
     mist = np.exp(-depth / street.sight)
     return colour * mist + street.horizon[:, None] * (1 - mist)
 
 
-def wet_road(street, picture, on_ground, world, level):
-    """Rain: the ground gets darker and mirrors what is above the horizon. picture: (3, H, W)"""
+def wet_road(image, on_ground, world, level):
+    """Rain: the ground of an image (3, H, W) gets darker and reflects what is above the horizon, row `level`."""
     row, column = np.nonzero(on_ground)
     x, _, z = world[:, on_ground.ravel()]
     blur = (noise(x, z, .1) - .5) * .08 * len(on_ground)
     above = np.clip(2 * level - row + blur, 0, len(on_ground) - 1).astype("i4")
     water = .12 + .25 * np.clip(noise(x, z, .05) * 3 - 1.5, 0, 1)
-    picture[:, row, column] *= .6 * (1 - water)
-    picture[:, row, column] += water * picture[:, above, column]
+    image[:, row, column] *= .6 * (1 - water)
+    image[:, row, column] += water * image[:, above, column]

@@ -1,32 +1,12 @@
-"""Annex: draws the data set `demo`, road scenes with exact class masks. Nobody needs it to follow the lesson.
+"""Puts a frame together: an image of a road scene and its exact class mask.
 
-A drive is one street (street.py): solids on a ground plane, seen from a car that drives through
-it (raycast.py). Here a frame is put together; the set is written in writing.py. Other packages use
-the door alone: what `unet_helpers.drawing` itself exports.
+A drive is one street (street.py): solids on a ground plane, seen from a car that drives through it (raycast.py).
 """
-
-from __future__ import annotations
 
 import numpy as np
 
-from .raycast import (
-    CLASSES,
-    DICE,
-    GROUND,
-    PAINT,
-    SKY,
-    VEHICLE,
-    corners_of,
-    ground_at,
-    light_up,
-    noise,
-    normal_at,
-    sky_at,
-    surface_at,
-    to_local,
-    trace,
-    wet_road,
-)
+from . import raycast as cast
+from .raycast import CLASSES, GROUND, PAINT, SKY, VEHICLE, WHITE_NOISE
 from .street import DRIVES, Street, get_street
 
 VERSION = 2  # raise it when the drawing changes
@@ -34,32 +14,26 @@ DRAW_DISTANCE = 45  # metres: beyond it small things would be a pixel or two: le
 SMALL = [CLASSES.index(name) for name in ("other", "pedestrian", "sign")]
 
 
-def _develop(street: Street, picture, above, rng):
-    """From light (3, H, W) to (H, W, 3) uint8: own bonnet, rain, exposure, film, lens, noise."""
+def _develop(street: Street, image, above, rng):
+    """From light (3, H, W) to (H, W, 3) uint8: own bonnet, rain, exposure, tone curve, lens, noise."""
     (rows, columns), reach = above.shape, above.shape[1] // 8
     window = np.ones(2 * reach + 1) / (2 * reach + 1)
-    mirrored = np.stack([np.convolve(np.pad(channel, reach, "edge"), window, "valid")
-                         for channel in picture.mean(1)])  # the bonnet shows the scene, smeared
+    rows_seen = (np.pad(channel, reach, "edge") for channel in image.mean(1))
+    reflection = np.stack([np.convolve(row, window, "valid") for row in rows_seen])  # of the scene in the bonnet
     gleam = .02 + .28 * np.exp(above * 16) * (.7 + .3 * rng.random())
-    picture = np.where(above > 0, picture, mirrored[:, None] * gleam)
+    image = np.where(above > 0, image, reflection[:, None] * gleam)
     if street.weather == "R":
         x, y = np.arange(columns) * 320 / columns, np.arange(rows)[:, None] * 240 / rows
-        picture += .05 * (noise(x + .1 * y, y / 14 + rng.integers(500) + 0 * x, 1, DICE) > .985)
-    picture *= rng.normal(1, .025, (3, 1, 1)) * rng.uniform(.17, .36) / picture.mean() ** .75
+        image += .05 * (cast.noise(x + .1 * y, y / 14 + rng.integers(500) + 0 * x, 1, WHITE_NOISE) > .985)
+    image *= rng.normal(1, .025, (3, 1, 1)) * rng.uniform(.17, .36) / image.mean() ** .75
     y, x = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)
-    picture = np.sqrt(1 - np.exp(-1.9 * picture * (1 - .13 * (x * x + y * y))))  # film
-    blurred = picture[:, 1:-1, 1:-1] * .5  # the lens: half of a pixel's light is its neighbours'
+    image = np.sqrt(1 - np.exp(-1.9 * image * (1 - .13 * (x * x + y * y))))  # tone curve
+    blurred = image[:, 1:-1, 1:-1] * .5  # the lens: half of a pixel's light is its neighbours'
     for y, x in ((0, 1), (1, 0), (1, 2), (2, 1)):
-        blurred += .125 * picture[:, y:rows - 2 + y, x:columns - 2 + x]
-    picture[:, 1:-1, 1:-1] = blurred
-    picture += rng.normal(0, rng.uniform(.006, .018), picture.shape)
-    return (np.clip(picture, 0, 1) * 255).astype("u1").transpose(1, 2, 0).copy()
-
-
-def _above_bonnet(size: tuple[int, int]) -> np.ndarray:
-    """How far each pixel is above the own car's bonnet, in picture heights; < 0: on it."""
-    y, x = ((np.arange(n) + .5) / n for n in size)
-    return (.83 + .04 * abs(2 * x - 1) ** 2.5) - y[:, None]
+        blurred += .125 * image[:, y:rows - 2 + y, x:columns - 2 + x]
+    image[:, 1:-1, 1:-1] = blurred
+    image += rng.normal(0, rng.uniform(.006, .018), image.shape)
+    return (np.clip(image, 0, 1) * 255).astype("u1").transpose(1, 2, 0).copy()
 
 
 def _colours(street: Street, solids, moving, eye, rays, depth, index, focal):
@@ -68,32 +42,33 @@ def _colours(street: Street, solids, moving, eye, rays, depth, index, focal):
     colour, normal = np.zeros((2, 3, len(index)), "f4")
     label, (gloss, glow) = np.zeros(len(index), "u1"), np.zeros((2, len(index)), "f4")
     k, normal[1] = np.flatnonzero(index == GROUND), 1
-    label[k], colour[:, k] = ground_at(street, world[0, k], world[2, k], depth[k], depth[k] / focal)
+    label[k], colour[:, k] = cast.ground_at(street, world[0, k], world[2, k], depth[k], depth[k] / focal)
     for car in moving[moving["look"] == PAINT]:  # too late for the shadow maps
         geometry = car["geometry"] - np.pad(street.to_sun * (.3, 0, .3), (0, 7))
-        (x, _, z), _ = to_local(geometry, world[:, k], eye)
+        (x, _, z), _ = cast.to_local(geometry, world[:, k], eye)
         colour[:, k] *= 1 - .8 * np.clip((1.15 - np.maximum(abs(x), abs(z))) * 5, 0, 1)
     k = np.flatnonzero(index >= 0)
     hit = solids[index[k]]
     geometry = np.ascontiguousarray(hit["geometry"].T)
-    start, direction = to_local(geometry, eye, rays[:, k])
+    start, direction = cast.to_local(geometry, eye, rays[:, k])
     point = np.stack([a + depth[k] * b for a, b in zip(start, direction, strict=True)])
-    normal[:, k], face = normal_at(point, hit["shape"], geometry)
+    normal[:, k], face = cast.normal_at(point, hit["shape"], geometry)
     label[k] = hit["label"]
-    colour[:, k], gloss[k], glow[k] = surface_at(street, hit, point, normal[:, k], face, depth[k] / focal)
-    colour = light_up(street, colour, normal, gloss, glow, world, depth)
+    colour[:, k], gloss[k], glow[k] = cast.surface_at(street, hit, point, normal[:, k], face, depth[k] / focal)
+    colour = cast.light_up(street, colour, normal, gloss, glow, world, depth)
     k = np.flatnonzero(index == SKY)
-    label[k], colour[:, k] = sky_at(street, rays[:, k], eye[2] * .008)
+    label[k], colour[:, k] = cast.sky_at(street, rays[:, k], eye[2] * .008)
     return label, colour
 
 
-def render_frame(drive: str, frame: int, *, seed: int = 0, size: tuple[int, int] = (240, 320),
-                 n_frames: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one frame of a drive that is `n_frames` long.
+def render_frame(
+    drive: str, frame: int, *, seed: int = 0, size: tuple[int, int] = (240, 320), n_frames: int = 20
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one frame of a drive that is `n_frames` long.
 
-    drive: one of DRIVES; frame: 0..n_frames - 1; seed: from 0 on; size: (height, width), pixels.
-    Returns the picture, (H, W, 3) uint8 RGB, and the mask, (H, W) uint8, class ids 0..12. Raises
-    ValueError that names the argument if one is out of range.
+    drive: one of DRIVES; frame: 0..n_frames - 1; seed: from 0 on; size: (height, width), pixels. Returns the image,
+    (H, W, 3) uint8 RGB, and the mask, (H, W) uint8, class ids 0..12. Raises ValueError, naming the argument, if one is
+    out of range.
     """
     check_arguments(drive, frame, seed, size, n_frames)
     street, rows, columns = get_street(drive, seed, n_frames), *size
@@ -105,13 +80,14 @@ def render_frame(drive: str, frame: int, *, seed: int = 0, size: tuple[int, int]
     eye, yaw = np.float32([x, street.eye, z])[:, None], street.heading(z) + rng.normal(0, .02)
     sin, cos = np.sin(yaw), np.cos(yaw)
 
-    above = _above_bonnet(size)
+    y, x = ((np.arange(n) + .5) / n for n in size)
+    above = (.83 + .04 * abs(2 * x - 1) ** 2.5) - y[:, None]  # the own car's bonnet, in image heights; < 0: on it
     n_rows = int((above > 0).any(1).sum())  # below, there is only bonnet
     v, u = np.indices((n_rows, columns), "f4").reshape(2, -1) + np.float32(.5)
     u = (u - columns / 2) / focal
     rays = np.stack([u * cos + sin, (level - v) / focal, cos - u * sin]).astype("f4")
 
-    x, y, z = corners_of(solids) - eye[:, None]
+    x, y, z = cast.corners_of(solids) - eye[:, None]
     deep, wide = x * sin + z * cos, x * cos - z * sin
     far = np.where(np.isin(solids["label"], SMALL), DRAW_DISTANCE, 95)
     seen = (deep.max(0) > .5) & (deep.min(0) < np.minimum(far, 3.5 * street.sight))
@@ -119,19 +95,19 @@ def render_frame(drive: str, frame: int, *, seed: int = 0, size: tuple[int, int]
     thin = np.clip(.5 * deep.min(0) / focal, 0, .1)[:, None]  # far posts still fill a pixel
     solids["geometry"][:, 3:6] = np.maximum(solids["geometry"][:, 3:6], thin)
     corners = level - focal * y / deep, columns / 2 + focal * wide / deep
-    depth, index = trace(solids, corners, (n_rows, columns), eye, rays, 1 / focal)
+    depth, index = cast.trace(solids, corners, (n_rows, columns), eye, rays, 1 / focal)
     ground = -street.eye / np.minimum(rays[1], -1e-4)
     index = np.where((ground < depth) & (ground < 400), GROUND, index)
     depth = np.where(index == GROUND, ground, depth).astype("f4")
     world = eye + rays * np.minimum(depth, 500)
     label, colour = _colours(street, solids, moving, eye, rays, depth, index, focal)
 
-    picture, mask = np.zeros((3, rows, columns), "f4"), np.full((rows, columns), VEHICLE, "u1")
-    picture[:, :n_rows], mask[:n_rows] = colour.reshape(3, n_rows, -1), label.reshape(n_rows, -1)
+    image, mask = np.zeros((3, rows, columns), "f4"), np.full((rows, columns), VEHICLE, "u1")
+    image[:, :n_rows], mask[:n_rows] = colour.reshape(3, n_rows, -1), label.reshape(n_rows, -1)
     if street.weather == "R":
-        wet_road(street, picture[:, :n_rows], (index == GROUND).reshape(n_rows, -1), world, level)
+        cast.wet_road(image[:, :n_rows], (index == GROUND).reshape(n_rows, -1), world, level)
     mask[above <= 0] = VEHICLE
-    return _develop(street, picture, above, rng), mask
+    return _develop(street, image, above, rng), mask
 
 
 def frame_name(drive: str, frame: int) -> str:
@@ -139,17 +115,17 @@ def frame_name(drive: str, frame: int) -> str:
     return f"{drive}-{frame + 1}.png" if drive.startswith("F") else f"{drive}_{frame:03d}.png"
 
 
-def check_arguments(drive: str, frame: int, seed: int, size: tuple[int, int],
-                    n_frames: int) -> None:
-    """Raises ValueError that names the argument that is wrong."""
+def check_arguments(drive: str, frame: int, seed: int, size: tuple[int, int], n_frames: int) -> None:
+    """Raise ValueError that names the argument that is wrong."""
     whole = (int, np.integer)
-    for name, value, good, expected in (
-            ("drive", drive, drive in DRIVES, f"one of {', '.join(DRIVES)}"),
-            ("seed", seed, isinstance(seed, whole) and seed >= 0, "a whole number from 0 on"),
-            ("n_frames", n_frames, isinstance(n_frames, whole) and n_frames >= 1, "at least 1"),
-            ("size", size, np.shape(size) == (2,) and all(isinstance(n, whole) for n in size)
-             and min(size) >= 24, "(height, width), two whole numbers from 24 on")):
-        if not good:
+    is_size = np.shape(size) == (2,) and all(isinstance(n, whole) for n in size) and min(size) >= 24
+    for name, value, is_good, expected in (
+        ("drive", drive, drive in DRIVES, f"one of {', '.join(DRIVES)}"),
+        ("seed", seed, isinstance(seed, whole) and seed >= 0, "a whole number from 0 on"),
+        ("n_frames", n_frames, isinstance(n_frames, whole) and n_frames >= 1, "at least 1"),
+        ("size", size, is_size, "(height, width), two whole numbers from 24 on"),
+    ):
+        if not is_good:
             raise ValueError(f"{name}: found {value!r}, expected {expected}")
     if not isinstance(frame, whole) or not 0 <= frame < n_frames:
         raise ValueError(f"frame: found {frame!r}, expected 0..{n_frames - 1} (n_frames - 1)")

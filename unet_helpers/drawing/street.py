@@ -1,10 +1,4 @@
-"""Annex: the streets of the data set `demo`. Nobody needs it to follow the lesson.
-
-A `Street` says what stands where in a drive, its weather and its light; MODELS, what each thing is built of. Other
-packages use the door alone: what `unet_helpers.drawing` itself exports.
-"""
-
-from __future__ import annotations
+"""The streets of the data set `demo`: what stands where in each drive, its weather and its light."""
 
 from functools import lru_cache
 
@@ -40,14 +34,13 @@ TINTS = {name: np.square(colours) for name, colours in {  # one is drawn for eac
     "bars": [(.15, .16, .15), (.4, .3, .2), (.75, .75, .72)], "white": [(.85, .85, .85)],
     "any": [(.2, .3, .2), (.2, .25, .4), (.5, .2, .15), (.4, .4, .4), (.6, .5, .3)]}.items()}
 # Each thing's solids. x points away from the road, z along it; a box narrows towards its top by the shares `taper` in x
-# and z. COPIES says where else a solid stands: its mirrors (x, y, z).
+# and z. COPIES: the signs of x, y and z in each place where the solid stands.
 COPIES = {"one": [(1, 1, 1)],
           "pair": [(1, 1, 1), (-1, 1, 1)],
           "step": [(1, 1, 1), (-1, 1, -1)],  # one leg is in front, the other behind
           "four": [(1, 1, 1), (-1, 1, 1), (1, 1, -1), (-1, 1, -1)]}
 PEOPLE = ["walker", "walker", "walker", "stander", "skirt"]
-# A person at 25 m is 12 pixels tall: legs and arms stand further apart and hands and heads are larger than real ones,
-# or nobody would see them.
+# A person at 25 m is 12 pixels tall: limbs stand further apart and hands and heads are larger than real, to be visible.
 MODELS = """ class   surface shape     tint     x    y    z     half sizes      taper  copies
 car     vehicle    paint  box       car     0    .62  0     .87  .32  2.15  .12 .08  one
 car     vehicle    glass  box       car     0    1.2 -.35   .8   .3   1.35  .22 .42  one
@@ -140,13 +133,13 @@ bush    vegetation leaves ellipsoid leaf   .3    .5   1     .7   .6   .7    0   
 
 
 def _read_models() -> dict[str, list[tuple]]:
-    """MODELS by name: [((class, surface, shape), tint, offset, half sizes, taper, mirrors), ...]"""
+    """MODELS by name: [((class, surface, shape), tint, offset, half sizes, taper, signs), ...]"""
     models: dict[str, list[tuple]] = {}
     for line in MODELS.splitlines()[1:]:
         names, label, surface, shape, tint, *numbers, copies = line.split()
         kind = (CLASSES.index(label), SURFACES.index(surface), SHAPES.index(shape))
         offset, half, taper = np.split(np.array(numbers, float), (3, 6))
-        for name in names.split("+"):  # what people have in common stands there once
+        for name in names.split("+"):  # what several people have is listed once
             models.setdefault(name, []).append((kind, tint, offset, half, taper, COPIES[copies]))
     return models
 
@@ -162,13 +155,12 @@ class Street:
         self.kind, self.weather = STREET_OF_DRIVE[drive], WEATHER_OF_DRIVE[drive]
         light = [np.float32(value) for value in WEATHER[self.weather]]
         self.sun, self.ambient, self.zenith, self.horizon = (
-            colour * rng.uniform(.85, 1.15) * rng.uniform(.95, 1.05, 3).astype("f4")
-            for colour in light[:4])
+            colour * rng.uniform(.85, 1.15) * rng.uniform(.95, 1.05, 3).astype("f4") for colour in light[:4])
         self.zenith, self.horizon = np.float32([self.zenith, self.horizon]) * rng.uniform(.9, 1.8)
         slope, self.clouds, self.sight = np.array(light[4:]) * rng.uniform(.75, 1.3, 3)
-        # metres from frame to frame; the camera's height, m; the horizon, in picture heights from the top
+        # metres from frame to frame; the camera's height, m; the horizon, in image heights from the top
         self.step, self.eye, self.level = rng.uniform((5, 1.3, .42), (8, 1.8, .48))
-        self.focal = .5 / np.tan(np.radians(rng.uniform(60, 95)) / 2)  # in widths of the picture
+        self.focal = .5 / np.tan(np.radians(rng.uniform(60, 95)) / 2)  # in image widths
         self.lane, self.lanes = rng.uniform(2.7, 3.3), rng.choice([1, 1, 1, 2])
         self.parking = 2.2 * (rng.random() < {"S": .4, "T": .5, "A": .2}[self.kind])
         self.kerb = self.lane * self.lanes + self.parking + .2  # from the middle of the road
@@ -181,8 +173,8 @@ class Street:
         double, yellow, zebra, rim = rng.random(4)
         self.double_line, self.solid_line = double < .4, double > .85
         self.yellow_line, self.zebra, self.edge_line = yellow < .4, zebra < .4, rim < .35
-        self.winter, self.woods = rng.random() < .35, rng.choice([.07, .07, .2])
-        self.trees = ["bare", "bare", "tree"] if self.winter else ["tree", "tree", "birch"]
+        self.trees = ["bare", "bare", "tree"] if rng.random() < .35 else ["tree", "tree", "birch"]
+        self.woods = rng.choice([.07, .07, .2])
         self.asphalt = rng.uniform(.07, .2) * rng.uniform(.93, 1.07, 3)
         self.paving = rng.uniform(.18, .42) * np.array([1.05, 1, .93]) ** rng.uniform(-1, 1.5)
         self.grass = np.array([.10, .15, .04]) * rng.uniform(.6, 1.4) * rng.uniform(.8, 1.2, 3)
@@ -208,25 +200,20 @@ class Street:
         return (z - self.corner + self.block / 2) % self.block - self.block / 2
 
     def place(self, model: str, side: int, away: float, z: float, size=(1, 1, 1), turn=0.):
-        """Adds the solids of one thing.
-
-        side: -1 left, 1 right of the road; away: metres from its middle; size: factors of x, y, z;
-        turn: radians from the street's direction.
-        """
+        """Add the solids of one thing. side: -1 left, 1 right of the road; away: metres from its middle; size: factors
+        of x, y, z; turn: radians from the street's direction."""
         rng, yaw = self.rng, self.heading(z) + (np.pi if side < 0 else 0) + turn
         sin, cos, size = np.sin(yaw), np.cos(yaw), size * rng.uniform(.9, 1.12, 3)
         tints = {tint: rng.choice(TINTS[tint]) * rng.uniform(.7, 1.25) * rng.uniform(.9, 1.1, 3)
                  for tint in dict.fromkeys(part[1] for part in PARTS[model])}
-        for kind, tint, offset, half, taper, mirrors in PARTS[model]:
-            for mirror in mirrors:
-                x, y, depth = offset * size * mirror
-                at = (side * away + self.bend(z) + x * cos + depth * sin, y,
-                      z - x * sin + depth * cos)
-                self.rows.append((*kind, rng.random(), tuple(tints[tint]),
-                                  (*at, *half * size, cos, sin, *taper)))
+        for kind, tint, offset, half, taper, copies in PARTS[model]:
+            for signs in copies:
+                x, y, depth = offset * size * signs
+                at = side * away + self.bend(z) + x * cos + depth * sin, y, z - x * sin + depth * cos
+                self.rows.append((*kind, rng.random(), tuple(tints[tint]), (*at, *half * size, cos, sin, *taper)))
 
     def place_person(self, models: list[str], side: int, away: float, z: float, turn: float):
-        """Adds somebody, every sixth a child; the other arguments are those of `place`."""
+        """Add a person, every sixth a child; the other arguments are those of `place`."""
         size = np.full(3, .68 if self.rng.random() < 1 / 6 else 1)
         self.place(self.rng.choice(models), side, away, z, size, turn)
 
@@ -236,7 +223,7 @@ class Street:
         return np.array(rows, SOLID)
 
     def fill(self):
-        """Places what stands still: plots with their front borders, kerb-side things, cars."""
+        """Place what stands still: plots with their front borders, kerb-side things, parked cars."""
         rng, kind = self.rng, self.kind
         post = rng.choice(["lamp", "lamp", "mast"])
         for side in (-1, 1):
@@ -249,8 +236,7 @@ class Street:
             for z in np.arange(rng.uniform(0, 9), self.length, rng.uniform(6, 9)):
                 odds, kerb = rng.random(), self.kerb + rng.uniform(.5, .9)
                 if self.is_open(side, z, 3) and odds < .28:
-                    model = rng.choice(["box", "bin", "bench", "stop", "kiosk"])
-                    self.place(model, side, self.edge - .9, z)
+                    self.place(rng.choice(["box", "bin", "bench", "stop", "kiosk"]), side, self.edge - .9, z)
                 elif self.is_open(side, z, 2) and odds < .42:
                     self.place("sign", side, kerb, z, rng.uniform(.75, 1.2, 3) * (1, 1.1, 1))
                 elif self.is_open(side, z, 3) and odds < (.75 if kind == "A" else .55):
@@ -275,8 +261,8 @@ class Street:
         """A house, flats or trees, and towards the street a fence, wall, hedge or nothing."""
         rng, long = self.rng, width / 2 - .5
         town = self.kind == "T"
-        border = rng.choice(["fence", "wall", "hedge", "bush"],
-                            p=[.2, .1, .1, .6] if town else [.34, .38, .18, .1])
+        odds = [.2, .1, .1, .6] if town else [.34, .38, .18, .1]
+        border = rng.choice(["fence", "wall", "hedge", "bush"], p=odds)
         tall = rng.uniform(.8, 1.4)
         if border != "bush":
             self.place(border, side, self.edge + .3, z, (1, tall, long))
@@ -294,7 +280,7 @@ class Street:
                        np.full(3, rng.uniform(.7, 1.4) * rng.choice([1, 1, 1.4])))
 
     def traffic(self, frame: int, rng: np.random.Generator) -> np.ndarray:
-        """What moves: cars ahead and oncoming, somebody who crosses the road. (N,) SOLID."""
+        """What moves: cars ahead and oncoming, a person who crosses the road. (N,) SOLID."""
         self.rng, z, models = rng, frame * self.step, ["car", "suv", "van", "truck", "bus"]
         chance = (.6, .2, .1, .05, .05)
         if rng.random() < .3:
@@ -309,15 +295,13 @@ class Street:
         return self.take()
 
     def heights(self, up: np.ndarray) -> np.ndarray:
-        """Shadow map: how high the solids reach on the ray `up` from each cell of the ground.
-
-        up: (3,), its y is 1. Returns (along the street, across it) float32, metres.
-        """
+        """Shadow map: how high the solids reach on the ray `up`, (3,) with y = 1, from each cell of the ground.
+        (Cells along the street, across it) float32, metres."""
         shape = (int((self.length + 20) / CELL), int(2 * REACH / CELL))
         z, x = (np.indices(shape, "f4").reshape(2, -1) + .5) * np.float32(CELL)
         ground = np.stack([x - REACH + self.bend(z - 20), 0 * z, z - 20]).astype("f4")
         x, y, z = corners_of(self.solids)
-        x, z = x - y * up[0], z - y * up[2]  # the corners' own shadows
+        x, z = x - y * up[0], z - y * up[2]  # the corners' shadows
         beside = np.stack([x - self.bend(z) + slack for slack in (-1, 1)]).reshape(16, -1)
         depth, _ = trace(self.solids, ((z + 20) / CELL, (beside + REACH) / CELL), shape,
                           ground + HIGH * up[:, None], -up[:, None], CELL / HIGH)
@@ -334,7 +318,4 @@ class Street:
         return share / 4
 
 
-@lru_cache(maxsize=2)
-def get_street(drive: str, seed: int, n_frames: int) -> Street:
-    """The street of a drive, kept as long as its frames are drawn one after the other."""
-    return Street(drive, seed, n_frames)
+get_street = lru_cache(maxsize=2)(Street)  # the frames of a drive are drawn one after the other

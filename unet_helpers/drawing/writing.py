@@ -1,10 +1,4 @@
-"""Annex: writes the drawn scenes in the Kaggle layout, on all cores. Nobody needs it to follow the lesson.
-
-A folder appears when it is whole. Whatever else happens, none is left half: not by an error, not
-by a killed process, not by two that draw to the same place.
-"""
-
-from __future__ import annotations
+"""Writes the drawn scenes in the Kaggle layout, on all cores; the folder appears whole or not at all."""
 
 import errno
 import multiprocessing
@@ -31,22 +25,23 @@ from .street import DRIVES
 SPEED = 30 * 240 * 320  # pixels that two cores draw in a second: measured, 25 to 45 frames
 
 
-def draw_scenes(folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 320),
-                n_frames: int = 20, drives: Iterable[str] = DRIVES, processes: int | None = None,
-                exist_ok: bool = False, progress: Callable[[str], object] = print) -> Path:
-    """Draws `n_frames` frames of every drive below `folder`, whole or not at all; returns it.
+def draw_scenes(
+    folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 320), n_frames: int = 20,
+    drives: Iterable[str] = DRIVES, processes: int | None = None, exist_ok: bool = False,
+    progress: Callable[[str], object] = print,
+) -> Path:  # fmt: skip
+    """Draw `n_frames` frames of each drive below `folder`, whole or not at all, and return it.
 
-    Files as on Kaggle: data{A..E}/data{A..E}/Camera{RGB,Seg}/NAME.png. seed, size, n_frames: as for
-    `render_frame`; drives: some of DRIVES; processes: None = one a core. exist_ok: whether a folder
-    that holds the frames already is returned. If another process is drawing to `folder`, this one
-    waits and returns what that one drew. `progress` gets a line before the first frame is drawn and
-    then one about every tenth, and one before it waits. Raises ValueError that names the argument if
+    Files as on Kaggle: data{A..E}/data{A..E}/Camera{RGB,Seg}/NAME.png. seed, size, n_frames: as for `render_frame`;
+    drives: some of DRIVES; processes: None = one per core. exist_ok: return a folder that has all frames already. While
+    another process draws to `folder`, this one waits, and then returns it. `progress` gets a line before the first
+    frame, about one for each tenth of the frames, and one before it waits. Raises ValueError, naming the argument, if
     one is wrong, `folder` exists already or can't be written.
     """
     folder, drives = Path(folder), tuple(drives)
     try:
         if folder.exists() and not exist_ok:
-            raise _exists(folder)
+            raise ValueError(f"folder: {folder} exists already; use it, remove it or name another one")
         for drive in drives or ("none",):
             check_arguments(drive, 0, seed, size, n_frames)
         if processes is not None and processes < 1:
@@ -65,24 +60,18 @@ def draw_scenes(folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 32
     return folder
 
 
-def _exists(folder: Path) -> ValueError:
-    return ValueError(f"folder: {folder} exists already; use it, remove it or name another one")
-
-
 def _is_drawn(folder: Path, drives: tuple[str, ...], n_frames: int) -> bool:
-    """Whether all frames are there; raises ValueError where the folder is, but not all of them."""
-    if not folder.exists():
-        return False
-    files = [path for drive in drives for frame in range(n_frames) for path in _files_of(folder, drive, frame).values()]
+    """Whether all frames are there. Raises ValueError if the folder is, but not all of them."""
+    files = [path for drive in drives for frame in range(n_frames) for path in _files_of(folder, drive, frame)]
     missing = [path for path in files if not path.is_file()]
-    if missing:
+    if missing and folder.exists():
         raise ValueError(f"folder: {folder} exists already, but {len(missing)} of its {len(files)} files, such as "
                          f"{missing[0].name}, are not there; move it away or delete it, and run again")
-    return True
+    return not missing
 
 
 def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress, **options) -> None:
-    """All frames, to a folder beside `folder` that then takes its name."""
+    """All frames, to a folder beside `folder` that is then renamed."""
     (rows, columns), n_frames = options["size"], options["n_frames"]
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     parts = [(partial, drive, range(n_frames)[first:first + 10], options)
@@ -104,28 +93,27 @@ def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _files_of(folder: Path, drive: str, frame: int) -> dict[str, Path]:
-    """The places of a frame's picture, "CameraRGB", and mask, "CameraSeg"."""
+def _files_of(folder: Path, drive: str, frame: int) -> tuple[Path, Path]:
+    """The files of a frame: image and mask."""
     name = frame_name(drive, frame)
-    letter = "ABCDE"[int(name[-5]) // 2]  # the last digit of the frame's number
+    letter = "ABCDE"[int(name[-5]) // 2]  # of the last digit of the frame's number
     place = folder / f"data{letter}" / f"data{letter}"
-    return {kind: place / kind / name for kind in ("CameraRGB", "CameraSeg")}
+    return place / "CameraRGB" / name, place / "CameraSeg" / name
 
 
 def _draw_part(folder: Path, drive: str, frames: range, options: dict) -> int:
-    """Draws some frames of one drive, the work of one process; returns how many."""
+    """Draw some frames of one drive, the work of one process, and return how many."""
     for frame in frames:
-        picture, mask = render_frame(drive, frame, **options)
+        image, mask = render_frame(drive, frame, **options)
         red = np.stack([mask, 0 * mask, 0 * mask], axis=2)  # the class id is in the red channel
-        files = _files_of(folder, drive, frame)
-        for kind, pixels in (("CameraRGB", picture), ("CameraSeg", red)):
-            files[kind].parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(files[kind], compress_level=2)  # quick to write
+        for path, pixels in zip(_files_of(folder, drive, frame), (image, red), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path, compress_level=2)  # quick to write
     return len(frames)
 
 
 def _run(parts: list[tuple], processes: int) -> Iterator[int]:
-    """Calls `_draw_part` for all parts; yields what each returns as soon as it is done."""
+    """Call `_draw_part` for all parts; yield what each returns as soon as it is done."""
     if processes == 1:
         yield from (_draw_part(*part) for part in parts)
         return
