@@ -55,7 +55,7 @@ def test_the_committed_notebook_is_a_run_that_trained(code):
     assert len(epochs) >= 8
     assert len(re.findall(r"^\d+ epochs in \d+ s: loss", printed_by(code, "train_network("), re.MULTILINE)) == 2
     assert "trained before" not in printed
-    assert "going on" not in printed
+    assert "resuming" not in printed
 
 
 def test_the_committed_notebook_names_no_local_path(notebook):
@@ -180,7 +180,7 @@ def test_after_stop_the_notebook_says_what_is_saved_and_which_cell_goes_on(tmp_p
     assert "stopped: 1 epochs are saved; this cell goes on, the next ones score the best of them" in printed()
     monkeypatch.setattr(run_notebook, "NOTEBOOK", tmp_path / "whole.ipynb")
     run_notebook.run(parameters, tmp_path / "build")
-    assert "going on after epoch 1" in printed()
+    assert "resuming after epoch 1" in printed()
     assert "epoch 1/2" not in printed()
     _, _, scores = run_notebook.run(parameters, tmp_path / "build")
     assert "trained before, 2 epochs: its network is loaded" in printed()
