@@ -66,22 +66,19 @@ def read_checkpoint(run_dir: Path) -> Checkpoint | None:
     """The newest checkpoint that can be read, None if there is none. A damaged one is put aside, and a line says so."""
     for path in (run_dir / "state.npz", run_dir / "state_before.npz"):
         try:
-            if path.exists():
-                return _read(path)
+            with np.load(path) as arrays:  # a zip: each array has a checksum
+                meta = json.loads(arrays["meta"].tobytes())
+                variables = [arrays[f"variable{n}"] for n in range(meta["variables"])]
+                best_weights = [arrays[f"best{n}"] for n in range(meta["best_weights"])]
+                return Checkpoint(meta["log"], meta["best"], meta["finished"], variables, best_weights)
+        except FileNotFoundError:
+            continue
         except UNREADABLE as error:
             aside = path.with_name(f"unreadable_{path.name}")
             with contextlib.suppress(OSError):
                 os.replace(path, aside)
             print(f"{path.name} can't be read ({error}): it is put aside as {aside.name}")
     return None
-
-
-def _read(path: Path) -> Checkpoint:
-    with np.load(path) as arrays:  # a zip: each array has a checksum
-        meta = json.loads(arrays["meta"].tobytes())
-        variables = [arrays[f"variable{n}"] for n in range(meta["variables"])]
-        best_weights = [arrays[f"best{n}"] for n in range(meta["best_weights"])]
-        return Checkpoint(meta["log"], meta["best"], meta["finished"], variables, best_weights)
 
 
 _locks: dict[Path, contextlib.ExitStack] = {}  # of the runs that this process trains
@@ -263,8 +260,8 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
             return same[-1]
         folder = recipe.run_dir / (f"{name}_{len(differences) + 1}" if differences else name)
         if same:
-            why = f"{named('TRAIN_ANEW')}: {same[-1].name} is finished and stays"
-            print(f"note: {why}; this training goes to {folder.name}")
+            finished = f"{same[-1].name} is finished and stays"
+            print(f"note: {named('TRAIN_ANEW')}: {finished}; this training goes to {folder.name}")
         elif differences:
             closest = min(differences, key=lambda other: len(differences[other]))
             found = "; ".join(differences[closest])

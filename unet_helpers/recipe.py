@@ -28,8 +28,8 @@ LONG_SHARE, SHORT_SHARE = 2 / 3, 1 / 6  # of MINUTES: the training with the whol
 DEFAULTS = {  # what None stands for
     "CPU": {"N_FILTERS": 16, "HALF_RESOLUTION": True, "BATCH_SIZE": 8},
     "GPU": {"N_FILTERS": 32, "HALF_RESOLUTION": False, "BATCH_SIZE": 16},  # by reasoning, not by measurement
-    "demo": {"IMAGE_SIZE": (192, 256), "SIZE_STAGES": ((0.5, 0.5), (1, 1))},
-    "other": {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.5, 0.25), (0.8, 0.5), (1, 1))},
+    "demo": {"IMAGE_SIZE": (192, 256), "SIZE_STAGES": ((0.5, 0.5), (1.0, 1.0))},
+    "other": {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.5, 0.25), (0.8, 0.5), (1.0, 1.0))},
 }
 
 
@@ -96,17 +96,8 @@ def _are_stages(stages) -> bool:
     return valid and shares[-1] == fractions[-1] == 1  # another last fraction would be another IMAGE_SIZE
 
 
-def _is_size(value) -> bool:
-    """Raises ValueError, which says more than the rule, if it is none."""
-    return bool(check_image_size(named("IMAGE_SIZE"), value, SIDE_STEP, LEAST_SIDE))
-
-
 def _or_none(is_valid: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: value is None or is_valid(value)
-
-
-def _positive(high: int) -> tuple[Callable[[object], bool], str]:
-    return _or_none(lambda value: _is_whole(value, high)), f"None or a whole number above 0, at most {high}"
 
 
 # Parameter: (is a value valid, which ones are, an example). Higher numbers than these exceed any memory.
@@ -120,12 +111,15 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
         "None or a regular expression whose group names the drive, patient or recording in a file's name", None,
     ),
     "MINUTES": (lambda value: _is_number(value, 10**6), "a number above 0, at most 1000000", 4),
-    "IMAGE_SIZE": (_or_none(_is_size), "None or (height, width)", (192, 256)),
+    "IMAGE_SIZE": (  # `check_image_size` raises a ValueError that says more
+        _or_none(lambda value: bool(check_image_size(named("IMAGE_SIZE"), value, SIDE_STEP, LEAST_SIDE))),
+        "None or (height, width)", (192, 256),
+    ),
     "SEED": (lambda value: _is_whole(value, 2**32 - 1, low=0), "a whole number from 0 to 4294967295", 0),
-    "EPOCHS": (*_positive(10**5), 20),
-    "N_FILTERS": (*_positive(256), 16),
+    "EPOCHS": (_or_none(lambda value: _is_whole(value, 10**5)), "None or a whole number above 0, at most 100000", 20),
+    "N_FILTERS": (_or_none(lambda value: _is_whole(value, 256)), "None or a whole number above 0, at most 256", 16),
     "HALF_RESOLUTION": (_or_none(_is_bool), "None, True or False", True),
-    "BATCH_SIZE": (*_positive(4096), 8),
+    "BATCH_SIZE": (_or_none(lambda value: _is_whole(value, 4096)), "None or a whole number above 0, at most 4096", 8),
     "SIZE_STAGES": (
         _or_none(_are_stages),
         "None or (share of the epochs, fraction of the size) pairs, shares rising to 1, fractions up to 1, the last 1",

@@ -132,11 +132,10 @@ def _hash(path: Path, size: int, changed: int) -> str:
 def hold_lock(folder: Path, busy: Callable[[], object] | None = None) -> Iterator[bool]:
     """Hold the lock of `folder` during the block, so that only one process runs it. Yields whether it is held.
 
-    It is a system lock on the hidden, empty file `.NAME.lock` beside the folder, so it works whatever each process's
-    TMPDIR is. It ends with its process; a file left by a killed process locks nothing, and the next holder deletes it.
-    Between machines it works only on disks that pass locks on, as NFS does.
+    It is a system lock on the hidden, empty file `.NAME.lock` beside the folder, whatever each process's TMPDIR is. It
+    ends with its process; the file of a killed process locks nothing, and the next holder deletes it. Between machines
+    it works only on disks that pass locks on, as NFS does. Where no lock is available, the block runs unlocked.
     busy: called once before waiting for another process; without it, a busy lock is not waited for.
-    Where no lock is available (no permission, or a disk without locks), the block runs unlocked.
     """
     real = Path(os.path.realpath(folder))
     path = real.with_name(f".{real.name}.lock")

@@ -39,7 +39,7 @@ def device_report() -> dict[str, str]:
 def compile_unet(
     model: keras.Model, n_classes: int, learning_rate, weight_decay: float = 1e-2, jit_compile: bool | None = None
 ) -> None:
-    """Give the model its loss (`cross_entropy_and_dice`), optimizer (`KernelMuon`) and metric (mIoU without void).
+    """Give the model its loss, optimizer and metric: `cross_entropy_and_dice`, `KernelMuon`, mIoU without void.
 
     Biases, normalizations and the last layer get AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101).
     learning_rate: a number, or a schedule such as `WarmupStableDecay`.
@@ -137,11 +137,11 @@ def measure_speed(
             variable.assign(value)
         random.setstate(random_state)
         resizing.stage = stage
-    if keras.backend.backend() == "tensorflow":
-        start = 0.0
-    else:  # the schedule's number of steps is compiled in
+    if keras.backend.backend() != "tensorflow":  # the schedule's number of steps is compiled in
         model.make_train_function(force=True)
-    return Speed(start, tuple(float(seconds) for seconds in np.interp(pixels, *zip(*timed.items(), strict=True))))
+    else:
+        start = 0.0
+    return Speed(start, tuple(np.interp(pixels, list(timed), list(timed.values())).tolist()))
 
 
 class _EpochTimes(keras.callbacks.Callback):
@@ -170,26 +170,22 @@ class _EpochTimes(keras.callbacks.Callback):
         return seconds
 
 
-def images_per_second(batches, step=None, max_batches: int = 20) -> float:
+def images_per_second(batches, step=lambda *batch: None, max_batches: int = 20) -> float:
     """How many images a second the pipeline delivers, or step(*batch) takes in, warmed up by one batch."""
-    iterator = iter(batches.repeat())
-    n_images = 0
-    for number in range(max_batches + 1):
+    iterator, n_images = iter(batches.repeat()), 0
+    step(*next(iterator))  # fills the cache and traces the graph
+    started = time.perf_counter()
+    for _ in range(max_batches):
         batch = next(iterator)
-        if step:
-            step(*batch)
-        if number == 0:  # fills the cache and traces the graph
-            started = time.perf_counter()
-        else:
-            n_images += len(batch[0])
+        step(*batch)
+        n_images += len(batch[0])
     return n_images / (time.perf_counter() - started)
 
 
 class TimeLimit(keras.callbacks.Callback):
     """Ends a training after so many seconds, even within an epoch, so that two networks get the same time.
 
-    seconds: of training alone: neither the first step, which builds the graph, nor validation counts.
-    spent: the seconds until now.
+    Neither the first step, which builds the graph, nor validation counts. spent: the seconds until now.
     """
 
     def __init__(self, seconds: float):
