@@ -103,7 +103,7 @@ wait_for(gate)
 
 
 def together(folder: Path, *children: subprocess.Popen) -> list[tuple[int, str, str]]:
-    """Let children whose code holds `gate` go on at the same moment; (exit code, output, errors) of each."""
+    """Let children whose code holds `gate` continue at the same moment; (exit code, output, errors) of each."""
     for child in children:
         assert child.stdout.readline() == "ready\n", child.communicate(timeout=120)
     (folder / "gate").touch()

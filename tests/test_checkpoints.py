@@ -376,23 +376,17 @@ def test_the_folder_is_named_by_what_was_asked_and_its_settings_hold_all_that_de
     assert asked.name == "folder_64x96_2_filters_12_epochs_seed_3"
 
 
-def copied(dataset, folder):
-    """The same data in another place, where it has other times."""
-    for pair in dataset.train + dataset.validation:
-        for path in pair:
-            new = folder / path.parent.name / path.name
-            new.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, new)
-            os.utime(new, (1, 1))
-    moved = [Pair(*(folder / path.parent.name / path.name for path in pair)) for pair in dataset.train]
-    return Dataset("folder", dataset.labels, tuple(moved), dataset.validation, ())
-
-
 def test_the_same_content_is_the_same_training_wherever_and_however_old_its_files_are(tmp_path, dataset, capsys):
     """And whatever numbers Keras gave the layers."""
-    first = run_folder(recipe(tmp_path), network(), dataset)
-    moved = recipe(tmp_path, DATA_DIR=str(tmp_path / "images"))
-    assert run_folder(moved, network(), copied(dataset, tmp_path / "copy")) == first
+    first, copy = run_folder(recipe(tmp_path), network(), dataset), tmp_path / "copy"
+    for kind in ("images", "masks"):
+        shutil.copytree(tmp_path / kind, copy / kind, copy_function=shutil.copyfile)  # with new times
+    train, validation = (
+        tuple(Pair(*(copy / path.parent.name / path.name for path in pair)) for pair in pairs)
+        for pairs in (dataset.train, dataset.validation)
+    )
+    copied = Dataset("folder", dataset.labels, train, validation, ())
+    assert run_folder(recipe(tmp_path, DATA_DIR=str(copy)), network(), copied) == first
     assert capsys.readouterr().out == ""
 
 

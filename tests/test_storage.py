@@ -17,7 +17,6 @@ from unet_helpers.storage import (
     make_temporary_folder,
     note_files,
     read_json,
-    read_regular,
     remove_partial_folders,
     write_folder,
     write_json,
@@ -110,14 +109,6 @@ def test_a_file_changes_by_its_content_not_by_its_age(tmp_path):
     assert list(find_changes(noted, files)) == ["b", "c"]
     assert list(find_changes(noted, files | {"d": files["a"]})) == ["d", "b", "c"]
     assert list(find_changes({"a": noted["a"][:2]}, {"a": files["a"]})) == ["a"]  # an old note without content
-
-
-def test_only_regular_files_of_a_limited_size_are_read(tmp_path):
-    (tmp_path / "a").write_bytes(b"1234")
-    assert read_regular(tmp_path / "a", 4) == b"1234"
-    for path, most, said in ((tmp_path / "a", 3, "4 bytes, at most 3"), (tmp_path, 9, "no file")):
-        with pytest.raises(OSError, match=said):
-            read_regular(path, most)
 
 
 # ---- locks: one process at a time, never longer than its process lives ----
