@@ -36,9 +36,7 @@ def device_report() -> dict[str, str]:
     return {"kind": "GPU", "name": details.get("device_name", gpus[0].name), "precision": precision}
 
 
-def compile_unet(
-    model: keras.Model, n_classes: int, learning_rate, weight_decay: float = 1e-2, jit_compile: bool | None = None
-) -> None:
+def compile_unet(model: keras.Model, n_classes: int, learning_rate, jit_compile: bool | None = None) -> None:
     """Give the model its loss, optimizer and metric: `cross_entropy_and_dice`, `KernelMuon`, mIoU without void.
 
     Biases, normalizations and the last layer get AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101).
@@ -54,9 +52,8 @@ def compile_unet(
     # A training is only some thousand steps: both averages over past gradients are short, of 10 and 20 steps. Three
     # rounds of orthogonalization do as well as Keras's five and cost less.
     optimizer = KernelMuon(
-        learning_rate, momentum=0.9, adam_beta_2=0.95, ns_steps=3,
-        weight_decay=weight_decay, adam_weight_decay=weight_decay,
-    )  # fmt: skip
+        learning_rate, momentum=0.9, adam_beta_2=0.95, ns_steps=3, weight_decay=1e-2, adam_weight_decay=1e-2
+    )
     # float32 whatever the policy: half precision can't count pixels.
     metric = keras.metrics.MeanIoU(n_classes, name="mIoU", sparse_y_pred=False, ignore_class=VOID, dtype="float32")
     model.compile(optimizer, loss=cross_entropy_and_dice, metrics=[metric], jit_compile=jit_compile)
