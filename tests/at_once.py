@@ -2,9 +2,8 @@
 
     PYTHONPATH=.:tests python tests/at_once.py --pairs 10
 
-Downloads (from `kaggle_server`), drawings, preparations and trainings. The one that comes to the work waits in it until
-the other waits, too, has been refused, or is at the work as well, which no two ever should be: so each pair meets,
-however busy the machine is. Prints a table; exit code 1 if a pair is not good.
+The first one waits in the middle of its work until the other waits for it, was refused, or wrongly works as well, so
+each pair meets, however busy the machine is. Prints a table; exit code 1 if a pair failed.
 """
 
 import argparse
@@ -60,22 +59,21 @@ from unet_helpers.checkpoints import RunCheckpoint
 from unet_helpers.training import ProgressiveResizing
 run_dir = pathlib.Path({data!r}) / "run"
 run_dir.mkdir(exist_ok=True)
-model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])  # any network: what lies in the folder is the same
+model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
 model.compile("sgd", "mse")
 resizing = ProgressiveResizing((64, 96), epochs=1)
-state = RunCheckpoint(run_dir, resizing)
-state.set_model(model)
+checkpoint = RunCheckpoint(run_dir, resizing)
+checkpoint.set_model(model)
 try:
-    state.resume(model)
+    checkpoint.resume(model)
     meet()
     resizing.on_epoch_begin(0)
-    state.on_epoch_end(0, {{"loss": 1, "val_mIoU": 0.5}})
-    state.on_train_end()
-    print(len(state.log))
+    checkpoint.on_epoch_end(0, {{"loss": 1, "val_mIoU": 0.5}})
+    checkpoint.on_train_end()
+    print(len(checkpoint.log))
 except RuntimeError as error:
-    print(error)
     met.touch()
-    print("refused")
+    print("refused:", str(error).split(" in ")[0])
 """
 
 
@@ -86,7 +84,7 @@ def png(pixels) -> bytes:
 
 
 def lyft_zip() -> bytes:
-    """Of the Lyft set's layout, 50 pairs of each split."""
+    """The Lyft data set's layout, with 50 pairs of each split."""
     files = {}
     for letter, name in (("A", "02_00_{:03}"), ("B", "09_00_{:03}"), ("E", "F1-{}")):
         for n in range(50):
@@ -95,27 +93,37 @@ def lyft_zip() -> bytes:
     return make_zip(files)
 
 
-def run_two(folder: Path, code: str) -> tuple[list[tuple[int, str, str]], int]:
-    """What the two processes ended with, (exit code, output, errors) each, and how many were at the work."""
+def run_two(folder: Path, code: str, expected: list[str], above: Path, left: list[str]) -> str:
+    """What went wrong with two processes that run code, "" if nothing did.
+
+    expected: the last lines that they print, sorted. left: what there is in the folder above at the end.
+    """
     children = []
     for name in ("first", "second"):
         (folder / name).mkdir()
         children.append(start(gate(folder) + MEET.format(here=str(folder)) + code, TMPDIR=str(folder / name)))
-    return together(folder, *children), len(list(folder.glob("inside-*")))
+    ends = together(folder, *children)
+    last = sorted(output.split("\n")[-2] if code == 0 else errors.strip()[-200:] for code, output, errors in ends)
+    problems = [f"they ended with {last}"] if last != expected else []
+    if (at_work := len(list(folder.glob("inside-*")))) != 1:
+        problems.append(f"{at_work} were at work")
+    if (found := sorted(path.name for path in above.iterdir())) != left:
+        problems.append(f"left: {found}")
+    return ", ".join(problems)
 
 
 def two_downloads(folder: Path) -> str:
-    """What is not well, "" if all is; so do the others."""
-    (folder / "data").mkdir()
+    data = folder / "data"
+    data.mkdir()
     with KaggleServer(lyft_zip()) as server:
-        ends, at_work = run_two(folder, DOWNLOAD.format(url=server.url, data=str(folder / "data")))
-        whole = len(list((folder / "data" / "lyft").rglob("*.png"))) == 300
-        return judge(ends, at_work, ["50 50 50"] * 2, whole and len(server.sent) == 1, folder / "data", ["lyft"])
+        code = DOWNLOAD.format(url=server.url, data=str(data))
+        problems = run_two(folder, code, ["50 50 50"] * 2, data, ["lyft"])
+        once = len(list((data / "lyft").rglob("*.png"))) == 300 and len(server.sent) == 1
+        return problems or ("" if once else "it is not whole, or downloaded twice")
 
 
 def two_drawings(folder: Path) -> str:
-    ends, at_work = run_two(folder, DRAW.format(data=str(folder / "data")))
-    return judge(ends, at_work, ["8"] * 2, True, folder / "data", ["drawn"])
+    return run_two(folder, DRAW.format(data=str(folder / "data")), ["8"] * 2, folder / "data", ["drawn"])
 
 
 def two_preparations(folder: Path) -> str:
@@ -125,30 +133,14 @@ def two_preparations(folder: Path) -> str:
         Image.open(pair.mask).save(pair.mask.with_suffix(".gif"))
         pair.mask.unlink()
     (data / "classes.txt").write_text("sky\nroad\ncar\n")
-    ends, at_work = run_two(folder, PREPARE.format(data=str(data)))
-    return judge(ends, at_work, ["5"] * 2, True, folder / "all", ["data", "data.prepared"])
+    return run_two(folder, PREPARE.format(data=str(data)), ["5"] * 2, folder / "all", ["data", "data.prepared"])
 
 
 def two_trainings(folder: Path) -> str:
-    """One trains, the other is told so."""
+    """One trains, the other is refused."""
     (folder / "data").mkdir()
-    ends, at_work = run_two(folder, TRAIN.format(data=str(folder / "data")))
-    told = sum("another process is training in" in output for _, output, _ in ends) == 1
-    return judge(ends, at_work, ["1", "refused"], told, folder / "data", ["run"])
-
-
-def judge(ends, at_work: int, expected: list[str], good: bool, folder: Path, left: list[str]) -> str:
-    faults = []
-    if at_work != 1:
-        faults.append(f"{at_work} were at the work")
-    last = sorted(output.split("\n")[-2] if code == 0 else errors.strip()[-200:] for code, output, errors in ends)
-    if last != expected:
-        faults.append(f"they ended with {last}")
-    if not good:
-        faults.append("it is not whole, or made twice")
-    if sorted(path.name for path in folder.iterdir()) != left:
-        faults.append(f"left: {sorted(path.name for path in folder.iterdir())}")
-    return ", ".join(faults)
+    code = TRAIN.format(data=str(folder / "data"))
+    return run_two(folder, code, ["1", "refused: another process is training"], folder / "data", ["run"])
 
 
 KINDS = {
@@ -161,16 +153,16 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=10, help="of each kind (default: 10)")
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"some of {', '.join(KINDS)}")
     options = parser.parse_args()
-    bad = 0
+    n_bad = 0
     print("| two at once | pairs | good |\n|---|---|---|", flush=True)
     for kind in options.kinds.split(","):
-        faults = []
+        problems = []
         for _ in range(options.pairs):
             with tempfile.TemporaryDirectory() as folder:
-                faults.append(KINDS[kind](Path(folder)))
-        print(f"| {kind} | {options.pairs} | {faults.count('')} |", *filter(None, faults), sep="\n  ", flush=True)
-        bad += options.pairs - faults.count("")
-    return int(bad > 0)
+                problems.append(KINDS[kind](Path(folder)))
+        print(f"| {kind} | {options.pairs} | {problems.count('')} |", *filter(None, problems), sep="\n  ", flush=True)
+        n_bad += options.pairs - problems.count("")
+    return int(n_bad > 0)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def _seeded():
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_the_networks():
-    """Graphs of all networks that a process has ever built would add up to gigabytes."""
+    """The graphs of all networks of a process would add up to gigabytes."""
     yield
     keras.utils.clear_session()
     gc.collect()
@@ -39,7 +39,7 @@ def labels():
 
 
 def write_pair_to(folder, stem="a", size=(32, 48), values=None, image_suffix=".png", seed=0):
-    """Writes a picture whose colour tells its class, and its mask: real PNG files."""
+    """Writes an image whose colours tell its classes, and its mask: real PNG files."""
     rng = np.random.default_rng(seed)
     if values is None:
         values = np.zeros(size, np.uint8)
@@ -47,11 +47,11 @@ def write_pair_to(folder, stem="a", size=(32, 48), values=None, image_suffix=".p
         row, column = rng.integers(2, size[0] // 2), rng.integers(2, size[1] // 2)
         values[row : row + size[0] // 3, column : column + size[1] // 3] = 2
     palette = np.uint8([[90, 130, 220], [90, 90, 90], [200, 40, 40], [0, 0, 0]])
-    picture = palette[np.minimum(values, 3)] + rng.integers(0, 20, (*values.shape, 3)).astype(np.uint8)
+    image = palette[np.minimum(values, 3)] + rng.integers(0, 20, (*values.shape, 3)).astype(np.uint8)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "masks").mkdir(exist_ok=True)
     pair = Pair(folder / "images" / f"{stem}{image_suffix}", folder / "masks" / f"{stem}.png")
-    Image.fromarray(picture).save(pair.image)
+    Image.fromarray(image).save(pair.image)
     Image.fromarray(values).save(pair.mask)
     return pair
 

@@ -13,7 +13,7 @@ import pytest
 
 @contextlib.contextmanager
 def pipe(path: Path):
-    """A named pipe. Who reads it all the same does not wait for ever, so that a test fails: it is empty and ends."""
+    """A named pipe. Reading it does not wait for ever, so that a test fails: it is empty and ends."""
     os.mkfifo(path)
     done = threading.Event()
 
@@ -33,7 +33,7 @@ def pipe(path: Path):
 
 @contextlib.contextmanager
 def nobody(*folders: Path):
-    """Permissions do not stop root, so root becomes nobody for the block, whom these folders then belong to."""
+    """Permissions do not stop root, so root becomes nobody for the block. The folders then belong to nobody."""
     user = os.geteuid()
     if user == 0:
         try:
@@ -50,7 +50,7 @@ def nobody(*folders: Path):
 
 @contextlib.contextmanager
 def public_folder():
-    """A folder that nobody may look into, unlike tmp_path of root."""
+    """A folder that the user nobody may read, unlike root's tmp_path."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         yield Path(folder)
@@ -82,8 +82,8 @@ def start(code: str, **environment: str) -> subprocess.Popen:
 def gate(folder: Path) -> str:
     """Code that waits until `together` opens the gate in `folder`.
 
-    It defines `until_met()`, for what only one of the processes does: it waits until another has said that it waits.
-    However busy the machine is, they have then been at it at the same time.
+    It defines `until_met()`, for what only one of the processes does: it waits until another prints that it waits, so
+    they meet, however busy the machine is.
     """
     return f"""
 import builtins, pathlib, time
@@ -103,7 +103,7 @@ wait_for(gate)
 
 
 def together(folder: Path, *children: subprocess.Popen) -> list[tuple[int, str, str]]:
-    """Let children whose code holds `gate` go on at the same moment; (exit code, output, errors) of each."""
+    """Let children whose code holds `gate` continue at the same moment; (exit code, output, errors) of each."""
     for child in children:
         assert child.stdout.readline() == "ready\n", child.communicate(timeout=120)
     (folder / "gate").touch()

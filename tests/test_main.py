@@ -482,7 +482,7 @@ def test_training_is_that_of_the_notebook_also_when_it_was_interrupted(capsys, t
     assert train(trained, tmp_path / "runs") == 0
     shown, errors = capsys.readouterr()
     assert errors == ""
-    assert "going on after epoch 2" in shown
+    assert "resuming after epoch 2" in shown
     assert len(re.findall(r"^epoch 3/3 64x64: ", shown, re.MULTILINE)) == 1
     assert str(run_dir / "best.keras") in shown.splitlines()[-1]
     assert_same_run(run_dir, trained.run_dir)
@@ -510,7 +510,7 @@ def test_nothing_is_trained_on_bad_files(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("sizes", "asked", "said"),
     [
-        ([(640, 400)], "64x96", "fill 42% of 64x96, the rest stays grey; --image-size 128x64 would show them larger"),
+        ([(640, 400)], "64x96", "fill 42% of 64x96, the rest is padding; --image-size 128x64 would show them larger"),
         ([(400, 640)], "64x96", None),
         ([(400, 600), (400, 600), (900, 150)], "64x96", None),  # 64x96 is the size of most of them
         ([(400, 800)], "192x256", None),  # 128x320 has their proportions, too, and shows them just as large

@@ -56,7 +56,7 @@ def test_the_committed_notebook_is_a_run_that_trained(code):
     assert len(epochs) >= 8
     assert len(re.findall(r"^\d+ epochs in \d+ s: loss", printed_by(code, "train_network("), re.MULTILINE)) == 2
     assert "trained before" not in printed
-    assert "going on" not in printed
+    assert "resuming" not in printed
 
 
 def test_the_committed_notebook_names_no_local_path(notebook):

@@ -8,8 +8,10 @@ from limits import nobody, public_folder, small_disk
 
 from unet_helpers.model import unet_model
 from unet_helpers.networks import DRAWN_SCENES
-from unet_helpers.recipe import make_recipe
+from unet_helpers.recipe import EPOCH_LADDER, choose_epochs, expected_seconds, make_recipe, stage_of
 from unet_helpers.training import ProgressiveResizing
+
+STAGES = ((0.5, 0.5), (1, 1))
 
 
 def parameters(folder, **changes) -> dict[str, object]:
@@ -29,43 +31,37 @@ def test_none_stands_for_what_suits_device_and_data(tmp_path):
     assert gpu.output_size == gpu.image_size
     photographs = make_recipe("CPU", **parameters(tmp_path, DATASET="camvid"))
     assert (photographs.image_size, len(photographs.size_stages)) == ((384, 512), 3)
-    assert (cpu.epochs, cpu.minutes) == (None, 4.0)
+    assert (cpu.epochs, cpu.minutes, cpu.split_by) == (None, 4.0, None)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_given_is_taken(tmp_path):
+def test_what_is_given_is_taken_as_numbers_of_python(tmp_path):
     given = {
-        "IMAGE_SIZE": [64, 96], "N_FILTERS": 3, "HALF_RESOLUTION": False, "BATCH_SIZE": 2, "EPOCHS": 7, "MINUTES": 0.5,
-        "SIZE_STAGES": [[0.3, 0.5], [1, 1]], "LEARNING_RATE": 1, "FRAMES_PER_DRIVE": 1, "SEED": 2**32 - 1,
+        "IMAGE_SIZE": tuple(np.array([64, 96])), "N_FILTERS": 3, "HALF_RESOLUTION": False, "BATCH_SIZE": 2,
+        "EPOCHS": np.int64(7), "MINUTES": 0.5, "SIZE_STAGES": [[0.3, 0.5], [1, 1]], "LEARNING_RATE": 1,
+        "FRAMES_PER_DRIVE": 1, "SEED": 2**32 - 1, "DATASET": "folder", "SPLIT_BY": r"^(film\d+)_",
     }  # fmt: skip
     recipe = make_recipe("GPU", **parameters(tmp_path, **given))
     assert (recipe.image_size, recipe.n_filters, recipe.half_resolution, recipe.batch_size) == ((64, 96), 3, False, 2)
     assert (recipe.epochs, recipe.minutes, recipe.size_stages) == (7, 0.5, ((0.3, 0.5), (1, 1)))
     assert (recipe.learning_rate, recipe.frames_per_drive, recipe.seed) == (1, 1, 2**32 - 1)
-
-
-def test_the_pattern_for_drives_is_taken_as_it_is_and_may_be_left_out(tmp_path):
-    pattern = r"^(film\d+)_"
-    assert make_recipe("CPU", **parameters(tmp_path, DATASET="folder", SPLIT_BY=pattern)).split_by == pattern
-    without = parameters(tmp_path)
-    del without["SPLIT_BY"]
-    assert make_recipe("CPU", **without).split_by is None
+    assert recipe.split_by == given["SPLIT_BY"]
+    assert {type(value) for value in (*recipe.image_size, recipe.epochs)} == {int}
 
 
 def test_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "my.zip").touch()
-    changes = {"DATASET": "lyft", "DATA_DIR": "~/x", "RUN_DIR": "~/y", "ARCHIVE": "~/my.zip"}
-    recipe = make_recipe("CPU", **parameters(tmp_path, **changes))
-    assert (recipe.data_dir, recipe.run_dir, recipe.archive) == (tmp_path / "x", tmp_path / "y", tmp_path / "my.zip")
     (tmp_path / "drawn.keras").write_bytes(DRAWN_SCENES.read_bytes())
-    recipe = make_recipe("CPU", **parameters(tmp_path, DATASET="folder", START_FROM="~/drawn.keras"))
+    changes = {"DATASET": "lyft", "DATA_DIR": "~/x", "RUN_DIR": "~/y", "ARCHIVE": "~/my.zip"}
+    recipe = make_recipe("CPU", **parameters(tmp_path, **changes, START_FROM="~/drawn.keras"))
+    assert (recipe.data_dir, recipe.run_dir, recipe.archive) == (tmp_path / "x", tmp_path / "y", tmp_path / "my.zip")
     assert recipe.start_from == tmp_path / "drawn.keras"
 
 
 def test_camvids_photographs_start_from_the_drawn_scenes_where_the_network_fits(tmp_path):
-    """Measured for them, on a CPU; whoever asks for another network, or trains on a GPU, starts from scratch."""
+    """Measured for them, on a CPU; another network, or one for a GPU, is trained from scratch."""
     camvid = {"DATASET": "camvid"}
     for kind, changes, expected in (
         ("CPU", camvid, DRAWN_SCENES),
@@ -74,7 +70,6 @@ def test_camvids_photographs_start_from_the_drawn_scenes_where_the_network_fits(
         ("CPU", camvid | {"N_FILTERS": 8}, None),
         ("CPU", camvid | {"START_FROM": "scratch"}, None),
         ("CPU", {"DATASET": "folder"}, None),
-        ("CPU", {"DATASET": "demo"}, None),
         ("CPU", {"DATASET": "folder", "START_FROM": "demo"}, DRAWN_SCENES),
     ):
         assert make_recipe(kind, **parameters(tmp_path, **changes)).start_from == expected, (kind, changes)
@@ -87,22 +82,21 @@ def test_the_network_that_is_given_decides_the_switches(tmp_path):
     recipe = make_recipe("CPU", **parameters(tmp_path, **changes, FREEZE_ENCODER=True))
     assert (recipe.start_from, recipe.n_filters, recipe.half_resolution) == (path, 3, False)
     assert recipe.freeze_encoder
-    with pytest.raises(ValueError, match="N_FILTERS: found 16, but START_FROM's network has 3; try N_FILTERS = None"):
+    with pytest.raises(ValueError, match="N_FILTERS: found 16, .* has 3; try N_FILTERS = None"):
         make_recipe("CPU", **parameters(tmp_path, **changes, N_FILTERS=16))
-    with pytest.raises(ValueError, match=r"none\.keras: there is no such file; expected the \.keras file"):
+    with pytest.raises(ValueError, match=r"none\.keras: "):
         make_recipe("CPU", **parameters(tmp_path, START_FROM=str(tmp_path / "none.keras")))
-    with pytest.raises(ValueError, match="FREEZE_ENCODER: found True in a training from scratch"):
+    with pytest.raises(ValueError, match="FREEZE_ENCODER: found True .* START_FROM"):
         make_recipe("CPU", **parameters(tmp_path, FREEZE_ENCODER=True))
 
 
 @pytest.mark.parametrize("half", [True, False])
 def test_one_rule_for_sizes_whatever_else_is_chosen(tmp_path, half):
-    """What the rule lets through, part 3 trains at its end, and part 1's network of four levels takes its answers."""
-    for side in (1, 16, 32, 63, 64, 80, 96, 128, 240, 1000, 8192, 8193, 8224):
+    """What the rule lets through, part 3 trains at its end, and part 1's network of four levels takes its output."""
+    for side in (32, 63, 64, 80, 96, 8192, 8224):
         given = parameters(tmp_path, IMAGE_SIZE=(side, 96), HALF_RESOLUTION=half, SIZE_STAGES=((0.5, 0.01), (1, 1)))
-        if side not in (64, 96, 128, 8192):
-            said = rf"^IMAGE_SIZE: height and width must be divisible by 32, from 64 to 8192, found \({side}, 96\); "
-            with pytest.raises(ValueError, match=said):
+        if side not in (64, 96, 8192):
+            with pytest.raises(ValueError, match=rf"^IMAGE_SIZE: .* by 32, from 64 to 8192, found \({side}, "):
                 make_recipe("CPU", **given)
             continue
         recipe = make_recipe("CPU", **given)
@@ -113,129 +107,85 @@ def test_one_rule_for_sizes_whatever_else_is_chosen(tmp_path, half):
 def test_each_parameter_is_given_by_its_own_name(tmp_path):
     for odd, given in (("SEED", {}), ("SEEDS", {"SEED": 0, "SEEDS": 1})):
         rest = {name: value for name, value in parameters(tmp_path).items() if name != "SEED"}
-        with pytest.raises(TypeError, match=rf"^{odd}: missing or unknown; expected a value for each of DATASET, "):
+        with pytest.raises(TypeError, match=rf"^{odd}: "):
             make_recipe("CPU", **rest, **given)
-    with pytest.raises(ValueError, match="device_kind: found 'demo', expected \"CPU\" or \"GPU\""):
+    with pytest.raises(ValueError, match="device_kind: found 'demo'"):
         make_recipe("demo", **parameters(tmp_path))
-
-
-def test_numbers_of_numpy_are_numbers(tmp_path):
-    given = {"IMAGE_SIZE": tuple(np.array([64, 96])), "EPOCHS": np.int64(3), "SEED": np.uint8(5)}
-    recipe = make_recipe("CPU", **parameters(tmp_path, **given))
-    assert (recipe.image_size, recipe.epochs, recipe.seed) == ((64, 96), 3, 5)
-    assert {type(side) for side in recipe.image_size} == {int}
 
 
 WRONG = [  # parameter, what somebody typed, what the message says beside it
     ("DATASET", "kitti", "expected one of 'demo', 'lyft', 'camvid', 'folder'; try DATASET = 'demo'"),
-    ("DATASET", None, "try DATASET = 'demo'"),
-    ("DATA_DIR", "", "the path of a folder; try DATA_DIR = 'data'"),
-    ("DATA_DIR", 3, "the path of a folder"),
-    ("DATA_DIR", None, "the path of a folder"),
-    ("DATA_DIR", "~nobody of this name/x", "the path of a folder"),
-    ("DATA_DIR", "a\0b", "the path of a folder"),
-    ("RUN_DIR", " ", "the path of a folder; try RUN_DIR = 'runs'"),
-    ("RUN_DIR", 300 * "x", "the path of a folder; try RUN_DIR = 'runs'"),
-    ("RUN_DIR", 200 * "deep/", "the path of a folder"),
-    ("START_FROM", "~nobody of this name/x", "the path of a .keras file"),
-    ("ARCHIVE", "~nobody of this name/x", "the path of a zip file"),
-    ("MINUTES", 0, "a number above 0, at most 1000000; try MINUTES = 4"),
-    ("MINUTES", -1, "a number above 0"),
-    ("MINUTES", "4", "found '4', expected a number above 0"),
-    ("MINUTES", math.nan, "a number above 0"),
-    ("MINUTES", math.inf, "a number above 0"),
-    ("MINUTES", True, "a number above 0"),
-    ("MINUTES", None, "a number above 0"),
+    ("DATA_DIR", "", "try DATA_DIR = 'data'"),
+    ("DATA_DIR", 3, "try"),
+    ("DATA_DIR", "~nobody of this name/x", "try"),
+    ("DATA_DIR", "a\0b", "try"),
+    ("RUN_DIR", " ", "try RUN_DIR = 'runs'"),
+    ("RUN_DIR", 300 * "x", "try"),
+    ("RUN_DIR", 200 * "deep/", "try"),
+    ("START_FROM", "~nobody of this name/x", ".keras file; try START_FROM = 'demo'"),
+    ("ARCHIVE", "~nobody of this name/x", "try"),
+    ("MINUTES", 0, "above 0, at most 1000000; try MINUTES = 4"),
+    ("MINUTES", "4", "found '4'"),
+    ("MINUTES", math.nan, "above 0"),
+    ("MINUTES", math.inf, "at most 1000000"),
+    ("MINUTES", True, "try"),
     ("MINUTES", 10**300, "at most 1000000"),
-    ("IMAGE_SIZE", 256, "height and width must be divisible by 32, from 64 to 8192, found 256; try (192, 256)"),
-    ("IMAGE_SIZE", (256,), "height and width"),
-    ("IMAGE_SIZE", (0, 256), "try (64, 256)"),
+    ("IMAGE_SIZE", 256, "try (192, 256)"),
     ("IMAGE_SIZE", (192.0, 256), "height and width"),
-    ("IMAGE_SIZE", "192x256", "height and width"),
-    ("IMAGE_SIZE", (100, 128), "from 64 to 8192, found (100, 128); try (128, 128)"),
-    ("IMAGE_SIZE", (240, 320), "try (256, 320)"),
+    ("IMAGE_SIZE", (100, 128), "try (128, 128)"),
     ("IMAGE_SIZE", (32, 3_200_000), "try (64, 8192)"),
-    ("SEED", -1, "a whole number from 0"),
-    ("SEED", 2**32, "a whole number from 0"),
-    ("SEED", 0.5, "a whole number from 0"),
-    ("SEED", None, "a whole number from 0"),
-    ("EPOCHS", 0, "found 0, expected None or a whole number above 0, at most 100000; try EPOCHS = 20"),
-    ("EPOCHS", 10**10, "at most 100000; try EPOCHS = 20"),
-    ("EPOCHS", 2.5, "a whole number above 0"),
-    ("EPOCHS", "3", "found '3', expected None or a whole number above 0"),
-    ("EPOCHS", True, "a whole number above 0"),
-    ("N_FILTERS", 0, "a whole number above 0, at most 256; try N_FILTERS = 16"),
-    ("N_FILTERS", 10**6, "at most 256"),
-    ("N_FILTERS", "16", "a whole number above 0"),
+    ("SEED", -1, "from 0 to 4294967295"),
+    ("SEED", 2**32, "from 0 to 4294967295"),
+    ("SEED", 0.5, "a whole number"),
+    ("EPOCHS", 0, "None or a whole number above 0, at most 100000; try EPOCHS = 20"),
+    ("EPOCHS", 2.5, "a whole number"),
+    ("EPOCHS", True, "a whole number"),
+    ("N_FILTERS", 257, "at most 256; try N_FILTERS = 16"),
     ("HALF_RESOLUTION", 1, "None, True or False; try HALF_RESOLUTION = True"),
-    ("HALF_RESOLUTION", "no", "None, True or False"),
-    ("BATCH_SIZE", 0, "a whole number above 0, at most 4096; try BATCH_SIZE = 8"),
-    ("BATCH_SIZE", 10**30, "at most 4096"),
-    ("BATCH_SIZE", 8.0, "a whole number above 0"),
-    ("LEARNING_RATE", -1, "a number above 0, at most 1; try LEARNING_RATE = 0.02"),
-    ("LEARNING_RATE", 0, "a number above 0"),
-    ("LEARNING_RATE", "1e-2", "found '1e-2', expected a number above 0"),
-    ("LEARNING_RATE", 20, "at most 1"),
-    ("LEARNING_RATE", None, "a number above 0"),
-    ("SIZE_STAGES", (), "pairs, shares rising to 1"),
-    ("SIZE_STAGES", ((0.5, 0.5),), "shares rising to 1"),
+    ("BATCH_SIZE", 4097, "at most 4096; try BATCH_SIZE = 8"),
+    ("LEARNING_RATE", 0, "above 0, at most 1; try LEARNING_RATE = 0.02"),
+    ("LEARNING_RATE", 1.01, "at most 1"),
+    ("SIZE_STAGES", (), "shares rising to 1"),
     ("SIZE_STAGES", ((1, 2),), "fractions up to 1"),
     ("SIZE_STAGES", ((0.8, 1), (0.5, 1), (1, 1)), "shares rising to 1"),
     ("SIZE_STAGES", ((0.5, 0.5), (0.5, 0.7), (1, 1)), "shares rising to 1"),
-    ("SIZE_STAGES", ((1, 0.5),), "the last 1; try SIZE_STAGES"),
+    ("SIZE_STAGES", ((1, 0.5),), "the last 1"),
     ("SIZE_STAGES", [(n / 1000, 1) for n in range(1, 1001)], "try SIZE_STAGES"),
     ("SIZE_STAGES", ((1, 1, 1),), "try SIZE_STAGES"),
-    ("SIZE_STAGES", 0.5, "try SIZE_STAGES = ((0.5, 0.5), (1, 1))"),
-    ("SIZE_STAGES", (1, 1), "try SIZE_STAGES"),
     ("SIZE_STAGES", (("a", 1), (1, 1)), "try SIZE_STAGES"),
-    ("FRAMES_PER_DRIVE", 0, "a whole number above 0, at most 10000; try FRAMES_PER_DRIVE = 20"),
-    ("FRAMES_PER_DRIVE", 10**9, "at most 10000"),
-    ("FRAMES_PER_DRIVE", 1.5, "a whole number above 0"),
+    ("FRAMES_PER_DRIVE", 10**9, "at most 10000; try FRAMES_PER_DRIVE = 20"),
     ("TRAIN_ANEW", 1, "True or False; try TRAIN_ANEW = False"),
-    ("SPLIT_BY", "(", "found '(', expected None or a regular expression whose group names the drive, patient or film"),
-    ("SPLIT_BY", "*.png", "try SPLIT_BY = None"),
-    ("SPLIT_BY", "(a)", "'demo' has splits of its own, so it takes no pattern; try SPLIT_BY = None"),
+    ("SPLIT_BY", "(", "a regular expression"),
     ("SPLIT_BY", "", "a regular expression"),
-    ("SPLIT_BY", 5, "a regular expression"),
-    ("SPLIT_BY", ("a", "b"), "a regular expression"),
-    ("START_FROM", 5, "the path of a .keras file; try START_FROM = 'demo'"),
+    ("SPLIT_BY", "(a)", "'demo' has splits of its own"),
     ("FREEZE_ENCODER", None, "True or False; try FREEZE_ENCODER = False"),
-    ("ARCHIVE", 5, "None or the path of a zip file; try ARCHIVE = None"),
-    ("ARCHIVE", "my.zip", "'demo' is not downloaded, so it needs no zip"),
+    ("ARCHIVE", "my.zip", "'demo' is not downloaded"),
 ]
 
 
 @pytest.mark.parametrize(("name", "value", "message"), WRONG, ids=[f"{n}={value!r}"[:50] for n, value, _ in WRONG])
-def test_each_wrong_parameter_is_named_as_it_was_typed(tmp_path, name, value, message):
+def test_a_wrong_parameter_is_named_as_it_was_typed_with_a_value_that_works(tmp_path, name, value, message):
     with pytest.raises(ValueError, match=f"^{name}: ") as caught:
         make_recipe("CPU", **parameters(tmp_path, **{name: value}))
     assert message in str(caught.value)
-    assert repr(value) in str(caught.value) or name == "ARCHIVE" or value == "(a)"
+    assert repr(value) in str(caught.value) or value in ("my.zip", "(a)")
     assert not list(tmp_path.iterdir())
-
-
-def test_the_value_that_an_error_tells_to_try_works(tmp_path):
-    for name, value, _ in WRONG:
-        with pytest.raises(ValueError, match=name) as caught:
-            make_recipe("CPU", **parameters(tmp_path, **{name: value}))
-        advice = str(caught.value).rpartition("try ")[2].removeprefix(f"{name} = ")
-        if not advice.endswith("zip"):  # the path of one
-            make_recipe("CPU", **parameters(tmp_path, **{name: ast.literal_eval(advice)}))
-
-
-def test_an_archive_has_to_be_there(tmp_path):
-    with pytest.raises(ValueError, match=r"ARCHIVE: there is no file '.*none\.zip'"):
-        make_recipe("CPU", **parameters(tmp_path, DATASET="lyft", ARCHIVE=str(tmp_path / "none.zip")))
+    advice = str(caught.value).rpartition("try ")[2].removeprefix(f"{name} = ")
+    make_recipe("CPU", **parameters(tmp_path, **{name: ast.literal_eval(advice)}))
 
 
 @pytest.mark.parametrize("name", ["DATA_DIR", "RUN_DIR"])
-def test_folders_that_cant_be_written_are_named_before_anything_is_done(tmp_path, name):
+def test_paths_that_cant_be_used_are_named_before_anything_is_done(tmp_path, name):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=rf"^{name}: '.*file' is no folder"):
         make_recipe("CPU", **parameters(tmp_path, **{name: str(tmp_path / "file" / "deeper")}))
-    if Path("/proc").is_dir():  # nobody can make a file there, root neither
-        with pytest.raises(ValueError, match=rf"^{name}: nothing can be written in '/proc' \(.+\); give a folder"):
+    with pytest.raises(ValueError, match=r"ARCHIVE: there is no file '.*none\.zip'"):
+        make_recipe("CPU", **parameters(tmp_path, DATASET="lyft", ARCHIVE=str(tmp_path / "none.zip")))
+    if Path("/proc").is_dir():  # not even root can make a file there
+        with pytest.raises(ValueError, match=rf"^{name}: nothing can be written in '/proc' "):
             make_recipe("CPU", **parameters(tmp_path, **{name: "/proc/not_there"}))
+        only_read = parameters(tmp_path, DATASET="folder", DATA_DIR="/proc")
+        assert make_recipe("CPU", **only_read).data_dir == Path("/proc")
 
 
 @pytest.mark.parametrize("filled", [1 << 18, (1 << 20) - 8192])  # with less than 1 MB free, no epoch would be saved
@@ -248,16 +198,11 @@ def test_a_full_disk_is_known_before_the_training(tmp_path, filled):
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_a_folder_of_somebody_else_is_named(tmp_path, mode):
+def test_a_folder_of_another_user_is_named(tmp_path, mode):
     with public_folder() as folder:
         (folder / "theirs").mkdir(mode=mode)
         with nobody(), pytest.raises(ValueError, match=r"^RUN_DIR: nothing can be written in .*theirs. \(Permission"):
             make_recipe("CPU", **parameters(folder, RUN_DIR=str(folder / "theirs" / "deep" / "runs")))
-
-
-def test_data_that_is_only_read_may_lie_where_nobody_can_write(tmp_path):
-    if Path("/proc").is_dir():
-        assert make_recipe("CPU", **parameters(tmp_path, DATASET="folder", DATA_DIR="/proc")).data_dir == Path("/proc")
 
 
 def test_three_trainings_share_the_minutes(tmp_path):
@@ -267,3 +212,21 @@ def test_three_trainings_share_the_minutes(tmp_path):
     exact = make_recipe("CPU", **parameters(tmp_path, EPOCHS=10))
     assert (exact.epochs, exact.short_epochs, exact.short_minutes) == (10, 3, math.inf)
     assert make_recipe("CPU", **parameters(tmp_path, EPOCHS=1)).short_epochs == 1
+
+
+def test_epochs_are_the_most_of_the_ladder_that_fit():
+    assert [stage_of(epoch, 4, STAGES) for epoch in range(4)] == [0, 0, 1, 1]
+    assert stage_of(0, 1, STAGES) == 1  # the last epoch has the full size, however few there are
+    assert stage_of(4, 5, ((0.9, 0.25), (0.95, 0.5), (1, 1))) == 2
+    assert expected_seconds(20, STAGES, (6, 14)) == 200
+    assert choose_epochs(240, STAGES, (6, 14)) == 24
+    assert choose_epochs(239.9, STAGES, (6, 14)) == 20
+    assert choose_epochs(10, STAGES, (6, 14)) == EPOCH_LADDER[0] == 1
+    assert choose_epochs(1e9, STAGES, (6, 14)) == EPOCH_LADDER[-1]
+
+
+def test_machines_that_are_about_equal_choose_equally():
+    """A tenth faster or slower must not change the result as a rule: so the steps of the ladder are coarse."""
+    assert all(later / earlier >= 1.2 for earlier, later in zip(EPOCH_LADDER, EPOCH_LADDER[1:], strict=False))
+    chosen = {choose_epochs(220, STAGES, (6 * speed, 14 * speed)) for speed in (0.95, 1, 1.05)}
+    assert chosen == {20}

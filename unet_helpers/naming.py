@@ -1,14 +1,14 @@
-"""How messages name what the reader sets: as in the notebook or, while a command runs, by its options."""
+"""How messages name a setting: as a parameter of the notebook or, while a command runs, as its option."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
 
-_options: dict[str, str] = {}  # of the command that runs: what stands there for a name or phrase of the notebook
+_options: dict[str, str] = {}  # of the running command: what replaces a name or phrase of the notebook
 
 
 @contextlib.contextmanager
 def options_named(options: Mapping[str, str]) -> Iterator[None]:
-    """For the block, messages that are made say what stands in options instead of a name or phrase of the notebook."""
+    """During the block, messages say what stands in options instead of a name or phrase of the notebook."""
     _options.update(options)
     try:
         yield
@@ -22,12 +22,12 @@ def named(name: str) -> str:
 
 
 def shown(value) -> str:
-    """A value as one types it: (64, 96), but 64x96 for an option."""
+    """A value as it is typed: (64, 96), but 64x96 for an option."""
     return "x".join(map(str, value)) if _options and isinstance(value, tuple) else repr(value)
 
 
 def setting(name: str, value) -> str:
-    """A parameter with its value as one types it: TRAIN_ANEW = True, but --train-anew for a command."""
+    """A parameter and its value as they are typed: TRAIN_ANEW = True, but --train-anew for a command."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if name not in _options:

@@ -1,4 +1,4 @@
-"""The parameters: what each may be, what stands for None, and how many epochs fit into the minutes."""
+"""The parameters: which values are valid, what stands for None, and how many epochs fit into the minutes."""
 
 import math
 import numbers
@@ -20,10 +20,21 @@ from .networks import DRAWN_SCENES, unet_switches
 
 # A coarse ladder: a machine that is a little faster today trains for as many epochs as yesterday.
 EPOCH_LADDER = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+SIDE_STEP, LEAST_SIDE = 32, 64  # of IMAGE_SIZE: what all cells of the lesson accept, at half resolution, too
+LEAST_FREE = 1 << 20  # bytes on a disk: with fewer, nothing is saved
+LONGEST_NAME, LONGEST_PATH = 255, 800  # bytes that every disk accepts; the files of a run make the path longer
+ENLARGED = 1.25  # from this factor on, `note_better_size` says so: enlarging adds pixels, not details
+LONG_SHARE, SHORT_SHARE = 2 / 3, 1 / 6  # of MINUTES: the training with the whole recipe, and each of the two before it
+DEFAULTS = {  # what None stands for
+    "CPU": {"N_FILTERS": 16, "HALF_RESOLUTION": True, "BATCH_SIZE": 8},
+    "GPU": {"N_FILTERS": 32, "HALF_RESOLUTION": False, "BATCH_SIZE": 16},  # by reasoning, not by measurement
+    "demo": {"IMAGE_SIZE": (192, 256), "SIZE_STAGES": ((0.5, 0.5), (1.0, 1.0))},
+    "other": {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.5, 0.25), (0.8, 0.5), (1.0, 1.0))},
+}
 
 
 def stage_of(epoch: int, epochs: int, stages: Sequence[tuple[float, float]]) -> int:
-    """Number of the stage that this epoch (0, 1, ...) of a training is in. The last epoch is always in the last."""
+    """Number of the stage of this epoch (0, 1, ...). The last epoch is always in the last stage."""
     last = len(stages) - 1
     if epoch >= epochs - 1:
         return last
@@ -31,42 +42,40 @@ def stage_of(epoch: int, epochs: int, stages: Sequence[tuple[float, float]]) -> 
 
 
 def expected_seconds(epochs: int, stages: Sequence[tuple[float, float]], seconds_per_epoch: Sequence[float]) -> float:
-    """Seconds of a training. seconds_per_epoch: of each stage's epochs."""
+    """Seconds of a training. seconds_per_epoch: one number for each stage."""
     return sum(seconds_per_epoch[stage_of(epoch, epochs, stages)] for epoch in range(epochs))
 
 
 def choose_epochs(seconds: float, stages: Sequence[tuple[float, float]], seconds_per_epoch: Sequence[float]) -> int:
-    """The most epochs of EPOCH_LADDER that fit into so many seconds; its first step where not even that fits."""
+    """The most epochs of EPOCH_LADDER that fit into so many seconds; its first step if not even that fits."""
     fits = [n for n in EPOCH_LADDER if expected_seconds(n, stages, seconds_per_epoch) <= seconds]
     return max(fits, default=EPOCH_LADDER[0])
 
 
-SIDE_STEP, LEAST_SIDE = 32, 64  # of IMAGE_SIZE: what all cells of the lesson work with, at half resolution, too
-LEAST_FREE = 1 << 20  # bytes on a disk: with fewer, no training is saved
-LONGEST_NAME, LONGEST_PATH = 255, 800  # bytes that each disk takes; a run's files add some to the path
-
-
 class InvalidFolder(ValueError):
-    """The parameter is right, but the disk is not as it has to be."""
+    """A path is valid, but the disk does not allow what is to be done there."""
 
 
-def _is_whole(value, low: int, high: float = math.inf) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and low <= value <= high
+def _is_bool(value) -> bool:
+    return isinstance(value, bool)
 
 
-def _is_number(value, high: float = math.inf) -> bool:
-    """A finite number above 0, up to high."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < value <= high and value < math.inf
+def _is_number(value, high: float) -> bool:
+    return isinstance(value, numbers.Real) and not _is_bool(value) and 0 < value <= high
+
+
+def _is_whole(value, high: int, low: int = 1) -> bool:
+    return isinstance(value, numbers.Integral) and not _is_bool(value) and low <= value <= high
 
 
 def _is_path(value) -> bool:
-    """A path with names that disks take; its ~ or ~NAME is the home folder of somebody."""
+    """Whether every disk accepts this path. A ~ or ~NAME must be the home folder of a user."""
     try:
         path = os.fsencode(Path(value).expanduser().absolute()) if str(value).strip() else b""
-    except (TypeError, ValueError, RuntimeError, OSError):  # no path, no name that a disk takes, nobody of this name
+    except (TypeError, ValueError, RuntimeError, OSError):
         return False
-    names = path.split(os.fsencode(os.sep))
-    return b"\0" not in path and 0 < len(path) <= LONGEST_PATH and max(map(len, names)) <= LONGEST_NAME
+    longest = max(map(len, path.split(os.fsencode(os.sep))))
+    return b"\0" not in path and 0 < len(path) <= LONGEST_PATH and longest <= LONGEST_NAME
 
 
 def _is_pattern(value) -> bool:
@@ -83,28 +92,15 @@ def _are_stages(stages) -> bool:
         shares, fractions = zip(*stages, strict=True)
     except (TypeError, ValueError):
         return False
-    # At the end the pictures have the size that was asked for: less of it is another IMAGE_SIZE.
-    return (
-        all(_is_number(value, 1) for value in (*shares, *fractions))
-        and [*shares] == sorted(set(shares)) and shares[-1] == fractions[-1] == 1
-    )  # fmt: skip
+    valid = all(_is_number(value, 1) for value in (*shares, *fractions)) and list(shares) == sorted(set(shares))
+    return valid and shares[-1] == fractions[-1] == 1  # another last fraction would be another IMAGE_SIZE
 
 
-def _is_size(value) -> bool:
-    """Raises ValueError, which says more than the rule, if it is none."""
-    return bool(check_image_size(named("IMAGE_SIZE"), value, SIDE_STEP, LEAST_SIDE))
+def _or_none(is_valid: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or is_valid(value)
 
 
-def _or_none(is_right: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: value is None or is_right(value)
-
-
-def _whole(high: int, example: int, none: bool = True) -> tuple[Callable[[object], bool], str, int]:
-    is_right = lambda value: (none and value is None) or _is_whole(value, 1, high)  # noqa: E731
-    return is_right, f"{'None or ' * none}a whole number above 0, at most {high}", example
-
-
-# Parameter: is it right, what is, an example. No real use reaches the highest numbers: beyond them the memory is full.
+# Parameter: (is a value valid, which ones are, an example). Higher numbers than these exceed any memory.
 RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
     "DATASET": (lambda value: value in DATASETS, f"one of {', '.join(map(repr, DATASETS))}", "demo"),
     "DATA_DIR": (_is_path, "the path of a folder", "data"),
@@ -112,15 +108,18 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
     "ARCHIVE": (_or_none(_is_path), "None or the path of a zip file", None),
     "SPLIT_BY": (
         _or_none(_is_pattern),
-        "None or a regular expression whose group names the drive, patient or film in a file's name", None,
+        "None or a regular expression whose group names the drive, patient or recording in a file's name", None,
     ),
     "MINUTES": (lambda value: _is_number(value, 10**6), "a number above 0, at most 1000000", 4),
-    "IMAGE_SIZE": (_or_none(_is_size), "None or (height, width)", (192, 256)),
-    "SEED": (lambda value: _is_whole(value, 0, 2**32 - 1), "a whole number from 0 to 4294967295", 0),
-    "EPOCHS": _whole(10**5, 20),
-    "N_FILTERS": _whole(256, 16),
-    "HALF_RESOLUTION": (_or_none(lambda value: isinstance(value, bool)), "None, True or False", True),
-    "BATCH_SIZE": _whole(4096, 8),
+    "IMAGE_SIZE": (  # `check_image_size` raises a ValueError that says more
+        _or_none(lambda value: bool(check_image_size(named("IMAGE_SIZE"), value, SIDE_STEP, LEAST_SIDE))),
+        "None or (height, width)", (192, 256),
+    ),
+    "SEED": (lambda value: _is_whole(value, 2**32 - 1, low=0), "a whole number from 0 to 4294967295", 0),
+    "EPOCHS": (_or_none(lambda value: _is_whole(value, 10**5)), "None or a whole number above 0, at most 100000", 20),
+    "N_FILTERS": (_or_none(lambda value: _is_whole(value, 256)), "None or a whole number above 0, at most 256", 16),
+    "HALF_RESOLUTION": (_or_none(_is_bool), "None, True or False", True),
+    "BATCH_SIZE": (_or_none(lambda value: _is_whole(value, 4096)), "None or a whole number above 0, at most 4096", 8),
     "SIZE_STAGES": (
         _or_none(_are_stages),
         "None or (share of the epochs, fraction of the size) pairs, shares rising to 1, fractions up to 1, the last 1",
@@ -128,20 +127,20 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
     ),
     "LEARNING_RATE": (lambda value: _is_number(value, 1), "a number above 0, at most 1", 0.02),
     "START_FROM": (_or_none(_is_path), 'None, "scratch", "demo" or the path of a .keras file', "demo"),
-    "FREEZE_ENCODER": (lambda value: isinstance(value, bool), "True or False", False),
-    "TRAIN_ANEW": (lambda value: isinstance(value, bool), "True or False", False),
-    "FRAMES_PER_DRIVE": _whole(10**4, 20, none=False),
+    "FREEZE_ENCODER": (_is_bool, "True or False", False),
+    "TRAIN_ANEW": (_is_bool, "True or False", False),
+    "FRAMES_PER_DRIVE": (lambda value: _is_whole(value, 10**4), "a whole number above 0, at most 10000", 20),
 }  # fmt: skip
 
 
 def check_parameters(values: dict[str, object]) -> None:
-    """Raises ValueError that names the first parameter that no rule allows, what was found and what works; TypeError
-    unless there is a value for each of RULES, and for nothing else.
+    """Raises ValueError for the first invalid parameter: what was found, and what works. Raises TypeError unless there
+    is a value for each of RULES, and for nothing else.
     """
     if odd := sorted(values.keys() ^ RULES):
         raise TypeError(f"{', '.join(odd)}: missing or unknown; expected a value for each of {', '.join(RULES)}")
-    for name, (is_right, expected, example) in RULES.items():
-        if not is_right(values[name]):
+    for name, (is_valid, expected, example) in RULES.items():
+        if not is_valid(values[name]):
             found = shown(values[name])
             raise ValueError(f"{named(name)}: found {found}, expected {expected}; try {setting(name, example)}")
     dataset = values["DATASET"]
@@ -152,26 +151,16 @@ def check_parameters(values: dict[str, object]) -> None:
         raise ValueError(f"ARCHIVE: {dataset!r} is not downloaded, so it needs no zip; try ARCHIVE = None")
 
 
-def checked_archive(value) -> Path | None:
-    """The path with ~ expanded; raises ValueError if there is no such file."""
-    if value is None:
-        return None
-    archive = Path(value).expanduser()
-    if not archive.is_file():
-        raise ValueError(f"ARCHIVE: there is no file {str(archive)!r}; give the path of the zip that you downloaded")
-    return archive
-
-
-def checked_folder(name: str, value, written: bool) -> Path:
-    """The path with ~ expanded; if it is to be written, raises InvalidFolder unless a file can be made in it."""
+def _checked_folder(name: str, value, written: bool) -> Path:
+    """The path with ~ expanded. Raises InvalidFolder if it is no folder or, if it is written, takes no file."""
     folder = Path(value).expanduser()
-    # os.path's functions say no where Path's raise for a folder that may not be looked into.
+    # os.path's functions return False where Path's raise because a folder may not be searched.
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not os.path.isdir(there):
         raise InvalidFolder(f"{named(name)}: {str(there)!r} is no folder; give the path of a folder")
     if written:
         try:
-            # Asking for permissions does not tell of read-only disks, and a full one takes an empty file.
+            # Permissions do not tell of read-only disks, and a full disk still takes an empty file.
             with tempfile.TemporaryFile(dir=there) as file:
                 file.write(bytes(LEAST_FREE))
                 file.flush()
@@ -183,110 +172,92 @@ def checked_folder(name: str, value, written: bool) -> Path:
     return folder
 
 
-DEFAULTS = {  # what None stands for in the notebook's parameters
-    "CPU": {"N_FILTERS": 16, "HALF_RESOLUTION": True, "BATCH_SIZE": 8},
-    # For a GPU by reasoning, not by measurement:
-    "GPU": {"N_FILTERS": 32, "HALF_RESOLUTION": False, "BATCH_SIZE": 16},
-    "demo": {"IMAGE_SIZE": (192, 256), "SIZE_STAGES": ((0.5, 0.5), (1, 1))},
-    "other": {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.5, 0.25), (0.8, 0.5), (1, 1))},
-}
-LONG_SHARE, SHORT_SHARE = 2 / 3, 1 / 6  # of MINUTES: the whole recipe's training, and each of the two before it
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """All parameters, checked and complete. Sizes are (height, width) in pixels; the notebook says what each means.
+    """All parameters, checked and complete. Sizes are (height, width) in pixels."""
 
-    epochs: None: as many as fit into so many minutes of training. size_stages: see `training.ProgressiveResizing`.
-    split_by: regular expression for the group (drive, patient, film) in a picture's name; see `load_dataset`.
-    start_from: `.keras` file of the network that training goes on from, by `transfer_weights`; None: from scratch.
-    """
-
-    dataset: str
+    dataset: str  # one of `labels.DATASETS`
     data_dir: Path
-    archive: Path | None
-    run_dir: Path
-    minutes: float
+    archive: Path | None  # a zip to use instead of a download
+    run_dir: Path  # has a folder for each run
+    minutes: float  # of all trainings of the lesson
     image_size: tuple[int, int]
     seed: int
-    epochs: int | None
-    n_filters: int
-    half_resolution: bool
+    epochs: int | None  # None: as many as fit into the minutes
+    n_filters: int  # of the network's first level
+    half_resolution: bool  # the network's output has half the image's height and width
     batch_size: int
-    size_stages: tuple[tuple[float, float], ...]
-    learning_rate: float
-    frames_per_drive: int
-    train_anew: bool = False
-    split_by: str | None = None
-    start_from: Path | None = None
+    size_stages: tuple[tuple[float, float], ...]  # see `training.ProgressiveResizing`
+    learning_rate: float  # the highest
+    frames_per_drive: int  # that are drawn for the data set "demo"
+    train_anew: bool = False  # repeat a finished training in a new folder
+    split_by: str | None = None  # regular expression for the sequence in an image's name, see `datasets.load_dataset`
+    start_from: Path | None = None  # `.keras` file for `networks.transfer_weights`; None: from scratch
     freeze_encoder: bool = False
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """(height, width) of the network's answer: that of the picture, or half of it."""
+        """(height, width) of the network's output."""
         return tuple(side // 2 for side in self.image_size) if self.half_resolution else self.image_size
 
     @property
     def long_minutes(self) -> float:
-        """Minutes of the training with the whole recipe; epochs, where it is given, counts instead."""
+        """Minutes of the training with the whole recipe; epochs overrides them."""
         return LONG_SHARE * self.minutes
 
     @property
     def short_minutes(self) -> float:
-        """Minutes of each of the two short trainings of the lesson's first parts; endless where epochs is given."""
+        """Minutes of each of the two short trainings before it; infinite if epochs is given."""
         return SHORT_SHARE * self.minutes if self.epochs is None else math.inf
 
     @property
     def short_epochs(self) -> int:
-        """The most epochs of a short training: as many fewer than epochs as its time is shorter."""
+        """The most epochs of a short training: epochs in proportion to its minutes."""
         return 10**6 if self.epochs is None else math.ceil(self.epochs * SHORT_SHARE / LONG_SHARE)
 
 
 def make_recipe(device_kind: str, **parameters) -> Recipe:
     """Check the notebook's parameters, given under their names, and replace None by what suits device and data set.
 
-    device_kind: "CPU" or "GPU". SPLIT_BY, START_FROM and FREEZE_ENCODER may be left out. Nothing is drawn, downloaded
-    or written.
+    device_kind: "CPU" or "GPU". SPLIT_BY, START_FROM and FREEZE_ENCODER may be left out. Writes nothing.
     Raises ValueError that names the parameter, what was found, what was expected, and a value that works; TypeError
-    that names a parameter which is missing or unknown.
+    that names a missing or unknown parameter.
     """
     if device_kind not in ("CPU", "GPU"):
         raise ValueError(f'device_kind: found {device_kind!r}, expected "CPU" or "GPU"')
     given = {"SPLIT_BY": None, "START_FROM": None, "FREEZE_ENCODER": False} | parameters
     check_parameters(given)
-    dataset, written = given["DATASET"], given["DATASET"] == "demo"
-    defaults = DEFAULTS[device_kind] | DEFAULTS["demo" if dataset == "demo" else "other"]
+    is_demo = given["DATASET"] == "demo"
+    defaults = DEFAULTS[device_kind] | DEFAULTS["demo" if is_demo else "other"]
     start, network = _find_start(given, defaults)
-    values = {name: (defaults | network).get(name) if value is None else value for name, value in given.items()}
-    if values["FREEZE_ENCODER"] and not start:
+    if given["FREEZE_ENCODER"] and not start:
         name, other = named("FREEZE_ENCODER"), named("START_FROM")
         raise ValueError(f"{name}: found True in a training from scratch; give {other}, too, or leave it out")
-    return Recipe(
-        dataset=dataset,
-        data_dir=checked_folder("DATA_DIR", values["DATA_DIR"], written=written),
-        archive=checked_archive(values["ARCHIVE"]),
-        run_dir=checked_folder("RUN_DIR", values["RUN_DIR"], written=True),
-        minutes=float(values["MINUTES"]),
-        image_size=tuple(map(int, values["IMAGE_SIZE"])),
-        seed=int(values["SEED"]),
-        epochs=None if values["EPOCHS"] is None else int(values["EPOCHS"]),
-        n_filters=int(values["N_FILTERS"]),
-        half_resolution=values["HALF_RESOLUTION"],
-        batch_size=int(values["BATCH_SIZE"]),
-        size_stages=tuple((float(share), float(fraction)) for share, fraction in values["SIZE_STAGES"]),
-        learning_rate=float(values["LEARNING_RATE"]),
-        frames_per_drive=int(values["FRAMES_PER_DRIVE"]),
-        train_anew=values["TRAIN_ANEW"],
-        split_by=values["SPLIT_BY"],
-        start_from=start,
-        freeze_encoder=values["FREEZE_ENCODER"],
-    )
+    values = {
+        name: _as_python((defaults | network).get(name) if value is None else value) for name, value in given.items()
+    }
+    values |= {name: float(values[name]) for name in ("MINUTES", "LEARNING_RATE")}
+    values["DATA_DIR"] = _checked_folder("DATA_DIR", given["DATA_DIR"], written=is_demo)
+    values["ARCHIVE"] = given["ARCHIVE"] and Path(given["ARCHIVE"]).expanduser()
+    if values["ARCHIVE"] and not values["ARCHIVE"].is_file():
+        found = str(given["ARCHIVE"])
+        raise ValueError(f"ARCHIVE: there is no file {found!r}; give the path of the zip that you downloaded")
+    values["RUN_DIR"] = _checked_folder("RUN_DIR", given["RUN_DIR"], written=True)
+    values["START_FROM"] = start
+    return Recipe(**{name.lower(): value for name, value in values.items()})
+
+
+def _as_python(value):
+    """NumPy's numbers as Python's, lists and arrays as tuples."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return tuple(map(_as_python, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _find_start(given: dict, defaults: dict) -> tuple[Path | None, dict]:
-    """The file of the network to go on from, and those of its switches that the new network needs, too.
+    """The file of the network to transfer weights from, and its switches, which the new network must have, too.
 
-    None is the drawn scenes' network for CamVid's photographs, where the other parameters fit it.
+    None is the drawn scenes' network for CamVid's photographs if the other parameters fit it.
     """
     wish = given["START_FROM"]
     if wish == "scratch" or (wish is None and given["DATASET"] != "camvid"):
@@ -303,37 +274,31 @@ def _find_start(given: dict, defaults: dict) -> tuple[Path | None, dict]:
     return path, network
 
 
-ENLARGED = 1.25  # from here on it is said: what is added are pixels, not details
-
-
 def note_better_size(pairs: Sequence[Pair], recipe: Recipe, n_images: int = 20) -> None:
-    """Print which IMAGE_SIZE would suit the images better, if there is one.
+    """Print which IMAGE_SIZE would suit the images better, if there is one; about n_images of them are looked at.
 
-    It has the proportions of the images, as they are in the middle, and about as many pixels as recipe.image_size, but
-    no more than the images. Upright images leave more than a quarter of a wide size grey; small ones are enlarged,
-    which takes time and shows nothing new. n_images: about how many of them are looked at.
+    It has their median proportions and about as many pixels as recipe.image_size, but no more than the images: upright
+    images leave more than a quarter of a wide size to padding, and enlarged ones take time and show nothing new.
     """
     sizes = []
     for pair in pairs[:: 1 + len(pairs) // n_images]:
         with Image.open(pair.image) as image:
             sizes.append((image.height, image.width))
     own = np.median(sizes, axis=0)
-    enlarged = float(min(recipe.image_size / own))
-    n_pixels = min(math.prod(recipe.image_size), math.prod(own))
-    step = 2 * SIDE_STEP  # halves of it fit, too
+    n_pixels, step = min(math.prod(recipe.image_size), math.prod(own)), 2 * SIDE_STEP  # halves of it fit, too
     height = math.sqrt(n_pixels * own[0] / own[1])
     better = tuple(min(max(1, round(side / step)) * step, LARGEST_SIDE) for side in (height, height * own[1] / own[0]))
-    shown, larger = _shown_pixels(sizes, recipe.image_size), _shown_pixels(sizes, better)
-    filled, size = shown / math.prod(recipe.image_size), "{}x{}".format(*recipe.image_size)
-    todo = setting("IMAGE_SIZE", better)
+    filled, larger = _filled_pixels(sizes, recipe.image_size), _filled_pixels(sizes, better)
+    share, enlarged = filled / math.prod(recipe.image_size), float(min(recipe.image_size / own))
+    size, todo = "{}x{}".format(*recipe.image_size), setting("IMAGE_SIZE", better)
     if enlarged > ENLARGED and math.prod(better) < math.prod(recipe.image_size):
         what = f"images of {own[0]:.0f}x{own[1]:.0f} are enlarged {enlarged:.1f} times to fit {size}"
         print(f"note: {what}; {todo} would show as much in less time")
-    elif filled < 0.75 and larger > 1.1 * shown:
-        print(f"note: images fill {filled:.0%} of {size}, the rest stays grey; {todo} would show them larger")
+    elif share < 0.75 and larger > 1.1 * filled:
+        print(f"note: images fill {share:.0%} of {size}, the rest is padding; {todo} would show them larger")
 
 
-def _shown_pixels(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> float:
-    """How many pixels of image_size an image fills, in the mean of those of sizes, all (height, width)."""
+def _filled_pixels(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> float:
+    """How many pixels of image_size images of these sizes fill on average."""
     boxes = [fitted_box(size, image_size) for size in sizes]
     return float(np.mean([(bottom - top) * (right - left) for top, left, bottom, right in boxes]))

@@ -19,115 +19,11 @@ from .recipe import stage_of
 N_STEPS = 3  # of an epoch are timed, at most
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds of a training here: until its first step can begin, and of an epoch of each stage.
-
-    Where nothing was timed, start is 0 and the epochs are pixels: how long they take in proportion to one another.
-    """
-
-    start: float
-    epoch: tuple[float, ...]
-
-
-def measure_speed(
-    model: keras.Model, train_batches, validation_batches, resizing, callbacks: Sequence[keras.callbacks.Callback] = ()
-) -> Speed:
-    """Time a short epoch of the smallest and of the largest size; an epoch between them follows from its pixels.
-
-    The compiled model is trained for it, so that its graph is built once, and gets back what it was: its weights, the
-    optimizer's, and Python's random state. A backend other than TensorFlow compiles anew, which is start.
-    resizing: `training.ProgressiveResizing`; its stage comes back, too.
-    callbacks: those of the training whose time counts, as what is saved after each epoch does.
-    """
-    model.optimizer.build(model.trainable_variables)
-    variables = [*model.variables, *model.optimizer.variables]
-    before = [1 * keras.ops.convert_to_numpy(variable) for variable in variables]  # 1 *: a copy
-    random_state, stage = random.getstate(), resizing.stage
-
-    def fit(n_steps: int) -> _EpochTimes:
-        times = _EpochTimes()
-        model.fit(
-            train_batches.take(n_steps), validation_data=validation_batches.take(n_steps), verbose=0, shuffle=False,
-            callbacks=[*callbacks, times],
-        )  # fmt: skip
-        return times
-
-    pixels, start, timed = [math.prod(size) for size in resizing.sizes], None, {}
-    try:
-        for n_pixels in sorted({min(pixels), max(pixels)}):
-            resizing.stage = pixels.index(n_pixels)
-            for batches in (train_batches, validation_batches):  # decoded once an image, not once an epoch
-                collections.deque(batches.take(N_STEPS), maxlen=0)
-            first = fit(1)  # at each size the first step is slower
-            start = start or first.steps[0]
-            timed[n_pixels] = fit(N_STEPS).of_whole_epoch(len(train_batches), len(validation_batches))
-    finally:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
-        random.setstate(random_state)
-        resizing.stage = stage
-    if keras.backend.backend() != "tensorflow":  # elsewhere the schedule's number of steps is compiled in
-        model.make_train_function(force=True)
-    else:
-        start = 0.0
-    return Speed(start, tuple(float(seconds) for seconds in np.interp(pixels, *zip(*timed.items(), strict=True))))
-
-
-class _EpochTimes(keras.callbacks.Callback):
-    """Seconds of an epoch, of its steps and of its validation steps. The last of the callbacks, to count the others."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.begun = self.last = time.perf_counter()
-        self.steps, self.validation_steps = [], []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._add(self.steps, logs)
-
-    def on_test_begin(self, logs=None):
-        self.last = time.perf_counter()
-
-    def on_test_batch_end(self, batch, logs=None):
-        self._add(self.validation_steps, logs)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.seconds = time.perf_counter() - self.begun
-
-    def _add(self, steps: list[float], logs) -> None:
-        float(logs["loss"])  # waits for a device that computes by itself
-        now = time.perf_counter()
-        steps.append(now - self.last)
-        self.last = now
-
-    def of_whole_epoch(self, n_steps: int, n_validation_steps: int) -> float:
-        """Seconds of an epoch of so many steps: of this one, and as many steps more as it lacks."""
-        found = self.seconds
-        for n, steps in ((n_steps, self.steps), (n_validation_steps, self.validation_steps)):
-            if n > len(steps):
-                found += (n - len(steps)) * sum(steps[1:]) / len(steps[1:])  # the first one opens the files
-        return found
-
-
-def images_per_second(batches, step=None, max_batches: int = 20) -> float:
-    """How many pictures a second the pipeline delivers, or that step(*batch) takes in, warmed up by one batch."""
-    iterator = iter(batches.repeat())
-    n_images = 0
-    for number in range(max_batches + 1):
-        batch = next(iterator)
-        if step:
-            step(*batch)
-        if number == 0:  # the first batch fills the cache and traces the graph
-            started = time.perf_counter()
-        else:
-            n_images += len(batch[0])
-    return n_images / (time.perf_counter() - started)
-
-
 def device_report() -> dict[str, str]:
     """What this process computes on: {"kind": "CPU" or "GPU", "name": ..., "precision": Keras policy that suits it}.
 
-    Half precision is for GPUs with units made for it (compute capability 7: float16, from 8 on: bfloat16). On a CPU it
-    is always float32: mixed_bfloat16 can end the process there.
+    Half precision suits GPUs with units for it (compute capability 7: float16, from 8 on: bfloat16). A CPU gets
+    float32, because mixed_bfloat16 can end the process there.
     """
     import tensorflow as tf
 
@@ -140,47 +36,37 @@ def device_report() -> dict[str, str]:
     return {"kind": "GPU", "name": details.get("device_name", gpus[0].name), "precision": precision}
 
 
-def compile_unet(
-    model: keras.Model, n_classes: int, learning_rate, weight_decay: float = 1e-2, jit_compile: bool | None = None
-) -> None:
-    """Give the model its loss, optimizer and metric.
+def compile_unet(model: keras.Model, n_classes: int, learning_rate, jit_compile: bool | None = None) -> None:
+    """Give the model its loss, optimizer and metric: `cross_entropy_and_dice`, `KernelMuon`, mIoU without void.
 
-    learning_rate: a number, or a schedule such as `WarmupStableDecay`. The loss is `cross_entropy_and_dice`; the
-    optimizer `KernelMuon`, with AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101) for biases,
-    normalizations and the last layer; the metric mIoU, void left out.
-    jit_compile: compile with XLA. None: not on TensorFlow, where Keras would do it on a GPU, anew for each size of the
-    pictures and each batch that is not full (33 to 45 s for two sizes of a tiny network, tried on a CPU). Nobody has
-    measured yet whether it is worth that on a GPU.
+    Biases, normalizations and the last layer get AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101).
+    learning_rate: a number, or a schedule such as `WarmupStableDecay`.
+    jit_compile: compile with XLA. None: not on TensorFlow, where Keras would compile on a GPU anew for each image size
+    and incomplete batch (33 to 45 s for two sizes of a tiny network on a CPU; its gain on a GPU is not measured).
     """
     if jit_compile is None:
         jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
     for layer in model.layers:
         if isinstance(layer, FusedBatchNormalization):
             layer.fused = jit_compile is False  # XLA fuses what Keras computes
-    model.compile(
-        # A training is only some thousand steps: both averages over past gradients are short, of 10 and 20 steps. Three
-        # rounds of orthogonalization do as well as Keras's five and cost less.
-        optimizer=KernelMuon(
-            learning_rate, momentum=0.9, adam_beta_2=0.95, ns_steps=3,
-            weight_decay=weight_decay, adam_weight_decay=weight_decay,
-        ),
-        loss=cross_entropy_and_dice,
-        metrics=[
-            # float32 whatever the policy: half precision can't count pixels.
-            keras.metrics.MeanIoU(n_classes, name="mIoU", sparse_y_pred=False, ignore_class=VOID, dtype="float32")
-        ],
-        jit_compile=jit_compile,
-    )  # fmt: skip
+    # A training is only some thousand steps: both averages over past gradients are short, of 10 and 20 steps. Three
+    # rounds of orthogonalization do as well as Keras's five and cost less.
+    optimizer = KernelMuon(
+        learning_rate, momentum=0.9, adam_beta_2=0.95, ns_steps=3, weight_decay=1e-2, adam_weight_decay=1e-2
+    )
+    # float32 whatever the policy: half precision can't count pixels.
+    metric = keras.metrics.MeanIoU(n_classes, name="mIoU", sparse_y_pred=False, ignore_class=VOID, dtype="float32")
+    model.compile(optimizer, loss=cross_entropy_and_dice, metrics=[metric], jit_compile=jit_compile)
 
 
 class ProgressiveResizing(keras.callbacks.Callback):
-    """Small pictures first, full size at the end: most of what there is to learn is learned at a fraction of the cost.
+    """Small images first, full size at the end: most is learned at a fraction of the cost.
 
     image_size: (height, width) at the end. stages: (share, fraction) pairs in order: until this share of the epochs is
-        over the pictures have this fraction of image_size, rounded down to a multiple of step. The last share is 1.
+        over the images have this fraction of image_size, rounded down to a multiple of step. The last share is 1.
     epochs: of the whole training; may be set later, before it begins.
-    `pipeline.make_batches` reads sizes, the (height, width) of each stage; stage, the number of the one that training
-    is in; and epoch. The epoch alone decides: right also when a training goes on after an interruption.
+    `pipeline.make_batches` reads sizes, (height, width) of each stage; stage, the number of the current one; and epoch.
+    They follow from the epoch alone, so that a resumed training continues with the right size.
     Source: Howard et al. 2018, https://www.fast.ai/2018/08/10/fastai-diu-imagenet.
     """
 
@@ -194,7 +80,7 @@ class ProgressiveResizing(keras.callbacks.Callback):
 
     @property
     def changes(self) -> list[tuple[int, str]]:
-        """(epoch, "HEIGHTxWIDTH") of each epoch (1, 2, ...) that has pictures of another size than the one before."""
+        """(epoch, "HEIGHTxWIDTH") of each epoch (1, 2, ...) with another image size than the one before."""
         stages = [stage_of(epoch, self.epochs, self.stages) for epoch in range(self.epochs)]
         starts = [epoch for epoch in range(1, self.epochs) if stages[epoch] != stages[epoch - 1]]
         return [(epoch + 1, "{}x{}".format(*self.sizes[stages[epoch]])) for epoch in starts]
@@ -203,11 +89,100 @@ class ProgressiveResizing(keras.callbacks.Callback):
         self.epoch, self.stage = epoch, stage_of(epoch, self.epochs, self.stages)
 
 
-class TimeLimit(keras.callbacks.Callback):
-    """Ends a training after so many seconds, in the middle of an epoch, too, so that two networks get the same time.
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a training here. Without timing, start is 0 and the epochs are pixels, in proportion to seconds."""
 
-    seconds: of training alone; neither the first step, which builds the graph, nor the scoring on validation counts.
-    spent: the seconds until now.
+    start: float  # until its first step can begin
+    epoch: tuple[float, ...]  # of an epoch of each stage
+
+
+def measure_speed(
+    model: keras.Model, train_batches, validation_batches, resizing: ProgressiveResizing,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Speed:  # fmt: skip
+    """Time a short epoch of the smallest and of the largest size; an epoch between them follows from its pixels.
+
+    The compiled model is trained for it, so that its graph is built once; then its weights, the optimizer's, Python's
+    random state and resizing.stage are restored. Backends other than TensorFlow compile anew, which is start.
+    callbacks: those of the training whose time counts, such as what saves each epoch.
+    """
+    model.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [1 * keras.ops.convert_to_numpy(variable) for variable in variables]  # 1 *: a copy
+    random_state, stage = random.getstate(), resizing.stage
+
+    def fit(n_steps: int) -> _EpochTimes:
+        times = _EpochTimes()  # the last callback, to include the others
+        model.fit(
+            train_batches.take(n_steps), validation_data=validation_batches.take(n_steps), verbose=0, shuffle=False,
+            callbacks=[*callbacks, times],
+        )  # fmt: skip
+        return times
+
+    pixels, start, timed = [math.prod(size) for size in resizing.sizes], 0.0, {}
+    try:
+        for n_pixels in sorted({min(pixels), max(pixels)}):
+            resizing.stage = pixels.index(n_pixels)
+            for batches in (train_batches, validation_batches):  # decode each image now, not in the first epoch
+                collections.deque(batches.take(N_STEPS), maxlen=0)
+            first = fit(1)  # at each size the first step is slower
+            start = start or first.steps[0] - first.begun
+            timed[n_pixels] = fit(N_STEPS).of_whole_epoch(len(train_batches), len(validation_batches))
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        random.setstate(random_state)
+        resizing.stage = stage
+    if keras.backend.backend() != "tensorflow":  # the schedule's number of steps is compiled in
+        model.make_train_function(force=True)
+    else:
+        start = 0.0
+    return Speed(start, tuple(np.interp(pixels, list(timed), list(timed.values())).tolist()))
+
+
+class _EpochTimes(keras.callbacks.Callback):
+    """When an epoch began and ended, and each of its steps and validation steps ended, in seconds."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begun, self.steps, self.validation_steps = time.perf_counter(), [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        float(logs["loss"])  # waits for an asynchronous device
+        self.steps.append(time.perf_counter())
+
+    def on_test_batch_end(self, batch, logs=None):
+        float(logs["loss"])
+        self.validation_steps.append(time.perf_counter())
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.ended = time.perf_counter()
+
+    def of_whole_epoch(self, n_steps: int, n_validation_steps: int) -> float:
+        """Seconds of an epoch of so many steps: of this one and the steps that it lacks."""
+        seconds = self.ended - self.begun
+        for n, ends in ((n_steps, self.steps), (n_validation_steps, self.validation_steps)):
+            if n > len(ends):  # the first step opens the files, so it does not count
+                seconds += (n - len(ends)) * (ends[-1] - ends[0]) / (len(ends) - 1)
+        return seconds
+
+
+def images_per_second(batches, step=lambda *batch: None, max_batches: int = 20) -> float:
+    """How many images a second the pipeline delivers, or step(*batch) takes in, warmed up by one batch."""
+    iterator, n_images = iter(batches.repeat()), 0
+    step(*next(iterator))  # fills the cache and traces the graph
+    started = time.perf_counter()
+    for _ in range(max_batches):
+        batch = next(iterator)
+        step(*batch)
+        n_images += len(batch[0])
+    return n_images / (time.perf_counter() - started)
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """Ends a training after so many seconds, even within an epoch, so that two networks get the same time.
+
+    Neither the first step, which builds the graph, nor validation counts. spent: the seconds until now.
     """
 
     def __init__(self, seconds: float):
@@ -226,9 +201,9 @@ class TimeLimit(keras.callbacks.Callback):
 
 
 class EpochLine(keras.callbacks.Callback):
-    """Prints a line after each epoch, with the minutes left: `fit(..., verbose=0)` and this instead of Keras's lines.
+    """Prints a line after each epoch, instead of Keras's: `fit(..., verbose=0)`.
 
-    speed: what was expected; the time left follows from it and from how long the epochs really take.
+    speed: as expected; the minutes left follow from it and from how long the epochs really take.
     """
 
     def __init__(self, resizing: ProgressiveResizing, speed: Speed):

@@ -1,5 +1,3 @@
-"""The lock between processes: one at a time, never for longer than its process lives."""
-
 import contextlib
 import os
 import signal
@@ -12,14 +10,108 @@ import at_once
 import pytest
 from limits import gate, nobody, public_folder, start, together
 
-from unet_helpers import storage as locking
-from unet_helpers.storage import hold_lock, make_temporary_folder, remove_partial_folders
+from unet_helpers import storage
+from unet_helpers.storage import (
+    find_changes,
+    hold_lock,
+    make_temporary_folder,
+    note_files,
+    read_json,
+    remove_partial_folders,
+    write_folder,
+    write_json,
+    write_whole,
+)
 
 HOLD = """
 from pathlib import Path
 from unet_helpers.storage import hold_lock
 folder = Path({folder!r})
 """
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---- whole or not at all ----
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_json(tmp_path / "a.json", {"n": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"n": object()})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_whole(tmp_path / "a.json", b"new")
+    assert read_json(tmp_path / "a.json") == {"n": 1}
+    assert names(tmp_path) == ["a.json"]
+    (tmp_path / "a.json").write_text("{")
+    assert read_json(tmp_path / "a.json") is None
+    assert read_json(tmp_path / "b.json") is None
+
+
+def test_a_file_is_never_written_through_a_link_or_over_an_existing_file(tmp_path):
+    mine, there = tmp_path / "mine.txt", tmp_path / "a.json.partial"
+    mine.write_text("mine")
+    there.symlink_to(mine)
+    write_json(tmp_path / "a.json", {"n": 1})
+    there.unlink()
+    there.write_text("mine, too")
+    write_json(tmp_path / "a.json", {"n": 2})
+    assert (mine.read_text(), there.read_text()) == ("mine", "mine, too")
+    assert read_json(tmp_path / "a.json") == {"n": 2}
+    assert names(tmp_path) == ["a.json", "a.json.partial", "mine.txt"]
+    assert (tmp_path / "a.json").stat().st_mode == mine.stat().st_mode  # others may read it, as any file
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "above" / "set"
+    left = folder.with_name(f"set.partial-{os.getpid()}")
+    left.mkdir(parents=True)
+    (left / "old").touch()  # of a killed process that had this number
+    with pytest.raises(FileNotFoundError), write_folder(folder) as new:
+        (new / "b" / "a").touch()
+    assert names(folder.parent) == []
+    with write_folder(folder) as new:
+        (new / "a").touch()
+        assert not folder.exists()
+    assert (names(folder.parent), names(folder)) == (["set"], ["a"])
+
+
+def test_partial_folders_are_deleted_by_their_exact_name(tmp_path):
+    kept = ["set.partial", "set.partial-mine", "set.partial-12-x", "myset.partial-12", "other.partial-12", "set"]
+    for name in (*kept, "set.partial-12", f"set.partial-{os.getpid()}"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+    (tmp_path / "set.partial-13").symlink_to(tmp_path / "set")
+    remove_partial_folders(tmp_path / "set")
+    assert names(tmp_path) == sorted([*kept, "set.partial-13"])
+    assert (tmp_path / "set" / "deep").is_dir()
+
+
+def test_a_file_changes_by_its_content_not_by_its_age(tmp_path):
+    files = {name: tmp_path / name for name in "abc"}
+    for name, path in files.items():
+        path.write_text(name)
+    noted = note_files(files)
+    assert noted["a"][0] == 1
+    os.utime(files["a"], (1, 1))
+    assert list(find_changes(noted, files)) == []
+    os.utime(files["b"], (1, 1))
+    files["b"].write_text("x")  # as many bytes
+    os.utime(files["b"], (2, 2))
+    files["c"].write_text("longer")
+    assert list(find_changes(noted, files)) == ["b", "c"]
+    assert list(find_changes(noted, files | {"d": files["a"]})) == ["d", "b", "c"]
+    assert list(find_changes({"a": noted["a"][:2]}, {"a": files["a"]})) == ["a"]  # an old note without content
+
+
+# ---- locks: one process at a time, never longer than its process lives ----
 
 
 def test_the_lock_is_held_by_one_at_a_time(tmp_path):
@@ -38,19 +130,15 @@ def test_the_lock_is_held_by_one_at_a_time(tmp_path):
         assert said == ["busy"]  # once, however long it takes
     waiter.join(60)
     assert said == ["busy", True]
+    with pytest.raises(KeyboardInterrupt), hold_lock(folder):
+        raise KeyboardInterrupt
+    with hold_lock(folder) as held:
+        assert held
 
 
 def hold_and(note, folder):
     with hold_lock(folder, lambda: note("busy")) as held:
         note(held)
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_error_ends_the_lock(tmp_path, error):
-    with pytest.raises(error), hold_lock(tmp_path / "set"):
-        raise error
-    with hold_lock(tmp_path / "set") as held:
-        assert held
 
 
 def test_no_two_processes_are_ever_inside(tmp_path):
@@ -80,10 +168,10 @@ def test_a_killed_process_holds_nothing(tmp_path):
     child.communicate(timeout=120)
     with hold_lock(folder) as held:
         assert held
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
-def test_where_no_lock_can_be_had_the_block_runs_all_the_same():
+def test_where_no_lock_is_available_the_block_runs_unlocked():
     with public_folder() as folder:
         (folder / "file").write_text("no folder")
         (folder / ".taken.lock").mkdir()
@@ -92,20 +180,17 @@ def test_where_no_lock_can_be_had_the_block_runs_all_the_same():
             for name in ("file/set", "taken", "data/set"):
                 with hold_lock(folder / name, lambda: pytest.fail("it waits")) as held:
                     assert not held
-        assert list((folder / "data").iterdir()) == []
+        assert names(folder / "data") == []
 
 
-def test_the_lock_leaves_nothing_beside_the_folder_and_is_that_of_the_real_folder(tmp_path):
+def test_the_lock_leaves_nothing_beside_the_folder_and_follows_links_to_it_but_is_none(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     with hold_lock(tmp_path / "set") as held:
         assert held
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".set.lock", "link"]
+        assert names(tmp_path) == [".set.lock", "link"]
         with hold_lock(tmp_path / "link" / "set") as second:
             assert not second
-    assert [path.name for path in tmp_path.iterdir()] == ["link"]
-
-
-def test_a_lock_is_never_a_link_to_somebodys_file(tmp_path):
+    assert names(tmp_path) == ["link"]
     mine = tmp_path / "mine.txt"
     mine.write_text("mine")
     (tmp_path / ".set.lock").symlink_to(mine)
@@ -117,7 +202,7 @@ def test_a_lock_is_never_a_link_to_somebodys_file(tmp_path):
 
 def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_none(tmp_path, monkeypatch):
     """Its holder ends between opening and locking, and a third one comes."""
-    flock = locking.fcntl.flock
+    flock = storage.fcntl.flock
     with contextlib.ExitStack() as third:
 
         def late(file, how):
@@ -126,10 +211,10 @@ def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_none(tmp_path, monkeypat
             assert third.enter_context(hold_lock(tmp_path / "set"))
             flock(file, how)
 
-        monkeypatch.setattr(locking.fcntl, "flock", late)
+        monkeypatch.setattr(storage.fcntl, "flock", late)
         with hold_lock(tmp_path / "set") as held:
             assert not held
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_another_users_lock_is_respected():
@@ -147,17 +232,7 @@ def test_two_processes_with_temporary_folders_of_their_own_make_it_once(tmp_path
     assert at_once.KINDS[kind](tmp_path) == ""
 
 
-def test_partial_folders_are_deleted_by_their_exact_name(tmp_path):
-    kept = ["set.partial", "set.partial-mine", "set.partial-12-x", "myset.partial-12", "other.partial-12", "set"]
-    for name in (*kept, "set.partial-12", f"set.partial-{os.getpid()}"):
-        (tmp_path / name / "deep").mkdir(parents=True)
-    (tmp_path / "set.partial-13").symlink_to(tmp_path / "set")
-    remove_partial_folders(tmp_path / "set")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "set.partial-13"])
-    assert (tmp_path / "set" / "deep").is_dir()
-
-
-def test_temporary_folders_of_dead_processes_go_and_no_others(tmp_path, monkeypatch):
+def test_temporary_folders_of_dead_processes_are_deleted_and_no_others(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = f"import tempfile, time\ntempfile.tempdir = {str(tmp_path)!r}\n"
     code += "from unet_helpers.storage import make_temporary_folder\n"
@@ -170,13 +245,11 @@ def test_temporary_folders_of_dead_processes_go_and_no_others(tmp_path, monkeypa
     (tmp_path / "unet_cache_not_ours").mkdir()
     new, delete = make_temporary_folder("unet_cache_")
     assert dead.exists()  # a folder that is so new may just not be locked yet
-    monkeypatch.setattr(locking, "NEW", 0)
+    monkeypatch.setattr(storage, "RECENT", 0)
     time.sleep(0.01)
     newer, delete_newer = make_temporary_folder("unet_cache_")
     assert not dead.exists()
-    assert alive.is_dir()
-    assert new.is_dir()
-    assert (tmp_path / "unet_cache_not_ours").is_dir()
+    assert all(folder.is_dir() for folder in (alive, new, tmp_path / "unet_cache_not_ours"))
     children[1].send_signal(signal.SIGKILL)
     children[1].communicate(timeout=120)
     delete()
