@@ -247,7 +247,7 @@ def test_what_does_not_fit_on_the_disk_is_decoded_each_time(pairs, labels, tempo
     batches = make_batches(pairs, labels, (16, 24), 2)
     first = [m.numpy() for _, m in batches]
     assert not kept(temporary)
-    assert "5 decoded pictures of 16x24 are not kept (they need 0.0 GB" in capfd.readouterr().out
+    assert "5 decoded images of 16x24 are not cached (they need 0.0 GB" in capfd.readouterr().out
     for a, b in zip(first, [m.numpy() for _, m in batches], strict=True):
         np.testing.assert_array_equal(a, b)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 0, 2 * needed))
@@ -259,7 +259,7 @@ def test_no_place_for_temporary_files_is_said_and_not_needed(pairs, labels, monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not_there"))
     reader = PairReader(pairs, labels, (16, 24))
     assert reader.read(0)[0].shape == (16, 24, 3)
-    assert "not kept (there is no place for temporary files" in capsys.readouterr().out
+    assert "not cached (there is no place for temporary files" in capsys.readouterr().out
 
 
 def test_a_disk_that_becomes_full_does_not_end_the_training(pairs, labels, temporary, monkeypatch, capsys):
@@ -272,8 +272,8 @@ def test_a_disk_that_becomes_full_does_not_end_the_training(pairs, labels, tempo
     monkeypatch.setattr("builtins.open", full)
     others = [reader.read(n) for n in range(1, 5)]
     monkeypatch.undo()
-    assert capsys.readouterr().out.count("no more decoded pictures can be kept (No space left on device)") == 1
-    assert reader.kept.tolist() == [True, False, False, False, False]
+    assert capsys.readouterr().out.count("no more decoded images can be cached (No space left on device)") == 1
+    assert reader.cached.tolist() == [True, False, False, False, False]
     fresh = PairReader(pairs, labels, (16, 24), cache=False)
     for n, (image, mask) in enumerate([reader.read(0), *others]):
         np.testing.assert_array_equal(image, fresh.read(n)[0])
