@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from unet_helpers.model import unet_model
 from unet_helpers.plots.fields import show_feature_maps, show_receptive_fields
-from unet_helpers.plots.levels import levels, receptive_fields
+from unet_helpers.plots.levels import receptive_fields, unet_levels
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_the_picture_is_shown_as_the_network_sees_it(model, image):
 def test_feature_maps_are_the_networks_and_vary_most(model, image):
     figure = show_feature_maps(model, image, n_maps=3)
     rows = np.reshape(figure.axes, (3, 4))
-    _, first, _, bottom, _, last, _ = levels(model)
+    _, first, _, bottom, _, last, _ = unet_levels(model)
     for row, level in zip(rows, (first, bottom, last), strict=True):
         np.testing.assert_array_equal(row[0].get_images()[0].get_array(), image)
         maps = keras.Model(model.inputs, level.layer.output).predict_on_batch(image[None])[0]
@@ -112,7 +112,7 @@ def test_a_few_bright_pixels_neither_come_first_nor_darken_the_rest_of_their_map
 
 def test_other_levels_and_fewer_channels_than_maps(image):
     model = unet_model((None, None, 3), 2, 3, depth=1, half_resolution=True)
-    first = levels(model, (32, 48))[1]
+    first = unet_levels(model, (32, 48))[1]
     figure = show_feature_maps(model, image, [first])
     assert [len(axes.get_images()) for axes in figure.axes] == [1, 1, 1, 0, 0, 0, 0]
     assert figure.axes[1].get_images()[0].get_array().shape == (16, 24)

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras import layers
 
 from unet_helpers.model import conv_block, unet_model, upsampling_block
-from unet_helpers.plots.levels import levels, receptive_fields
+from unet_helpers.plots.levels import receptive_fields, unet_levels
 
 PAPER = {"normalization": None, "padding": "valid", "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
 
@@ -25,7 +25,7 @@ def by_hand(depth: int):
 
 def test_the_assignments_levels():
     model = unet_model((96, 128, 3), 32, 23, normalization=None)
-    assert [(level.name, level.part, level.size) for level in levels(model)] == [
+    assert [(level.name, level.part, level.size) for level in unet_levels(model)] == [
         ("input", "input", "96x128, 3"),
         ("level 1", "down", "96x128, 32"),
         ("level 2", "down", "48x64, 64"),
@@ -42,7 +42,7 @@ def test_the_assignments_levels():
 
 def test_the_papers_levels_and_what_its_skip_connections_are_cropped_to():
     """The numbers of figure 1 in the paper, https://arxiv.org/abs/1505.04597."""
-    found = levels(unet_model((572, 572, 1), 4, 2, **PAPER))
+    found = unet_levels(unet_model((572, 572, 1), 4, 2, **PAPER))
     sides = [568, 280, 136, 64, 28, 52, 100, 196, 388]
     assert [level.shape[:2] for level in found] == [(side, side) for side in (572, *sides, 388)]
     assert [level.entering[0] for level in found] == [572, 572, 284, 140, 68, 32, 56, 104, 200, 392, 388]
@@ -54,7 +54,7 @@ def test_the_papers_levels_and_what_its_skip_connections_are_cropped_to():
     ("depth", "options"), [(1, {}), (2, {"normalization": None, "dropout_prob": 0}), (3, {"last_conv": False}), (5, {})]
 )
 def test_each_skip_goes_across_at_every_depth(depth, options):
-    found = levels(unet_model((64, 96, 3), 2, 5, depth=depth, **options))
+    found = unet_levels(unet_model((64, 96, 3), 2, 5, depth=depth, **options))
     down, up = ([level for level in found if level.part == part] for part in ("down", "up"))
     assert [level.number for level in down] == list(range(1, depth + 1))
     assert [level.shape for level in up] == [level.shape for level in reversed(down)]
@@ -62,13 +62,13 @@ def test_each_skip_goes_across_at_every_depth(depth, options):
 
 
 def test_without_skip_connections_there_are_none():
-    found = levels(unet_model((32, 32, 3), 2, 5, depth=2, skip_connections=False))
+    found = unet_levels(unet_model((32, 32, 3), 2, 5, depth=2, skip_connections=False))
     assert {(level.skip, level.skip_from) for level in found} == {(None, None)}
     assert [level.entering for level in found if level.part == "up"] == [(16, 16, 4), (32, 32, 2)]
 
 
 def test_half_resolution_shrinks_the_picture_before_level_1():
-    found = levels(unet_model((64, 96, 3), 2, 5, depth=1, half_resolution=True))
+    found = unet_levels(unet_model((64, 96, 3), 2, 5, depth=1, half_resolution=True))
     assert [(level.name, level.number, level.size) for level in found] == [
         ("input", 0, "64x96, 3"),
         ("level 1", 1, "32x48, 2"),
@@ -83,7 +83,7 @@ def test_any_size_is_the_size_that_is_asked_for(half_resolution):
     options = {"depth": 2, "half_resolution": half_resolution}
     free, fixed = (unet_model(size, 2, 5, **options) for size in ((None, None, 3), (32, 48, 3)))
     shapes = [[(level.name, level.shape, level.entering, level.skip) for level in found]
-              for found in (levels(free, (32, 48)), levels(fixed), levels(fixed, (32, 48)))]  # fmt: skip
+              for found in (unet_levels(free, (32, 48)), unet_levels(fixed), unet_levels(fixed, (32, 48)))]  # fmt: skip
     assert shapes[0] == shapes[1] == shapes[2]
 
 
@@ -91,9 +91,9 @@ def test_any_size_is_the_size_that_is_asked_for(half_resolution):
 def test_a_network_built_by_hand_and_one_from_a_file_have_the_levels_of_unet_model(depth, tmp_path):
     built = by_hand(depth)
     built.save(tmp_path / "mine.keras")
-    expected = levels(unet_model((32, 48, 3), 4, 5, depth=depth, last_conv=False))
+    expected = unet_levels(unet_model((32, 48, 3), 4, 5, depth=depth, last_conv=False))
     for model in (built, keras.models.load_model(tmp_path / "mine.keras")):
-        for level, wanted in zip(levels(model), expected, strict=True):
+        for level, wanted in zip(unet_levels(model), expected, strict=True):
             assert (level.name, level.shape, level.skip, level.skip_from) == (
                 wanted.name, wanted.shape, wanted.skip, wanted.skip_from
             )  # fmt: skip
@@ -108,7 +108,7 @@ def test_what_comes_across_is_told_from_what_comes_from_below(skip_first):
     x = layers.Conv2D(8, 3, padding="same")(layers.MaxPooling2D()(skip))
     x = layers.Conv2DTranspose(2, 2, strides=2)(x)
     x = layers.Concatenate()([skip, x] if skip_first else [x, skip])
-    up = levels(keras.Model(inputs, layers.Conv2D(5, 1)(layers.Conv2D(6, 3, padding="same")(x))))[-2]
+    up = unet_levels(keras.Model(inputs, layers.Conv2D(5, 1)(layers.Conv2D(6, 3, padding="same")(x))))[-2]
     assert (up.entering, up.skip, up.skip_from, up.shape) == ((8, 8, 2), (8, 8, 4), 1, (8, 8, 6))
 
 
@@ -147,7 +147,7 @@ def test_receptive_fields_are_what_the_gradient_sees(options):
     model = unet_model((side, side, 3), 2, 3, **options)
     fields, linear = receptive_fields(model), linear_copy(model)
     rng = np.random.default_rng(0)
-    pairs = [pair for pair in zip(levels(model), levels(linear), strict=True) if pair[0].part in ("down", "bottom")]
+    pairs = [pair for pair in zip(unet_levels(model), unet_levels(linear), strict=True) if pair[0].part in ("down", "bottom")]
     assert list(fields) == [level.name for level, _ in pairs]
     for level, linear_level in pairs:
         field = seen(linear, linear_level, rng.uniform(0, 255, (1, side, side, 3)).astype("f4"))
@@ -176,16 +176,16 @@ def test_receptive_fields_of_the_paper_and_of_other_kernels():
 def test_what_does_not_fit_is_named():
     free, fixed = unet_model((None, None, 3), 2, 3, depth=2), unet_model((32, 48, 3), 2, 3, depth=2)
     with pytest.raises(ValueError, match="image_size: this network takes pictures of any size"):
-        levels(free)
+        unet_levels(free)
     with pytest.raises(ValueError, match=r"image_size: \(34, 48\) does not fit, '.*' would merge 18x24 and 17x24"):
-        levels(free, (34, 48))
+        unet_levels(free, (34, 48))
     with pytest.raises(ValueError, match=r"image_size: .*\(32, 48\) is what this network takes.*found \(32, 32\)"):
-        levels(fixed, (32, 32))
+        unet_levels(fixed, (32, 32))
     with pytest.raises(ValueError, match=r"image_size: expected \(height, width\).*found \(32,\)"):
-        levels(free, (32,))
+        unet_levels(free, (32,))
     inputs = keras.Input((8, 8, 3))
     with pytest.raises(ValueError, match=r"model: expected a U-Net.*found the steps \['down'\]"):
-        levels(keras.Model(inputs, layers.MaxPooling2D()(layers.Conv2D(2, 3)(inputs))))
+        unet_levels(keras.Model(inputs, layers.MaxPooling2D()(layers.Conv2D(2, 3)(inputs))))
     twice = layers.Conv2D(3, 3)
     with pytest.raises(ValueError, match=r"model: expected layers that are called once each, found 're_lu"):
-        levels(keras.Model(inputs, layers.ReLU()(twice(twice(inputs)))))
+        unet_levels(keras.Model(inputs, layers.ReLU()(twice(twice(inputs)))))

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox
 
 from unet_helpers.model import unet_model
-from unet_helpers.plots.levels import levels
+from unet_helpers.plots.levels import unet_levels
 from unet_helpers.plots.unet import ANSWERED, ARROWS, COPIED, draw_unet
 
 TEXTBOOK = {"normalization": None, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
@@ -43,7 +43,7 @@ def arrows(axes) -> list[tuple[Bbox, str]]:
 
 def test_each_level_is_written_with_its_size(drawn):
     model, figure = drawn
-    found = levels(model)
+    found = unet_levels(model)
     written = [line for text in figure.axes[0].texts for line in text.get_text().split("\n")]
     for level in found:
         assert written.count(level.size) == [each.size for each in found].count(level.size)
@@ -76,7 +76,7 @@ def test_boxes_overlap_no_others_and_grow_with_height_and_channels(drawn):
     patches = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
     for one, other in combinations([patch.get_bbox().padded(-1e-6) for patch in patches], 2):
         assert not one.overlaps(other)
-    found = levels(model)
+    found = unet_levels(model)
     answers = [patch for patch in patches if patch.get_facecolor() == to_rgba(ANSWERED)]
     for axis, side in ((0, "get_height"), (2, "get_width")):
         order = np.argsort([level.shape[axis] for level in found], kind="stable")
