@@ -88,10 +88,10 @@ def test_a_healthy_training_has_no_finding(healthy):
     diagnosis = diagnose(*healthy)
     assert diagnosis.findings == []
     said = str(diagnosis)
-    assert said.startswith("nothing wrong was found\nlooked at:\n  pictures: 6, values ")
+    assert said.startswith("nothing wrong was found\nlooked at:\n  images: 6, values ")
     assert "masks: 3 of 3 classes, 0.0% void, values 0, 1, 2 in the files" in said
     assert "log: 12 epochs" in said
-    assert "answers: 3 classes" in said
+    assert "predictions: 3 classes" in said
 
 
 def test_batches_whose_pictures_grow_are_looked_at_in_their_last_size(tmp_path):
@@ -110,14 +110,14 @@ def test_ids_that_only_look_black_are_no_fault(healthy):
     assert diagnosis.findings == []
     assert "ids up to 2 look black, and that is fine: unet_helpers.labels.colorize(mask, labels)" in str(diagnosis)
     assert "log: not given" in str(diagnosis)
-    assert "answers: no network was given" in str(diagnosis)
+    assert "predictions: no network was given" in str(diagnosis)
 
 
 def test_a_textbook_training_that_finds_a_rare_class_is_healthy(tmp_path):
     """Nine tenths of its answers are one class, and that is right."""
     diagnosis = diagnose(*train(write_pairs(tmp_path, lambda ids: ids > 1), TWO, 2e-2, 30))
     assert diagnosis.findings == []
-    assert "answers: 2 classes" in str(diagnosis)
+    assert "predictions: 2 classes" in str(diagnosis)
 
 
 # ---- each cause, made ----
@@ -129,14 +129,14 @@ FAULTS = {  # change of the ids, labels, options of the training: symptoms that 
     "far too fast": (lambda ids: ids, THREE, {"rate": 1e3}, {"nan"}, RATE, "loss is (nan|inf) in epoch 1?\\d of 12"),
     "far too fast, normalized": (
         lambda ids: ids, THREE, {"rate": 1e3, "normalization": "batch", "epochs": 6}, {"all black", "stuck"}, RATE,
-        r"rose to \d\.\d+e\+\d+; answering at random costs 1.10",
+        r"rose to \d\.\d+e\+\d+; random predictions cost 1.10",
     ),
     "scaled": (
         lambda ids: ids, THREE, {"scale": to_1, "epochs": 4}, {"stuck", "all black", "low mIoU"}, "scaled twice",
         r"values are 0\.\d+ to 0\.\d+; the network scales 0 to 255 itself\.$",
     ),
     "short": (lambda ids: ids, THREE, {"rate": 1e-3, "epochs": 1}, {"all black", "low mIoU"}, "too short", "one epoch"),
-    "rare": (hidden_things, TWO, {"epochs": 20}, {"all black"}, "class imbalance", "100.0% of the answers and 9"),
+    "rare": (hidden_things, TWO, {"epochs": 20}, {"all black"}, "class imbalance", "100.0% of the prediction and 9"),
     "far too slow": (lambda ids: ids, THREE, {"rate": 1e-6, "epochs": 4}, {"stuck", "all black"}, "not found", ""),
 }  # fmt: skip
 
@@ -194,7 +194,7 @@ def test_pictures_scaled_only_when_the_network_is_used(healthy, scale):
     batches, *rest = healthy
     (finding,) = diagnose(batches.map(scale), *rest).findings
     assert finding.cause == "scaled twice"
-    right, whole = (int(n) for n in re.search(r"(\d+)% of its answers .* (\d+)% with", finding.evidence).groups())
+    right, whole = (int(n) for n in re.search(r"(\d+)% of its predictions .* (\d+)% with", finding.evidence).groups())
     assert whole > right + 10
     assert "anew" not in finding.cure
 
@@ -431,7 +431,7 @@ def test_the_command_finds_nothing_in_a_healthy_run(capsys, run):
     code, shown, errors = command(capsys, run_dir, root)
     assert (code, errors) == (0, "")
     assert shown.startswith("nothing wrong was found\n")
-    for line in ("pictures: 6, values ", "masks: 3 of 3 classes", "values 0, 1, 2 in", "log: 12 epochs", "answers: "):
+    for line in ("images: 6, values ", "masks: 3 of 3 classes", "values 0, 1, 2 in", "log: 12 epochs", "predictions: "):
         assert line in shown
 
 
@@ -448,7 +448,7 @@ def test_the_command_names_a_rate_far_too_high(capsys, tmp_path):
     code, shown, _ = command(capsys, next((tmp_path / "runs").iterdir()), tmp_path)
     assert code == 1
     assert shown.startswith(f"stuck: {RATE}. ")
-    assert "answers: no network was given" in shown
+    assert "predictions: no network was given" in shown
 
 
 def test_the_command_names_masks_of_0_and_255_that_the_check_lets_through(capsys, tmp_path):
