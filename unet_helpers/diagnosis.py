@@ -449,10 +449,8 @@ def _training_problem(seen: Evidence, symptom: str, measured: str) -> Finding:
         evidence = f"The loss rose to {rose:.3g}; random predictions cost {_guess(seen) - 1:.2f}."
         return too_high._replace(evidence=evidence)
     if seen.predictions and seen.predictions.lags:
-        evidence = (
-            f"{measured}, and {seen.predictions.miou_anew:.2f} with means and variances estimated anew from them. Those "
-            "of batch normalization lag."
-        )
+        anew = f"{seen.predictions.miou_anew:.2f} with means and variances estimated anew from them"
+        evidence = f"{measured}, and {anew}. Those of batch normalization lag."
         cure = "train once more with this version, which estimates them before each validation; all else may stay"
         return Finding(symptom, "statistics that lag", evidence, cure)
     if _overfits(seen):
