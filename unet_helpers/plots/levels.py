@@ -103,13 +103,15 @@ def _shapes(model, image_size) -> dict[int, Shape]:
             f"{size}: resize the image, or leave image_size out"
         )
     outputs = [layer.output for layer in model.layers]
-    try:
-        shapes = keras.Model(model.inputs, outputs).compute_output_shape([(1, *size, channels)])
-    except ValueError as error:
-        raise ValueError(
-            f"image_size: {size} does not fit the network: choose a height and a width that can be halved at each level"
-        ) from error
-    return {id(output): tuple(shape[1:]) for output, shape in zip(outputs, shapes, strict=True)}
+    shapes = keras.Model(model.inputs, outputs).compute_output_shape([(1, *size, channels)])
+    shapes = {id(output): tuple(shape[1:]) for output, shape in zip(outputs, shapes, strict=True)}
+    for layer in model.layers:
+        if len(merged := {shapes[id(tensor)][:2] for tensor in _inputs(layer)}) > 1:
+            raise ValueError(
+                f"image_size: {size} does not fit, {layer.name!r} would merge {' and '.join(map(str, merged))}: choose "
+                "a height and a width that can be halved at each level"
+            )
+    return shapes
 
 
 def _direction(layer) -> str | None:
