@@ -20,7 +20,7 @@ from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
 from unet_helpers.training import compile_unet
 
-SIZE, BATCH_SIZE, EPOCHS = (32, 48), 8, 10
+SIZE, BATCH_SIZE, EPOCHS = (32, 48), 8, 6
 
 
 def miou(model, batches, training: bool) -> float:

@@ -1,12 +1,92 @@
+"""The figure in a notebook, and the charts of scores, shares, confidence and curves."""
+
+import base64
 import io
 from dataclasses import replace
 
+import nbformat
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib import style
+from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+from nbconvert import HTMLExporter
+from PIL import Image
 
+from run_notebook import EchoingPreprocessor
 from unet_helpers.evaluation import Scores, confusion_matrices
 from unet_helpers.plots import charts, columns
+from unet_helpers.plots.figures import WIDTH, add_legend, new_figure
+
+ALT = 'mIoU "0.5" of <road> & sky'
+
+
+def jpeg(figure):
+    data, _ = figure._repr_mimebundle_()
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/jpeg"]))))
+
+
+def test_a_notebook_gets_a_jpeg_with_an_alt_text_and_may_replace_it():
+    cells = [
+        f"from unet_helpers.plots import new_figure\nnew_figure({ALT!r})[0]",
+        "shown = display(new_figure('before')[0], display_id=True)",
+        "import matplotlib.pyplot\nshown.update(new_figure('after')[0])\nnew_figure('with pyplot')[0]",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    EchoingPreprocessor(timeout=60).preprocess(notebook, {"metadata": {"path": "."}})
+    outputs = [output for cell in notebook.cells for output in cell.outputs if "data" in output]
+    assert [output.metadata["image/jpeg"]["alt"] for output in outputs] == [ALT, "after", "with pyplot"]
+    assert {tuple(output.data) for output in outputs} == {("image/jpeg", "text/plain")}
+    html, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
+    assert [image["alt"] for image in BeautifulSoup(html, "html.parser").select("img")] == [ALT, "after", "with pyplot"]
+
+
+def test_pyplots_formats_do_not_apply():
+    shell = InteractiveShell.instance()
+    try:
+        set_matplotlib_formats("png", "svg")
+        figure, _ = new_figure("alone")
+        plain = Figure()
+        plain.subplots()
+        assert "image/png" in shell.display_formatter.format(plain)[0]
+        assert set(shell.display_formatter.format(figure)[0]) == {"image/jpeg", "text/plain"}
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def test_figures_are_black_on_white_in_a_dark_theme_too():
+    with style.context("dark_background"):
+        figure, axes = new_figure("theme", size=(4, 2))
+        axes.set_title("title")
+        pixels = jpeg(figure)
+    assert pixels[[0, -1]].min() > 230  # white, as far as a JPEG knows
+    assert pixels.min() < 80
+
+
+def test_a_figure_is_as_wide_as_a_notebook_and_grows_by_its_legend():
+    for length in (3, 12, 40, 64):
+        figure, axes = new_figure("", 2, 3, size=(WIDTH, 3))
+        assert axes.shape == (2, 3)
+        add_legend(figure, [(("pavement marking " * 4)[k : k + length], (0, 0, 0)) for k in range(9)])
+        assert figure.get_figheight() > 3.4
+        assert jpeg(figure).shape[:2] == (pytest.approx(100 * figure.get_figheight(), abs=1), 800)
+        box = figure.legends[0].get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_a_figure_full_of_photographs_takes_little_of_a_notebook():
+    figure, axes = new_figure("", 3, 4, size=(WIDTH, 5))
+    noise = np.random.default_rng(0).normal(128, 12, (3, 4, 96, 128, 3))  # as rough as a photograph of a street
+    for index in np.ndindex(3, 4):
+        axes[index].imshow(np.uint8(noise[index].clip(0, 255)))
+    data, _ = figure._repr_mimebundle_()
+    assert len(data["image/jpeg"]) < 100_000
+
+
+# ---- scores ----
 
 
 @pytest.fixture
@@ -34,26 +114,23 @@ def test_class_shares_add_up_and_rare_classes_have_their_digits(labels):
     assert row_names(axes) == ["car", "road", "sky"]
     assert texts(axes) == ["0.01 %", "10.0 %", "90.0 %"]
     assert "sky 90.0 %, road 10.0 %, car 0.01 %" in figure.alt
+    for wrong in (np.zeros(3, int), np.ones(2, int)):
+        with pytest.raises(ValueError, match=r"pixels: found .*, expected 3 counts"):
+            charts.show_classes(labels, wrong)
 
 
 def test_a_class_may_be_called_like_a_formula(labels):
-    """As matplotlib would read it: this one, wrongly written, ended each figure."""
+    """Read as matplotlib would, this one, which is no formula, ended each figure."""
     labels = replace(labels, names=(r"$\frac{$", "5$", "$x$"))
     ids = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
     scores = Scores(labels, confusion_matrices(ids[None], ids[None], 3))
     image = np.zeros((4, 6, 3), np.uint8)
     for figure in (
         charts.show_classes(labels, np.array([1, 2, 3])), charts.plot_iou(scores), charts.plot_confusion(scores),
-        columns.show_pairs([image], [ids], labels, outline=True), columns.show_overlap(image, ids, ids, 0, labels),
+        columns.show_pairs([image], [ids], labels), columns.show_overlap(image, ids, ids, 0, labels),
     ):  # fmt: skip
         figure.savefig(io.BytesIO())
         assert r"$\frac{$" in [text.get_text().split(": ")[-1] for text in figure.findobj(Text)]
-
-
-@pytest.mark.parametrize("pixels", [np.zeros(3, int), np.ones(2, int)])
-def test_shares_of_nothing_are_refused(labels, pixels):
-    with pytest.raises(ValueError, match=r"pixels: found .*, expected 3 counts"):
-        charts.show_classes(labels, pixels)
 
 
 def test_iou_bars_are_sorted_and_absent_classes_said(scores):
@@ -64,7 +141,6 @@ def test_iou_bars_are_sorted_and_absent_classes_said(scores):
     assert [line.get_xdata()[0] for line in axes.lines] == pytest.approx([0.5, 1 / 3])
     assert legend(figure) == ["mIoU 0.500", "mIoU of the baseline 0.333"]
     assert "mIoU 0.500 (road 0.50, sky 0.50, car absent). mIoU of the baseline 0.333." in figure.alt
-    assert legend(charts.plot_iou(scores)) == ["mIoU 0.500"]
 
 
 def test_compared_ious_stand_in_the_order_of_the_first(labels, scores):
@@ -83,29 +159,23 @@ def test_compared_ious_stand_in_the_order_of_the_first(labels, scores):
 
 def test_confusion_matrix_is_in_percent_of_the_true_class(scores):
     figure = charts.plot_confusion(scores)
-    axes = figure.axes[0]
-    shown = axes.get_images()[0].get_array()
+    shown = figure.axes[0].get_images()[0].get_array()
     assert shown[0].tolist() == [50, 50, 0]
     assert np.isnan(np.ma.filled(shown[2], np.nan)).all()
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("predicted class", "true class")
     assert "sky 50 %, road 100 %." in figure.alt
 
 
-def test_reliability_compares_what_is_said_with_what_is_right():
-    confidence = np.array([[0.05, 0.5, 0.58, 0.95], [1.0, 1.0, 0.95, 1.0]], np.float32)
+def test_reliability_compares_the_confidence_with_what_is_right():
+    confidence = np.array([[0.05, 0.5, 0.58, 0.95], [1.0, 1.0000001, 0.95, 1.0]], np.float32)  # a softmax may do that
     right = np.array([[False, True, False, True], [True, True, False, True]])
     figure = charts.plot_reliability(confidence, right)
     upper, lower = figure.axes
     points = upper.lines[1].get_xydata()
     assert points == pytest.approx(np.array([[0.05, 0], [0.54, 0.5], [0.98, 0.8]]), abs=1e-6)
     assert [bar.get_height() for bar in lower.patches] == pytest.approx([12.5, 0, 0, 0, 0, 25, 0, 0, 0, 62.5])
-    gap = (1 * 0.05 + 2 * 0.04 + 5 * 0.18) / 8
-    assert f"mean gap {gap:.2f}" in figure.alt
+    assert f"mean gap {(1 * 0.05 + 2 * 0.04 + 5 * 0.18) / 8:.2f}" in figure.alt
     assert upper.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]
-
-
-def test_a_softmax_a_hair_above_one_is_a_confidence():
-    charts.plot_reliability(np.float32([1.0000001, 0.5]), np.array([True, False]))
 
 
 @pytest.mark.parametrize(
@@ -116,15 +186,13 @@ def test_reliability_refuses_what_is_no_confidence(confidence, right):
         charts.plot_reliability(np.array(confidence), np.array(right))
 
 
-STEPS = [
-    {"name": "textbook", "miou": [0.4, 0.6], "seconds": 40},
-    {"name": "+ Dice", "miou": [0.512], "seconds": None},
-    {"name": "+ Muon", "miou": [0.45, 0.5, 0.55], "seconds": 8.4},
-]
-
-
 def test_changes_stand_in_their_order_with_their_gain_and_every_seed():
-    figure = charts.plot_changes(STEPS)
+    steps = [
+        {"name": "textbook", "miou": [0.4, 0.6], "seconds": 40},
+        {"name": "+ Dice", "miou": [0.512], "seconds": None},
+        {"name": "+ Muon", "miou": [0.45, 0.5, 0.55], "seconds": 8.4},
+    ]
+    figure = charts.plot_changes(steps)
     scores, seconds = figure.axes
     assert row_names(scores) == ["+ Muon", "+ Dice", "textbook"]  # from the bottom up
     assert texts(scores) == ["0.500", "0.512 (+0.012)", "0.500 (-0.012)"]
@@ -133,16 +201,49 @@ def test_changes_stand_in_their_order_with_their_gain_and_every_seed():
     assert seeds == [[[0.4, 2], [0.6, 2]], [[0.512, 1]], [[0.45, 0], [0.5, 0], [0.55, 0]]]
     assert scores.lines[3].get_xydata() == pytest.approx(np.array([[0.5, 2], [0.512, 1], [0.5, 0]]))
     assert "+ Dice 0.512 (+0.012), not reached; + Muon 0.500 (-0.012), 8 s" in figure.alt
-
-
-def test_changes_without_times_have_no_panel_for_them():
-    figure = charts.plot_changes([{"name": "textbook", "miou": [0.4]}, {"name": "x", "miou": [0.5], "seconds": None}])
-    assert len(figure.axes) == 1
-    assert "reached" not in figure.alt
-
-
-def test_the_texts_of_the_changes_fit(labels):
-    figure = charts.plot_changes(STEPS)
     figure._repr_mimebundle_()
-    for axes in figure.axes:
+    for axes in figure.axes:  # the texts fit
         assert all(text.get_window_extent().x1 <= axes.get_window_extent().x1 for text in axes.texts)
+    untimed = charts.plot_changes([step | {"seconds": None} for step in steps])
+    assert len(untimed.axes) == 1
+    assert "reached" not in untimed.alt
+
+
+# ---- curves ----
+
+
+@pytest.fixture
+def log():
+    return {"epoch": [0, 1], "loss": [2, 1], "val_loss": [2, 1.5], "mIoU": [0.1, 0.2], "val_mIoU": [0.1, 0.3]}
+
+
+def test_curves_have_axes_with_units_epochs_from_one_and_changes_before_their_first_epoch(log):
+    figure = charts.plot_curves(log, [(2, "96x128")], loss_name="cross-entropy + Dice loss")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["cross-entropy + Dice loss", "mIoU (0..1)"]
+    assert figure.axes[1].lines[1].get_xydata().tolist() == [[1, 0.1], [2, 0.3]]
+    assert legend(figure) == ["training", "validation"]
+    assert "validation mIoU from 0.100 to 0.300" in figure.alt
+    for axes in figure.axes:
+        assert texts(axes) == ["96x128"]
+        assert axes.lines[2].get_xdata() == [1.5, 1.5]
+    del log["epoch"]  # as in a Keras history
+    assert charts.plot_curves(log).axes[0].lines[0].get_xdata().tolist() == [1, 2]
+
+
+def test_compared_curves_differ_in_colour_and_marker_and_tell_their_ends(log):
+    figure = charts.compare_curves({"with skips": log, "without": {"val_mIoU": [0.2, 0.25, 0.28]}})
+    first, second = figure.axes[0].lines
+    assert first.get_xydata().tolist() == [[1, 0.1], [2, 0.3]]
+    assert second.get_xdata().tolist() == [1, 2, 3]
+    assert (first.get_color() != second.get_color()) & (first.get_marker() != second.get_marker())
+    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert told == ["with skips: 0.300 at the end", "without: 0.280 at the end"]
+    assert all(text in figure.alt for text in told)
+
+
+def test_a_missing_column_is_named(log):
+    with pytest.raises(ValueError, match=r"histories\['a'\]: found epoch, loss.*expected val_iou"):
+        charts.compare_curves({"a": log}, metric="val_iou")
+    del log["val_loss"]
+    with pytest.raises(ValueError, match=r"log: found epoch, .*expected val_loss"):
+        charts.plot_curves(log)

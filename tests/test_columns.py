@@ -5,10 +5,11 @@ import pytest
 
 from unet_helpers.labels import CAMVID, CARLA, VOID, LabelMap
 from unet_helpers.plots import columns as plots
+from unet_helpers.plots.figures import new_figure
 
 
 @pytest.fixture
-def picture():
+def image():
     return np.full((4, 6, 3), 100, np.uint8)
 
 
@@ -33,8 +34,8 @@ def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_columns_have_titles_fixed_colours_and_a_legend_of_what_occurs(labels, picture, mask):
-    figure = plots.show_pairs([picture], [mask], labels, row_titles=["frame 1"])
+def test_columns_have_titles_fixed_colours_and_a_legend_of_what_occurs(labels, image, mask):
+    figure = plots.show_pairs([image], [mask], labels, row_titles=["frame 1"])
     assert [axes.get_title() for axes in figure.axes] == ["image", "mask", "mask over image"]
     assert shown(figure.axes[1])[1, 0].tolist() == [128, 64, 128]
     assert shown(figure.axes[2])[1, 0].tolist() == [50 + 64, 50 + 32, 50 + 64]
@@ -43,24 +44,17 @@ def test_columns_have_titles_fixed_colours_and_a_legend_of_what_occurs(labels, p
     assert "mask: road 67 %, sky 33 %" in figure.alt
 
 
-def test_no_mask_is_interpolated(labels, picture, mask):
-    figure = plots.show_pairs([picture], [mask], labels)
-    assert {axes.get_images()[0].get_interpolation() for axes in figure.axes} == {"none"}
-
-
-def test_small_masks_are_enlarged_without_new_ids():
+def test_masks_are_enlarged_and_shown_without_interpolation(labels, image, mask):
     assert plots.enlarge(np.uint8([[0, 2]]), (2, 4)).tolist() == [[0, 0, 2, 2]] * 2
+    figure = plots.show_pairs([image], [mask[:2, :3]], labels)
+    assert {axes.get_images()[0].get_interpolation() for axes in figure.axes} == {"none"}
+    assert shown(figure.axes[1]).shape == image.shape
 
 
-def test_masks_get_outlines_where_there_is_room_or_on_request(labels, mask):
-    def outlined(n, **option):
-        figure = plots.show_columns({str(k): [mask] for k in range(n)}, labels, **option)
-        return [bool(axes.collections) for axes in figure.axes]
-
-    assert outlined(3) == [True] * 3
-    assert outlined(4) == [False] * 4
-    assert outlined(4, outline=True) == [True] * 4
-    assert outlined(1, outline=False) == [False]
+def test_masks_get_contours_where_there_is_room(labels, mask):
+    for n, expected in ((3, True), (4, False)):
+        figure = plots.show_columns({str(k): [mask] for k in range(n)}, labels)
+        assert {bool(axes.collections) for axes in figure.axes} == {expected}
 
 
 WRONG = np.zeros((2, 2), bool)
@@ -80,57 +74,116 @@ def test_errors_have_a_colour_that_no_class_and_not_void_has(known):
     assert np.abs(used - plots.error_color(known)[1]).sum(axis=1).min() > 100
 
 
-def test_errors_are_told_in_the_title_and_void_is_never_wrong(labels, picture, mask, predicted):
-    figure = plots.show_predictions([picture], [mask], [predicted], labels)
+def test_errors_are_told_in_the_title_and_void_is_never_wrong(labels, mask, predicted):
+    large = np.zeros((8, 12, 3), np.uint8)  # an image of another size
+    large[:, 6:] = 200
+    figure = plots.show_predictions([large], [mask], [predicted], labels)
     name, color = plots.error_color(labels)
     errors = shown(figure.axes[3])
-    assert figure.axes[3].get_title() == f"errors ({name})"
+    assert [axes.get_title() for axes in figure.axes] == ["image", "ground truth", "prediction", f"errors ({name})"]
     assert np.argwhere((errors == color).all(axis=-1)).tolist() == [[0, 0]]
-    assert np.ptp(errors[1:]) == 0  # the grey picture
-    assert 0 < errors[1, 0, 0] < 100
+    assert errors.shape == (4, 6, 3)
+    assert np.ptp(errors[2], axis=-1).max() == 0  # the grey image, darkened
+    assert errors[2, 0, 0] < 30 < 100 < errors[2, 5, 0] < 200
     assert "Wrong pixels, row by row: 5.6 %." in figure.alt
 
 
-def test_errors_are_shown_over_a_picture_of_another_size(labels, mask):
-    large = np.zeros((8, 12, 3), np.uint8)
-    large[:, 6:] = 200
-    errors = shown(plots.show_predictions([large], [mask], [mask], labels).axes[3])
-    assert errors.shape == (4, 6, 3)
-    assert errors[2, 0, 0] < 30 < 100 < errors[2, 5, 0]
-
-
-def test_the_overlap_adds_up_to_the_union(labels, picture):
+def test_the_overlap_adds_up_to_the_union(labels, image):
     true = np.uint8([[1, 1, 1, 0, 0, VOID]] * 4)
     predicted = np.uint8([[0, 1, 1, 1, 0, 1]] * 4)
-    figure = plots.show_overlap(picture, true, predicted, 1, labels)
+    figure = plots.show_overlap(image, true, predicted, 1, labels)
     title = "IoU = intersection / union = 8 / 16 = 0.50"
     assert figure.get_suptitle() == title
     assert title in figure.alt
-    assert legend(figure) == ["both: 8 pixels", "only truth: 4 pixels", "only prediction: 4 pixels"]
+    assert legend(figure) == ["both: 8 pixels", "only ground truth: 4 pixels", "only prediction: 4 pixels"]
     overlay = shown(figure.axes[3])
-    for part, columns in (("only truth", [0]), ("both", [1, 2]), ("only prediction", [3])):
+    for part, columns in (("only ground truth", [0]), ("both", [1, 2]), ("only prediction", [3])):
         assert np.unique(np.argwhere((overlay == plots.OVERLAP[part]).all(axis=-1))[:, 1]).tolist() == columns
     for panel, columns in ((1, [0, 1, 2]), (2, [1, 2, 3])):
         in_color = (shown(figure.axes[panel]) == labels.colors[1]).all(axis=-1)
         assert np.unique(np.argwhere(in_color)[:, 1]).tolist() == columns
 
 
-def test_the_overlap_of_an_absent_class_is_no_number(labels, picture, mask):
-    assert "absent" in plots.show_overlap(picture, mask, mask, 2, labels).get_suptitle()
+def test_the_overlap_of_an_absent_class_is_no_number(labels, image, mask):
+    assert "absent" in plots.show_overlap(image, mask, mask, 2, labels).get_suptitle()
 
 
-def test_confidence_has_one_scale_and_its_numbers_in_words(labels, picture, mask, predicted):
+def test_confidence_has_one_scale_and_its_numbers_in_words(labels, image, mask, predicted):
     confidence = np.full(mask.shape, 0.75)
     confidence[0, 0], confidence[3] = 0.25, 0
-    figure = plots.show_confidence(picture, mask, predicted, confidence, labels)
-    image = figure.axes[2].get_images()[-1]
-    assert image.get_clim() == (0, 1)
+    figure = plots.show_confidence(image, mask, predicted, confidence, labels)
+    assert figure.axes[2].get_images()[-1].get_clim() == (0, 1)
     assert np.array_equal(shown(figure.axes[2]), confidence)
     assert (shown(figure.axes[3]) == plots.error_color(labels)[1]).all(axis=-1).sum() == 1
     assert re.search(r"right: 0\.75, where wrong: 0\.25", figure.alt)
     assert legend(figure) == ["sky", "road", "car"]
 
 
-def test_confidence_of_a_faultless_answer(labels, picture, mask):
-    figure = plots.show_confidence(picture, mask, mask, np.ones(mask.shape), labels)
+def test_confidence_of_a_prediction_without_errors(labels, image, mask):
+    figure = plots.show_confidence(image, mask, mask, np.ones(mask.shape), labels)
     assert "where wrong: no pixel" in figure.alt
+
+
+# ---- contours and names ----
+
+
+def test_contours_lie_between_pixels_of_different_classes():
+    mask = np.uint8([[0, 0], [0, 1]])
+    assert sorted(plots.contours_of(mask).tolist()) == [[[0.5, 0.5], [0.5, 1.5]], [[0.5, 0.5], [1.5, 0.5]]]
+    assert len(plots.contours_of(np.zeros((3, 3), np.uint8))) == 0
+
+
+@pytest.mark.parametrize("pair", [(4, 9), (12, 6), (2, 5)])
+def test_colours_that_the_colour_blind_mix_up_are_found_where_both_occur(pair):
+    """Pedestrian and vegetation, sign and line, fence and pole."""
+    assert set(plots.hard_to_tell(np.uint8([pair]), CARLA)) == set(pair)
+    assert len(plots.hard_to_tell(np.uint8([[pair[0], VOID]]), CARLA)) == 0
+    assert len(plots.hard_to_tell(np.uint8([[0, 8, 10, 12]]), CARLA)) == 0  # far apart
+
+
+@pytest.mark.parametrize("scale", [1, 40])
+def test_the_middle_is_inside_the_region_and_far_from_its_border(scale):
+    region = np.zeros((9, 20), bool)
+    region[1:8, 2:9] = region[4, 9:18] = True
+    row, column, radius = plots.middle(np.kron(region, np.ones((scale, scale), bool)))
+    assert row // scale == 4
+    assert column // scale in (5, 6)
+    assert radius == pytest.approx(4 * scale, rel=0.3)
+
+
+def test_the_middle_of_one_pixel_in_a_large_mask_is_that_pixel():
+    region = np.zeros((600, 800), bool)
+    region[301, 407] = True
+    assert plots.middle(region)[:2] == (301, 407)
+
+
+def names(mask, labels):
+    _, axes = new_figure("", size=(4, 3))
+    plots.draw_contours(axes, mask, labels, 4)
+    return {text.get_text(): text.get_position()[::-1] for text in axes.texts}
+
+
+def test_names_stand_on_large_things_and_above_small_ones():
+    mask = np.full((96, 128), 9, np.uint8)
+    mask[60:64, 100:103] = 4
+    found = names(mask, CARLA)
+    assert set(found) == {"vegetation", "pedestrian"}
+    assert mask[tuple(np.int64(found["vegetation"]))] == 9
+    row, column = found["pedestrian"]
+    assert 40 < row < 58
+    assert 90 < column < 112
+
+
+def test_the_larger_class_keeps_its_name_where_two_would_overlap():
+    labels = LabelMap(("a long name", "another one", "third"), ((100, 100, 100), (110, 110, 110), (0, 0, 255)))
+    mask = np.full((96, 128), 2, np.uint8)
+    mask[40:60, 40:60], mask[40:60, 60:70] = 0, 1
+    assert set(names(mask, labels)) == {"a long name"}
+
+
+def test_names_stay_inside_the_image():
+    mask = np.full((96, 128), 9, np.uint8)
+    mask[0:2, 126:] = 4
+    row, column = names(mask, CARLA)["pedestrian"]
+    assert row > 1
+    assert column < 120

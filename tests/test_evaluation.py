@@ -129,8 +129,8 @@ def test_scores_are_those_of_the_masks_that_are_predicted_whatever_the_size(tmp_
     for n, pair in enumerate(pairs):
         true = labels.value_to_id[np.asarray(Image.open(pair.mask))]
         assert scores.per_image[n].sum() == np.count_nonzero(true != VOID)
-        for mirror, found in ((True, scores), (False, scores.without_tta)):
-            predicted = predict_mask(network, pair.image, (24, 32), mirror=mirror)
+        for tta, found in ((True, scores), (False, scores.without_tta)):
+            predicted = predict_mask(network, pair.image, (24, 32), tta=tta)
             expected = confusion_matrices(true[None], predicted[None], 3)[0]
             np.testing.assert_array_equal(found.per_image[n], expected)
 
@@ -139,7 +139,7 @@ def test_pairs_that_can_not_be_scored_are_named(tmp_path, labels):
     with pytest.raises(ValueError, match="pairs: found none"):
         evaluate_model(bright_network((4, 4)), [], labels, (4, 4))
     pair = save_pair(tmp_path, "a", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 7), np.uint8))
-    with pytest.raises(ValueError, match=r"a_mask\.png: found \(8, 7\), expected \(8, 8\) as its picture"):
+    with pytest.raises(ValueError, match=r"a_mask\.png: found \(8, 7\), expected \(8, 8\) as its image"):
         evaluate_model(bright_network((4, 4)), [pair], labels, (4, 4))
 
 

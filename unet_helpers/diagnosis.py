@@ -17,66 +17,49 @@ from .model import PreciseStatistics
 from .pipeline import PairReader
 from .prediction import predict_logits
 
-# Are looked at: batches, those that the network predicts, mask files, pairs whose edges are compared.
-N_BATCHES, N_ASKED, N_FILES, N_EDGES = 50, 4, 100, 48
+# How many are examined: batches, batches given to the network, mask files, pairs whose edges are compared.
+N_BATCHES, N_PREDICTED, N_FILES, N_EDGES = 50, 4, 100, 48
+
+Batch = tuple[np.ndarray, np.ndarray]  # images (B, H, W, 3), masks (B, H', W', 1)
 
 
-@dataclass
-class Answers:
-    """What a network says to a few batches. ids, true: {id: pixels} of its answers, and of the masks, without void.
+class Predictions(NamedTuple):
+    """What a network predicts for a few batches."""
 
-    accuracy: share of the right pixels of the first batch, 0..1; the same if its pictures, of -1..1 or 0..1, are scaled
-        back to 0..255.
-    spread: how much the logits differ between pixels, as a share of the largest; 0: the answer depends on nothing.
-    finite: whether all weights are finite numbers. rescales: whether the network rescales the pictures by itself.
-    miou: of these batches, 0..1; and with the statistics of batch normalization estimated anew from them, nan without.
-    """
-
-    finite: bool
-    rescales: bool
-    ids: Counter = field(default_factory=Counter)
-    true: Counter = field(default_factory=Counter)
-    accuracy: tuple[float, float] = (0.0, 0.0)
-    spread: float = 0.0
-    miou: tuple[float, float] = (math.nan, math.nan)
+    finite: bool  # whether all weights are finite numbers
+    rescales: bool  # whether the network rescales the images itself
+    spread: float  # how much logits differ between pixels, as a share of the largest; 0: a constant prediction
+    scores: Scores  # with one matrix per batch
+    scaled_back: Scores  # of the first batch, its images, of -1..1 or 0..1, scaled back to 0..255
+    miou_anew: float  # with batch normalization's statistics estimated anew from these batches, or nan
 
     @property
     def lags(self) -> bool:
         """Whether the moving averages of batch normalization lag so far behind the weights that it costs 0.15 mIoU."""
-        return self.miou[1] > self.miou[0] + 0.15
+        return bool(self.scores.confusion.any()) and self.miou_anew > self.scores.miou + 0.15
 
 
-@dataclass
-class Alignment:
-    """How the boundaries in masks lie to the edges in their images: what is certain, or that nothing is.
+class Alignment(NamedTuple):
+    """How the boundaries in masks lie to the edges in their images, as far as that is certain."""
 
-    n_images: that were compared; 0 if they are too few, or hold no numbers.
-    shift: (rows, columns) in pixels by which all masks lie beside their images, or None.
-    n_others: images which the mask of another image fits, and not their own.
-    """
-
-    n_images: int
-    shift: tuple[int, int] | None = None
-    n_others: int = 0
+    n_images: int  # that were compared; 0 if they are too few or not all finite
+    shift: tuple[int, int] | None = None  # (rows, columns) in pixels by which all masks lie beside their images
+    n_others: int = 0  # images that the mask of another image fits, and not their own
 
 
 @dataclass
 class Evidence:
-    """labels: the K classes. log: {"loss": (n_epochs,) float, ...}, {} if not known. answers: None if not known.
+    """What was found in the batches, files, log and predictions."""
 
-    n_pictures: that were looked at. low, high: of their values, nan if one is no number.
-    ids: {id: pixels} of the masks in the batches. values: {value: pixels} in mask files, {} if not known.
-    """
-
-    labels: LabelMap
-    log: dict[str, np.ndarray]
-    answers: Answers | None = None
+    labels: LabelMap  # the K classes
+    log: dict[str, np.ndarray]  # {"loss": (n_epochs,) float, ...}, {} if not known
+    predictions: Predictions | None = None  # None without a network
     alignment: Alignment | None = None
-    n_pictures: int = 0
-    low: float = math.inf
-    high: float = -math.inf
-    ids: Counter = field(default_factory=Counter)
-    values: Counter = field(default_factory=Counter)
+    n_images: int = 0
+    low: float = math.inf  # smallest value of the images, nan if one is no number
+    high: float = -math.inf  # the largest
+    ids: Counter = field(default_factory=Counter)  # {id: pixels} of the masks in the batches
+    values: Counter = field(default_factory=Counter)  # {value: pixels} in mask files, {} if not known
 
     @property
     def present(self) -> list[int]:
@@ -94,23 +77,23 @@ def gather(
     batches: Iterable, labels: LabelMap, log: Mapping[str, Sequence[float]] | None, model: keras.Model | None,
     pairs: Sequence[Pair],
 ) -> Evidence:  # fmt: skip
-    """Look at all of it once; the arguments are those of `diagnosis.diagnose`, and so is what is raised."""
+    """Examine everything once; arguments and errors are those of `diagnose`."""
     if model is not None and model.output_shape[-1] != labels.n_classes:
         found = f"it tells {model.output_shape[-1]} classes apart, the labels have {labels.n_classes}"
         raise ValueError(f"model: {found}; give the labels that it was trained with")
     log = {name: np.atleast_1d(np.asarray(values, float)) for name, values in (log or {}).items()}
     evidence = Evidence(labels, log if np.size(log.get("loss", ())) else {})
-    first = _look_at_batches(evidence, batches)
+    first = _examine_batches(evidence, batches)
     if model is not None:
-        evidence.answers = _ask(model, first[:N_ASKED], labels)
-    readers = getattr(batches, "readers", None)  # those of `make_batches` know their pairs
-    pairs = pairs or (readers.reader.pairs if readers else ())
+        evidence.predictions = _predict(model, first[:N_PREDICTED], labels)
+    pairs = pairs or getattr(batches, "pairs", ())
     if pairs:  # as they are in the files: augmentation would turn one shift into many
         reader = PairReader(pairs[:N_EDGES], labels, first[0][0].shape[1:3], cache=False)
-        evidence.alignment = compare_edges(*zip(*map(reader.read, range(len(reader.pairs))), strict=True))
+        compared = [reader.read(n) for n in range(len(reader.pairs))]
     else:
         alike = [part for part in first if part[0].shape[1:] == first[0][0].shape[1:]]
-        evidence.alignment = compare_edges(*(np.concatenate(part)[:N_EDGES] for part in zip(*alike, strict=True)))
+        compared = [pair for part in alike for pair in zip(*part, strict=True)][:N_EDGES]
+    evidence.alignment = compare_edges(*zip(*compared, strict=True))
     for pair in pairs[:: 1 + len(pairs) // N_FILES]:
         evidence.values += count(decode_image(pair.mask)[..., 0])  # red, which training reads
     return evidence
@@ -121,46 +104,45 @@ def count(ids: np.ndarray) -> Counter:
     return Counter(dict(zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True)))
 
 
-def _look_at_batches(evidence: Evidence, batches: Iterable) -> list[tuple[np.ndarray, np.ndarray]]:
+def _examine_batches(evidence: Evidence, batches: Iterable) -> list[Batch]:
     """Fill in what the batches tell, and return the first few of them."""
     first = []
     for images, masks, *_ in itertools.islice(batches, N_BATCHES):
         images, masks = keras.ops.convert_to_numpy(images), keras.ops.convert_to_numpy(masks)
         if masks.ndim != 4 or masks.shape[-1] != 1:
             raise ValueError(f"batches: found masks of the shape {masks.shape}, expected class ids, (B, H, W, 1)")
-        evidence.n_pictures += len(images)
+        evidence.n_images += len(images)
         evidence.low = float(np.minimum(evidence.low, images.min()))  # Python's min would drop nan
         evidence.high = float(np.maximum(evidence.high, images.max()))
         evidence.ids += count(masks)
-        first += [(images, masks)] * (len(first) < N_ASKED or sum(len(part) for part, _ in first) < N_EDGES)
+        if len(first) < N_PREDICTED or sum(len(part) for part, _ in first) < N_EDGES:
+            first.append((images, masks))
     if not first:
-        raise ValueError("batches: found none, expected at least one batch of pictures and masks")
+        raise ValueError("batches: found none, expected at least one batch of images and masks")
     return first
 
 
-def _ask(model: keras.Model, batches: Sequence[tuple[np.ndarray, np.ndarray]], labels: LabelMap) -> Answers:
-    finite = all(np.isfinite(weights).all() for weights in model.get_weights())
-    answers = Answers(finite, any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers))
-    for images, masks in batches:
+def _predict(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -> Predictions:
+    spread = 0.0
+    for images, _ in batches:
         logits = predict_logits(model, images)
-        answers.ids += count(logits.argmax(axis=-1))
-        answers.true += count(masks[masks != VOID])
         if np.isfinite(logits).all():
-            spread = logits.std(axis=(0, 1, 2), dtype=float).max() / max(1, np.abs(logits).max())
+            differ = logits.std(axis=(0, 1, 2), dtype=float).max() / max(1, np.abs(logits).max())
             # An activation after the logits, such as a softmax, hides how much they differ.
-            answers.spread = max(answers.spread, float(spread) if logits.min() < 0 else 1.0)
+            spread = max(spread, float(differ) if logits.min() < 0 else 1.0)
     images, masks = batches[0]
     whole = (images + 1) * np.float32(127.5) if images.min() < 0 else images * np.float32(255)
-    scores = [_score(model, [(x, masks)], labels) for x in (images, whole)]
-    if scores[0].confusion.any():
-        answers.accuracy = tuple(score.accuracy for score in scores)
-        anew = _score_anew(model, batches, labels)
-        answers.miou = _score(model, batches, labels).miou, anew.miou if anew else math.nan
-    return answers
+    scores = _score(model, batches, labels)
+    return Predictions(
+        finite=all(np.isfinite(weights).all() for weights in model.get_weights()),
+        rescales=any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers),
+        spread=spread, scores=scores, scaled_back=_score(model, [(whole, masks)], labels),
+        miou_anew=_miou_anew(model, batches, labels) if scores.confusion.any() else math.nan,
+    )  # fmt: skip
 
 
-def _score(model: keras.Model, batches: Sequence[tuple[np.ndarray, np.ndarray]], labels: LabelMap) -> Scores:
-    """One matrix a batch; the logits are resized to the masks, and ids that the labels do not know count as void."""
+def _score(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -> Scores:
+    """One matrix per batch; the logits are resized to the masks, and ids that the labels do not know count as void."""
     matrices = []
     for images, masks in batches:
         logits = keras.ops.image.resize(predict_logits(model, images), masks.shape[1:3])
@@ -170,21 +152,19 @@ def _score(model: keras.Model, batches: Sequence[tuple[np.ndarray, np.ndarray]],
     return Scores(labels, np.array(matrices))
 
 
-def _score_anew(
-    model: keras.Model, batches: Sequence[tuple[np.ndarray, np.ndarray]], labels: LabelMap
-) -> Scores | None:
-    """The score with statistics of these batches, see `PreciseStatistics`; None without batch normalization.
+def _miou_anew(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -> float:
+    """The mIoU with statistics of these batches, see `PreciseStatistics`; nan without batch normalization.
 
-    The model is left as it was, also the states of its random numbers, and also if something raises.
+    The model is left as it was, including the states of its random numbers, even if something raises.
     """
     if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
-        return None
+        return math.nan
     before = [(variable, 1 * keras.ops.convert_to_numpy(variable)) for variable in model.variables]  # 1 *: a copy
     statistics = PreciseStatistics(batches)
     statistics.set_model(model)
     try:
         statistics.estimate()
-        return _score(model, batches, labels)
+        return _score(model, batches, labels).miou
     finally:
         for variable, value in before:
             variable.assign(value)
@@ -196,7 +176,7 @@ def _score_anew(
 def compare_edges(images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> Alignment:
     """images: N of (H, W, 3), 0..255 or any other scale. masks: N of (H', W', 1) ids, of the same parts of the scenes.
 
-    Where edges are faint, masks coarse, or images fewer than 8, nothing is certain, and nothing is claimed.
+    Claims nothing if edges are faint, masks coarse, or images fewer than 8.
     """
     edges, boundaries = _edges(np.stack(images)), _boundaries(np.stack(masks), images[0].shape[:2])
     if len(edges) < 8 or not np.isfinite(edges).all():
@@ -215,12 +195,11 @@ def _boundaries(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     ids = masks[:, rows[:, None], columns, 0]  # as large as the images
     found = np.zeros(ids.shape, np.float32)
     for axis in (1, 2):
-        one, next_ = (np.take(ids, np.arange(ids.shape[axis] - 1) + step, axis) for step in (0, 1))
-        differs = (one != next_) & (one != VOID) & (next_ != VOID)  # void begins where images end, whatever they show
-        pads = np.zeros((3, 2), int)
-        pads[axis] = 0, 1
-        found = np.maximum(found, np.pad(differs, pads))
-        found = np.maximum(found, np.pad(differs, pads[:, ::-1]))
+        moved, borders = np.moveaxis(ids, axis, 1), np.moveaxis(found, axis, 1)  # views
+        one, other = moved[:, :-1], moved[:, 1:]
+        differs = (one != other) & (one != VOID) & (other != VOID)  # void begins where images end, whatever they show
+        borders[:, :-1][differs] = 1
+        borders[:, 1:][differs] = 1
     return _distinct(found)
 
 
@@ -231,21 +210,24 @@ def _distinct(maps: np.ndarray) -> np.ndarray:
     return maps / np.maximum(np.linalg.norm(maps, axis=(1, 2), keepdims=True), 1e-9)
 
 
-def correlate(edges: np.ndarray, boundaries: np.ndarray) -> np.ndarray:
-    """(H, W): the mean correlation if masks are moved by (row, column), negative ones counted from the end."""
-    product = np.fft.rfft2(edges) * np.conj(np.fft.rfft2(boundaries))
-    return np.fft.irfft2(product.mean(axis=0), edges.shape[1:])
-
-
 def _common_shift(edges: np.ndarray, boundaries: np.ndarray) -> tuple[int, int] | None:
     """(rows, columns) by which all masks lie beside their images: one sharp peak, in both halves of the images."""
-    correlation = correlate(edges, boundaries)
+
+    def correlate(edges: np.ndarray, boundaries: np.ndarray) -> np.ndarray:
+        """(H, W): the mean correlation with the masks moved by (row, column), negative ones counted from the end."""
+        product = np.fft.rfft2(edges) * np.conj(np.fft.rfft2(boundaries))
+        return np.fft.irfft2(product.mean(axis=0), edges.shape[1:])
+
+    def peak_of(correlation: np.ndarray) -> tuple[int, int]:
+        indices, shape = np.unravel_index(correlation.argmax(), correlation.shape), correlation.shape
+        return tuple(int((i + side // 2) % side - side // 2) for i, side in zip(indices, shape, strict=True))
 
     def near(row: int, column: int) -> float:
         return np.roll(correlation, (2 - row, 2 - column), axis=(0, 1))[:5, :5].max()
 
-    row, column = peak = _peak(correlation)
-    halves = [_peak(correlate(edges[half::2], boundaries[half::2])) for half in (0, 1)]
+    correlation = correlate(edges, boundaries)
+    row, column = peak = peak_of(correlation)
+    halves = [peak_of(correlate(edges[half::2], boundaries[half::2])) for half in (0, 1)]
     sharp = near(*peak) > correlation.mean() + 8 * correlation.std() and np.abs(np.subtract(halves, peak)).max() <= 1
     # Masks drawn too large have a peak on each side of (0, 0); those that were moved have one.
     if sharp and max(map(abs, peak)) > 3 and near(*peak) > max(2 * near(0, 0), 3 * near(-row, -column)):
@@ -253,13 +235,8 @@ def _common_shift(edges: np.ndarray, boundaries: np.ndarray) -> tuple[int, int] 
     return None
 
 
-def _peak(correlation: np.ndarray) -> tuple[int, int]:
-    indices = np.unravel_index(correlation.argmax(), correlation.shape)
-    return tuple(int((i + side // 2) % side - side // 2) for i, side in zip(indices, correlation.shape, strict=True))
-
-
 def _count_others(edges: np.ndarray, boundaries: np.ndarray) -> int:
-    """How many images another image's mask fits, one to one, said by left and right halves alike; 0 if not certain."""
+    """How many images another image's mask fits, one to one, by left and right halves alike; 0 if not certain."""
     middle, own = edges.shape[2] // 2, np.arange(len(edges))
     halves = np.s_[:middle], np.s_[middle:]
     fits = [np.einsum("ihw,jhw->ij", edges[..., half], boundaries[..., half]) for half in halves]
@@ -270,23 +247,21 @@ def _count_others(edges: np.ndarray, boundaries: np.ndarray) -> int:
     return int(others.sum()) if certain and 2 * fit[own, own].mean() < fit[own, best][others].mean() else 0
 
 
-USELESS = {"all black", "stuck", "low mIoU"}  # what a network looks like that knows next to nothing
+# ---- what it means ----
+
+USELESS = {"all black", "stuck", "low mIoU"}  # symptoms of a network that knows next to nothing
 
 
 class Finding(NamedTuple):
-    """symptom: what the reader sees. cause: its name. evidence: what was measured. cure: what to do, or ""."""
-
-    symptom: str
-    cause: str
-    evidence: str
-    cure: str
+    symptom: str  # what the reader sees
+    cause: str  # its name
+    evidence: str  # what was measured
+    cure: str  # what to do, or ""
 
 
 class Diagnosis(NamedTuple):
-    """findings: the likely causes, faults of the data first; none if nothing is wrong. looked_at: what was measured."""
-
-    findings: list[Finding]
-    looked_at: list[str]
+    findings: list[Finding]  # the likely causes, problems of the data first; none if nothing is wrong
+    looked_at: list[str]  # what was measured
 
     def __str__(self) -> str:
         found = [f"{f.symptom}: {f.cause}. {f.evidence}" + f"\n  Cure: {f.cure}." * bool(f.cure) for f in self.findings]
@@ -299,46 +274,43 @@ def diagnose(
 ) -> Diagnosis:  # fmt: skip
     """Name the likely cause of "all black", "nan", "stuck" or a low mIoU. Print what is returned.
 
-    batches: (images, masks) or (images, masks, weights), those that `model.fit` was given, for they are what the
-        network sees: images (B, H, W, 3), masks (B, H', W', 1) ids. Some dozens are looked at. labels: the K classes.
+    batches: (images, masks) or (images, masks, weights), as `model.fit` gets them: images (B, H, W, 3), masks
+        (B, H', W', 1) ids. The first N_BATCHES are examined. labels: the K classes.
     log: loss and, where known, mIoU, val_loss and val_mIoU of each epoch: `history.history`, or columns of log.csv.
     model: the trained network, which predicts a few batches and is left as it was.
-    pairs: of the batches, for the values and the boundaries in the mask files; batches of `make_batches` tell them.
+    pairs: of the batches, for the values and the boundaries in the mask files; batches of `make_batches` know them.
     Raises ValueError if there is no batch, masks hold no ids, or the network has another number of classes.
     """
     seen = gather(batches, labels, log, model, pairs)
-    faults = [*_faults_of_pictures(seen), *_faults_of_masks(seen), *_faults_of_alignment(seen)]
-    symptoms = dict(_symptoms(seen))
-    findings = [fault._replace(symptom=_shown(fault, symptoms)) for fault in faults]
-    explained = set().union(*(_explains(fault) for fault in faults))
-    left = {symptom: measured for symptom, measured in symptoms.items() if symptom not in explained}
+    problems = [*_image_problems(seen), *_mask_problems(seen), *_alignment_problems(seen)]
+    symptoms, explained, findings = dict(_symptoms(seen)), set(), []
+    for problem in problems:  # and the symptoms that it explains, so that nothing else is blamed for them
+        explains = USELESS | ({"nan"} if problem.cause in ("no numbers", "all void") else set())
+        if problem.symptom in USELESS:
+            problem = problem._replace(symptom=next((s for s in symptoms if s in explains), problem.symptom))
+        findings.append(problem)
+        explained |= explains
+    left = [(symptom, measured) for symptom, measured in symptoms.items() if symptom not in explained]
     if left:
-        findings.append(_fault_of_training(seen, *next(iter(left.items()))))
-    return Diagnosis(findings, _looked_at(seen, faults))
+        findings.append(_training_problem(seen, *left[0]))
+    return Diagnosis(findings, _looked_at(seen, problems))
 
 
-def _explains(fault: Finding) -> set[str]:
-    """The symptoms that a fault of the data explains, so that nothing else is blamed for them."""
-    return USELESS | ({"nan"} if fault.cause in ("no numbers", "all void") else set())
-
-
-def _shown(fault: Finding, symptoms: Mapping[str, str]) -> str:
-    explained = (symptom for symptom in symptoms if symptom in _explains(fault))
-    return next(explained, fault.symptom) if fault.symptom in USELESS else fault.symptom
-
-
-def _looked_at(seen: Evidence, faults: list[Finding]) -> list[str]:
-    n, losses = seen.labels.n_classes, seen.log.get("loss")
+def _looked_at(seen: Evidence, problems: list[Finding]) -> list[str]:
+    n, losses, predictions = seen.labels.n_classes, seen.log.get("loss"), seen.predictions
+    asked = "no network was given"
+    if predictions:
+        asked = f"{np.count_nonzero(predictions.scores.confusion.sum(axis=0))} classes"
     files = f"{_some(seen.values)} in the files" if seen.values else "not known"
     lines = [
-        f"pictures: {seen.n_pictures}, values {seen.low:.3g} to {seen.high:.3g}",
+        f"images: {seen.n_images}, values {seen.low:.3g} to {seen.high:.3g}",
         f"masks: {len(seen.present)} of {n} classes, {seen.ids[VOID] / seen.ids.total():.1%} void, values {files}",
         f"log: {len(losses)} epochs, loss {losses[0]:.3g} to {losses[-1]:.3g}" if seen.log else "log: not given",
-        f"answers: {len(seen.answers.ids)} classes" if seen.answers else "answers: no network was given",
+        f"predictions: {asked}",
         f"edges: of {seen.alignment.n_images} images, compared with the boundaries in their masks",
-    ]  # fmt: skip
-    if not faults and max(seen.present) < 32:
-        black = f"as grey pictures, ids up to {max(seen.present)} look black, and that is fine"
+    ]
+    if not problems and max(seen.present) < 32:
+        black = f"as grey images, ids up to {max(seen.present)} look black, and that is fine"
         lines.append(f"{black}: unet_helpers.labels.colorize(mask, labels) shows them")
     return lines
 
@@ -348,24 +320,24 @@ def _some(values: Iterable[int]) -> str:
     return ", ".join(map(str, values[:16])) + (f" and {len(values) - 16} more" if len(values) > 16 else "")
 
 
-# ---- faults of the data ----
-
-
-def _faults_of_pictures(seen: Evidence) -> Iterator[Finding]:
+def _image_problems(seen: Evidence) -> Iterator[Finding]:
+    predictions = seen.predictions
     if not math.isfinite(seen.low + seen.high):
-        cure = "look for a division by 0 where you scale the pictures, or give them as they are, 0 to 255"
-        yield Finding("nan", "no numbers", "The pictures hold values that are no finite numbers.", cure)
-    elif (seen.low < 0 or seen.high <= 1) and (seen.answers is None or seen.answers.rescales):
-        evidence = f"The pictures' values are {seen.low:.3g} to {seen.high:.3g}; the network scales 0 to 255 itself"
-        cure = "give the pictures as they are, 0 to 255, and train anew"
-        scaled, whole = seen.answers.accuracy if seen.answers else (0, 0)
-        if whole > scaled + 0.1:  # it knows pictures of 0..255
-            evidence += f": {scaled:.0%} of its answers are right, and {whole:.0%} with the pictures scaled back"
-            cure = "give the pictures as they are, 0 to 255; they were so in the training, which is fine"
+        cure = "look for a division by 0 where you scale the images, or give them as they are, 0 to 255"
+        yield Finding("nan", "no numbers", "The images hold values that are no finite numbers.", cure)
+    elif (seen.low < 0 or seen.high <= 1) and (predictions is None or predictions.rescales):
+        evidence = f"The images' values are {seen.low:.3g} to {seen.high:.3g}; the network scales 0 to 255 itself"
+        cure = "give the images as they are, 0 to 255, and train anew"
+        if predictions and predictions.scaled_back.confusion.any():
+            first = Scores(seen.labels, predictions.scores.per_image[:1])
+            scaled, whole = first.accuracy, predictions.scaled_back.accuracy
+            if whole > scaled + 0.1:  # it was trained with images of 0..255
+                evidence += f": {scaled:.0%} of its predictions are right, and {whole:.0%} with the images scaled back"
+                cure = "give the images as they are, 0 to 255, as in the training, which is fine"
         yield Finding("stuck", "scaled twice", f"{evidence}.", cure)
 
 
-def _faults_of_masks(seen: Evidence) -> Iterator[Finding]:
+def _mask_problems(seen: Evidence) -> Iterator[Finding]:
     values, where = (seen.values, "mask files") if seen.values else (seen.ids, "batches")
     n, names, held = seen.labels.n_classes, seen.labels.names, f"The {where} hold {_some(values)}"
     known = {*range(n), VOID, *(seen.labels.void_values if seen.values else ())}
@@ -389,40 +361,40 @@ def _faults_of_masks(seen: Evidence) -> Iterator[Finding]:
         yield Finding("all black", "one class", evidence, "label the others; if they were lost, save ids as 8-bit PNG")
 
 
-def _faults_of_alignment(seen: Evidence) -> Iterator[Finding]:
-    alignment = seen.alignment
-    measured = f"In {alignment.n_images} pairs the edges of the images were compared with the boundaries in the masks"
-    if alignment.shift:
-        down, right = alignment.shift
-        ways = [f"{abs(down)} pixels {'down' if down > 0 else 'up'}"] * bool(down)
-        ways += [f"{abs(right)} pixels {'right' if right > 0 else 'left'}"] * bool(right)
-        evidence = f"{measured}: the masks lie {' and '.join(ways)} of where they fit, at the network's image size."
+def _alignment_problems(seen: Evidence) -> Iterator[Finding]:
+    n_images, shift, n_others = seen.alignment
+    measured = f"In {n_images} pairs the edges of the images were compared with the boundaries in the masks"
+    if shift:
+        ways = [(shift[0], "down", "up"), (shift[1], "right", "left")]
+        ways = " and ".join(f"{abs(n)} pixels {more if n > 0 else less}" for n, more, less in ways if n)
+        evidence = f"{measured}: the masks lie {ways} of where they fit, at the network's image size."
         yield Finding("low mIoU", "shifted masks", evidence, "export the masks anew, each with the crop of its image")
-    elif alignment.n_others:
-        evidence = f"{measured}: {alignment.n_others} images fit the mask of another image, and not their own."
+    elif n_others:
+        evidence = f"{measured}: {n_others} images fit the mask of another image, and not their own."
         cure = "look at the pairs (plots.show_pairs), and give each mask the name of its image"
         yield Finding("low mIoU", "masks of other images", evidence, cure)
 
 
-# ---- symptoms, and what they mean where no fault of the data explains them ----
+# ---- symptoms, and their causes where the data explain none ----
 
 
 def _symptoms(seen: Evidence) -> Iterator[tuple[str, str]]:
     """What is wrong, the worst first: (symptom, what was measured). Of two for one symptom, the second tells more."""
-    answers, loss = seen.answers, seen.log.get("loss")
-    if answers and not answers.finite:
+    predictions, loss = seen.predictions, seen.log.get("loss")
+    if predictions and not predictions.finite:
         yield "nan", "Weights of the network are no finite numbers"
     for name in ("val_loss", "loss"):
         bad = np.flatnonzero(~np.isfinite(seen.log.get(name, ())))
         if bad.size:
             yield "nan", f"The {name} is {seen.log[name][bad[0]]} in epoch {bad[0] + 1} of {len(loss)}"
-    if answers:
-        k, pixels = answers.ids.most_common(1)[0]
-        share, truth = pixels / answers.ids.total(), answers.true[k] / max(1, answers.true.total())
-        if 1 - share <= 0.1 * (1 - truth):
-            yield "all black", f"{seen.labels.names[k]!r} is {share:.1%} of the answers and {truth:.1%} of the truth"
-    if answers and answers.lags:
-        yield "low mIoU", f"The network's mIoU on training batches is {answers.miou[0]:.2f}"
+    if predictions and predictions.scores.confusion.any():
+        confusion = predictions.scores.confusion / predictions.scores.confusion.sum()
+        k = confusion.sum(axis=0).argmax()
+        share, true = confusion.sum(axis=0)[k], confusion.sum(axis=1)[k]
+        if 1 - share <= 0.1 * (1 - true):
+            yield "all black", f"{seen.labels.names[k]!r} is {share:.1%} of the prediction and {true:.1%} of the masks"
+    if predictions and predictions.lags:
+        yield "low mIoU", f"The network's mIoU on training batches is {predictions.scores.miou:.2f}"
     if seen.log and _knows_little(seen, "mIoU"):
         symptom = "stuck" if _is_flat(loss) or loss[-1] > _guess(seen) else "low mIoU"
         yield symptom, f"The loss is {loss[0]:.3g} in the first epoch and {loss[-1]:.3g} in the last of {len(loss)}"
@@ -436,7 +408,7 @@ def _is_flat(loss: np.ndarray) -> bool:
 
 
 def _guess(seen: Evidence) -> float:
-    """The loss of answering at random: cross-entropy, and at most 1 for Dice."""
+    """The loss of random predictions: their cross-entropy, and at most 1 for Dice."""
     return math.log(seen.labels.n_classes) + 1
 
 
@@ -455,44 +427,41 @@ def _entropy(seen: Evidence) -> float:
 
 
 def _overfits(seen: Evidence) -> bool:
-    """Whether validation lost what training won. Statistics that lag look alike in the log, so a network is needed."""
+    """Whether validation lost what training won. Lagging statistics look alike in the log, so a network is needed."""
     loss, miou = (seen.log.get(name, np.array([])) for name in ("val_loss", "val_mIoU"))
-    if not (loss.size and miou.size and "mIoU" in seen.log and seen.answers) or seen.answers.lags:
+    if not (loss.size and miou.size and "mIoU" in seen.log and seen.predictions) or seen.predictions.lags:
         return False
     risen = loss[-1] > 1.5 * loss.min() and loss.argmin() < 0.75 * len(loss)
-    # Those of an earlier epoch may lag where the validation mIoU fell as well.
+    # Where the validation mIoU fell as well, statistics of an earlier epoch may have lagged.
     return bool(risen and miou[-1] > 0.7 * miou.max() and seen.log["mIoU"][-1] > miou[-1] + 0.2)
 
 
-def _fault_of_training(seen: Evidence, symptom: str, measured: str) -> Finding:
-    lower = "divide the learning rate by ten, again and again, until the loss falls"
-    highest = {name: max(seen.log.get(name, []), default=0) / _guess(seen) for name in ("loss", "val_loss")}
-    too_high = Finding(symptom, "rate far too high", f"{measured}. ", f"{lower}, and train anew")
+def _training_problem(seen: Evidence, symptom: str, measured: str) -> Finding:
+    cure = "divide the learning rate by ten, again and again, until the loss falls, and train anew"
+    too_high = Finding(symptom, "rate far too high", f"{measured}, though images and masks are numbers.", cure)
     if symptom == "nan":
-        return too_high._replace(evidence=f"{measured}, though pictures and masks are numbers.")
-    # With statistics that lag, or overfitting, the validation loss rises, too: some ten times, and alone.
+        return too_high
+    # With lagging statistics, or overfitting, the validation loss rises, too: some ten times, and alone.
+    highest = {name: max(seen.log.get(name, []), default=0) / _guess(seen) for name in ("loss", "val_loss")}
     learned = "mIoU" in seen.log and not _knows_little(seen, "mIoU")
     if highest["loss"] > 10 or highest["val_loss"] > (1000 if learned else 10):
         rose = max(highest.values()) * _guess(seen)
-        evidence = f"The loss rose to {rose:.3g}; answering at random costs {_guess(seen) - 1:.2f}."
+        evidence = f"The loss rose to {rose:.3g}; random predictions cost {_guess(seen) - 1:.2f}."
         return too_high._replace(evidence=evidence)
-    if seen.answers and seen.answers.lags:
-        evidence = f"{measured}, and {seen.answers.miou[1]:.2f} with means and variances estimated anew from them."
+    if seen.predictions and seen.predictions.lags:
+        anew = f"{seen.predictions.miou_anew:.2f} with means and variances estimated anew from them"
+        evidence = f"{measured}, and {anew}. Those of batch normalization lag."
         cure = "train once more with this version, which estimates them before each validation; all else may stay"
-        return Finding(symptom, "statistics that lag", f"{evidence} Those of batch normalization lag.", cure)
+        return Finding(symptom, "statistics that lag", evidence, cure)
     if _overfits(seen):
         low, last = min(seen.log["val_loss"]), seen.log["val_loss"][-1]
         evidence = f"{measured}; the validation loss fell to {low:.3g} and rose to {last:.3g}."
         return Finding(symptom, "overfitting", evidence, "train with more images, with augmentation, or fewer epochs")
-    if seen.answers and seen.answers.spread < 1e-3:
+    if seen.predictions and seen.predictions.spread < 1e-3:
         return too_high._replace(evidence=f"{measured}. All pixels get the same logits.")
-    return _fault_of_time(seen, symptom, measured)
-
-
-def _fault_of_time(seen: Evidence, symptom: str, measured: str) -> Finding:
-    loss = seen.log.get("loss")
+    loss, unknown = seen.log.get("loss"), f"{measured}. Neither images nor masks nor log tell why."
     if loss is None or len(loss) > 1 and not _knows_little(seen, "mIoU"):
-        return Finding(symptom, "not found", f"{measured}. Neither images nor masks nor log tell why.", "")
+        return Finding(symptom, "not found", unknown, "")
     if len(loss) == 1:
         return Finding(symptom, "too short", f"{measured}: there was one epoch only.", "train longer")
     last = max(1, len(loss) // 4)  # epochs: a quarter of them
@@ -502,4 +471,4 @@ def _fault_of_time(seen: Evidence, symptom: str, measured: str) -> Finding:
         return Finding(symptom, "class imbalance", f"{measured}: the others hardly count in the loss.", cure)
     if falls:
         return Finding(symptom, "too short", f"{measured}; the loss was still falling.", "train longer")
-    return Finding(symptom, "not found", f"{measured}. Neither images nor masks nor log tell why.", "")
+    return Finding(symptom, "not found", unknown, "")

@@ -1,4 +1,4 @@
-"""How good the masks are: one confusion matrix over a whole split, and what follows from it."""
+"""Scores: one confusion matrix over a whole split, and what follows from it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,22 +13,16 @@ from .prediction import fit_whole, predict_logits, write_prediction
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of N pictures; void pixels are left out everywhere.
+    """Scores of N images; void pixels are left out everywhere."""
 
-    labels: the K classes.
-    per_image: (N, K, K) int64, each picture's confusion matrix in pixels: row = true class, column = predicted.
-    without_tta: the scores without the mirrored picture's answer, where both were taken.
-    without_ego: the scores without the pixels of the camera's own car, where they are known.
-    """
-
-    labels: LabelMap
-    per_image: np.ndarray
-    without_tta: "Scores | None" = None
-    without_ego: "Scores | None" = None
+    labels: LabelMap  # the K classes
+    per_image: np.ndarray  # (N, K, K) int64, pixels of each image: row = true class, column = predicted class
+    without_tta: "Scores | None" = None  # the scores without test-time augmentation, if it was used
+    without_ego: "Scores | None" = None  # the scores without the pixels of the camera's own car, if they are known
 
     @property
     def confusion(self) -> np.ndarray:
-        """(K, K) int64: the confusion matrix of all pictures together."""
+        """(K, K) int64: the confusion matrix of all images together."""
         return self.per_image.sum(axis=0)
 
     @property
@@ -38,36 +32,33 @@ class Scores:
 
     @property
     def iou(self) -> np.ndarray:
-        """(K,) intersection over union of each class, 0..1; NaN if it is neither in the truth nor predicted."""
+        """(K,) intersection over union of each class, 0..1; NaN if it is neither in the ground truth nor predicted."""
         return _iou(self.confusion)
 
     @property
     def miou(self) -> float:
-        """Mean of iou over the classes present, 0..1, as `keras.metrics.MeanIoU` has it."""
+        """Mean of iou over the classes present, 0..1, as in `keras.metrics.MeanIoU`."""
         return float(np.nanmean(self.iou))
 
     @property
     def image_miou(self) -> np.ndarray:
-        """(N,) mIoU of each picture alone, over the classes present in it: to sort pictures by, not to report.
-
-        NaN for a picture that is void everywhere.
-        """
+        """(N,) mIoU of each image over the classes present in it, NaN if it is all void: to sort by, not to report."""
         return np.array([np.nanmean(_iou(c)) if c.any() else np.nan for c in self.per_image])
 
     @property
     def worst_first(self) -> np.ndarray:
-        """Numbers of the pictures, the one with the lowest mIoU first, without those that are void everywhere."""
+        """Indices of the images, that with the lowest mIoU first, without those that are all void."""
         miou = self.image_miou
         return np.argsort(miou)[: np.count_nonzero(~np.isnan(miou))]
 
     def baseline(self, class_id: int) -> "Scores":
-        """What always answering class_id would score on the same pictures: the score to beat."""
+        """The scores of predicting class_id everywhere on the same images: the baseline to beat."""
         constant = np.zeros_like(self.per_image)
         constant[:, :, class_id] = self.per_image.sum(axis=2)
         return Scores(self.labels, constant)
 
     def table(self) -> str:
-        """One line a class: its share of the true pixels and its IoU, the rarest class last."""
+        """One line per class: its share of the true pixels and its IoU, the rarest class last."""
         share = self.confusion.sum(axis=1) / self.confusion.sum()
         lines = [f"{'class':<16}{'pixels %':>10}{'IoU':>8}"]
         for k in np.argsort(-share):
@@ -93,8 +84,8 @@ def confusion_matrices(true: np.ndarray, predicted: np.ndarray, n_classes: int) 
     for name, ids in (("true", true[valid]), ("predicted", predicted[valid])):
         if ids.size and ids.max() >= n_classes:
             raise ValueError(f"{name}: found class id {ids.max()}, expected 0..{n_classes - 1}")
-    picture = np.broadcast_to(np.arange(len(true)).reshape(-1, *[1] * (true.ndim - 1)), true.shape)[valid]
-    cell = (picture * n_classes + true[valid]) * n_classes + predicted[valid]
+    image = np.repeat(np.arange(len(true)), np.count_nonzero(valid, axis=tuple(range(1, valid.ndim))))
+    cell = (image * n_classes + true[valid]) * n_classes + predicted[valid]
     counts = np.bincount(cell, minlength=len(true) * n_classes**2)
     return counts.reshape(len(true), n_classes, n_classes)
 
@@ -103,14 +94,14 @@ def evaluate_model(
     model: keras.Model, pairs: Iterable[Pair], labels: LabelMap, image_size: tuple[int, int], *,
     ego_mask: np.ndarray | None = None, tta: bool = True,
 ) -> Scores:  # fmt: skip
-    """Scores of a network on pairs of files, one after another, each at its mask's own size, as `predict_mask` answers.
+    """Scores of a network on pairs of files, one at a time, each at its mask's own size, as by `predict_mask`.
 
-    image_size: (height, width) at which the network looks at a picture, whose proportions are kept.
-    ego_mask: (H, W) bool, the camera's own car. If all masks are as large, Scores.without_ego leaves it out.
-    tta: take the mean of the answers about the picture and its mirror image; Scores.without_tta does without.
-    Raises ValueError if there are no pairs, or, naming the file, if picture and mask differ in size.
+    image_size: (height, width) of the network's input; images are letterboxed into it.
+    ego_mask: (H, W) bool, the camera's own car. Scores.without_ego leaves it out if all masks have its size.
+    tta: test-time augmentation, the mean with the prediction for the flipped image; Scores.without_tta is without.
+    Raises ValueError if there are no pairs, or, naming the file, if image and mask differ in size.
     """
-    found = {"both": [], "without_tta": [], "without_ego": []}
+    found = {"all": [], "without_tta": [], "without_ego": []}
 
     def count(name: str, true: np.ndarray, predicted: np.ndarray) -> None:
         found[name].append(confusion_matrices(true[None], predicted[None], labels.n_classes))
@@ -118,21 +109,19 @@ def evaluate_model(
     for pair in pairs:
         image, true = decode_image(pair.image), decode_mask(pair.mask, labels)[..., 0]
         if image.shape[:2] != true.shape:
-            raise ValueError(f"{pair.mask}: found {true.shape}, expected {image.shape[:2]} as its picture; check both")
+            raise ValueError(f"{pair.mask}: found {true.shape}, expected {image.shape[:2]} as its image; check both")
         piece, predicted = fit_whole(image, image_size), np.empty_like(true)
         logits = predict_logits(model, piece.pixels[None])
         if tta:
             count("without_tta", true, write_prediction(piece, logits[0], predicted))
             logits = (logits + predict_logits(model, piece.pixels[None], flipped=True)) / 2
-        count("both", true, write_prediction(piece, logits[0], predicted))
+        count("all", true, write_prediction(piece, logits[0], predicted))
         if ego_mask is not None and ego_mask.shape != true.shape:
-            ego_mask = None  # from pictures of several sizes nobody knows where the car is
+            ego_mask = None  # with images of several sizes it is unknown where the car is
             found["without_ego"].clear()
         if ego_mask is not None:
             count("without_ego", np.where(ego_mask, VOID, true), predicted)
-    if not found["both"]:
-        raise ValueError("pairs: found none, expected at least one picture with its mask")
-    without_tta, without_ego = (
-        Scores(labels, np.concatenate(found[name])) if found[name] else None for name in ("without_tta", "without_ego")
-    )
-    return Scores(labels, np.concatenate(found["both"]), without_tta, without_ego)
+    if not found["all"]:
+        raise ValueError("pairs: found none, expected at least one image with its mask")
+    parts = {name: Scores(labels, np.concatenate(matrices)) if matrices else None for name, matrices in found.items()}
+    return Scores(labels, parts["all"].per_image, parts["without_tta"], parts["without_ego"])

@@ -9,16 +9,15 @@ from .labels import Pair
 from .model import conv_block
 
 
-class _NotYet(Exception):
-    """A hint: why an answer is not right yet."""
+class _Hint(Exception):
+    """Why an answer is not right yet."""
 
 
 def check(name: str, *answers, **context) -> bool | None:
-    """Print whether the answers to an exercise are right, with a hint where they are not.
+    """Print whether the answers to an exercise are right, or a hint.
 
-    answers: what the learner filled in; context: what the exercise gives, under the names of its check below.
-    Returns True, False, or None if nothing is filled in. An answer of a wrong type gets a hint, too.
-    Raises ValueError if there is no exercise of this name.
+    answers: what the learner filled in; context: what the exercise gives, the keyword arguments of its check below.
+    Returns True, False, or None if nothing is filled in. Raises ValueError if there is no exercise of this name.
     """
     if name not in CHECKS:
         raise ValueError(f"name: there is no exercise {name!r}, expected one of {', '.join(CHECKS)}")
@@ -30,19 +29,24 @@ def check(name: str, *answers, **context) -> bool | None:
         _need(not n_missing, f"not all is filled in: {n_missing} of {len(answers)} answers still None.")
         print(f"{name}: right. {CHECKS[name](*answers, **context)}")
         return True
-    except Exception as error:  # a learner gets a hint for everything, not a traceback of ours
-        hint = str(error) if isinstance(error, _NotYet) else f"{type(error).__name__}: {error}"
+    except Exception as error:  # whatever was filled in, a learner gets a hint and no traceback of ours
+        hint = str(error) if isinstance(error, _Hint) else f"{type(error).__name__}: {error}"
         print(f"{name}: not yet. Hint: {hint.splitlines()[0]}")
         return False
 
 
 def _need(fine, hint: str) -> None:
     if not fine:
-        raise _NotYet(hint)
+        raise _Hint(hint)
+
+
+def _need_two(answer, kind, what: str) -> None:
+    fine = isinstance(answer, (tuple, list)) and [isinstance(each, kind) for each in answer] == [True, True]
+    _need(fine, f"expected {what}, found {type(answer).__name__}.")
 
 
 def _expect(answer, right: float, mistakes: dict[float, str], otherwise: str, tolerance: float = 0.005) -> None:
-    """Unless answer is the right number: the hint to the mistake that leads to this number, or else to otherwise."""
+    """Unless answer is the right number: hint at the mistake that leads to this number, or give the hint otherwise."""
     _need(isinstance(answer, (int, float, np.number)), f"expected a number, found {type(answer).__name__}.")
     mistakes = {**mistakes, 100 * right: "this is in percent; give a number from 0 to 1."}
     likely = [hint for wrong, hint in mistakes.items() if abs(answer - wrong) <= tolerance]
@@ -50,17 +54,17 @@ def _expect(answer, right: float, mistakes: dict[float, str], otherwise: str, to
 
 
 def _iou(answer, *, true, predicted, class_id) -> str:
-    is_class, is_said = true == class_id, predicted == class_id
-    both, n_true, n_said = np.sum(is_class & is_said), np.sum(is_class), np.sum(is_said)
-    right = both / np.sum(is_class | is_said)
+    true, predicted = true == class_id, predicted == class_id
+    both, n_true, n_predicted = np.sum(true & predicted), np.sum(true), np.sum(predicted)
     mistakes = {
         both: "these are the pixels of the intersection; divide them by those of the union.",
-        both / (n_true + n_said): "this sum counts the intersection twice; the union counts each pixel once.",
-        2 * both / (n_true + n_said): "this is Dice, the IoU's cousin; divide the intersection by the union.",
-        both / n_true: "you divided by the true pixels; the union also has those that are wrongly said.",
-        both / n_said: "you divided by the said pixels; the union also has the true ones that are missed.",
+        both / (n_true + n_predicted): "this sum counts the intersection twice; the union counts each pixel once.",
+        2 * both / (n_true + n_predicted): "this is Dice, the IoU's cousin; divide the intersection by the union.",
+        both / n_true: "you divided by the true pixels; the union also has those that are wrongly predicted.",
+        both / n_predicted: "you divided by the predicted pixels; the union also has the true ones that are missed.",
     }
-    _expect(answer, right, mistakes, "count the pixels that have the class in both masks, then those in either.")
+    otherwise = "count the pixels that have the class in both masks, then those that have it in either."
+    _expect(answer, both / np.sum(true | predicted), mistakes, otherwise)
     return "A pixel that is wrong in either mask makes the union larger, and so the IoU smaller."
 
 
@@ -71,10 +75,10 @@ def _parameters(answer, *, n_channels, n_filters) -> str:
     mistakes = {
         right - 2 * n_filters: "you forgot the biases: each convolution has one for each of its filters.",
         first: "this is the first convolution; the block has two.",
-        2 * first: "the second convolution sees the channels that the first one made, not those of the input.",
+        2 * first: "the input of the second convolution has the channels that the first one made.",
     }
     _expect(answer, right, mistakes, "a 3x3 convolution from a to b channels has 9ab weights and b biases.")
-    return "Pooling has nothing to learn, and the picture's size plays no part."
+    return "Pooling has nothing to learn, and the image's size plays no part."
 
 
 def _resize(answer, *, mask, size) -> str:
@@ -82,15 +86,14 @@ def _resize(answer, *, mask, size) -> str:
     (new,) = set(larger.ravel()) - set(mask.ravel())
     old = dict.fromkeys(mask.ravel(), "this id is in the small mask; look for one that is only in the large one.")
     _expect(answer, new, old, "a class id is a whole number: round the enlarged mask and look what is in it.")
-    return "Nobody drew this class. That is why masks are resized by nearest neighbour."
+    return "No pixel was labelled so. That is why masks are resized by nearest neighbour."
 
 
-def _bottleneck(size, bottleneck, *, picture, depth) -> str:
+def _bottleneck(size, bottleneck, *, image_size, depth) -> str:
     for answer in (size, bottleneck):
-        fine = isinstance(answer, (tuple, list)) and [isinstance(n, (int, np.integer)) for n in answer] == [True, True]
-        _need(fine, f"expected (height, width), two whole numbers, found {type(answer).__name__}.")
+        _need_two(answer, (int, np.integer), "(height, width), two whole numbers")
     step = 2**depth
-    for side, given in zip(size, picture, strict=True):
+    for side, given in zip(size, image_size, strict=True):
         _need(side % step == 0, f"{side} can't be halved {depth} times: divide it by 2 until it becomes odd.")
         _need(given <= side < given + step, f"{side} can be halved; find the first such from {given} upwards.")
     _need(list(bottleneck) == [side // step for side in size], f"the size is right; halve each side {depth} times.")
@@ -99,15 +102,14 @@ def _bottleneck(size, bottleneck, *, picture, depth) -> str:
 
 def _baseline(accuracy, miou, *, counts) -> str:
     share, n_classes = counts.max() / counts.sum(), len(counts)
-    _expect(accuracy, share, {}, "the accuracy is the share of the pixels that the commonest class has.")
-    mistakes = {share: "this is the IoU of the commonest class; take the mean with the others, which have 0."}
-    _expect(miou, share / n_classes, mistakes, "accuracy right; the union of the class that is said is all pixels.")
+    _expect(accuracy, share, {}, "the accuracy is the share of the pixels that the majority class has.")
+    mistakes = {share: "this is the IoU of the majority class; take the mean with the others, which have 0."}
+    _expect(miou, share / n_classes, mistakes, "accuracy right; the union of the predicted class is all pixels.")
     return "The accuracy looks fair; the mIoU says that nothing was learned."
 
 
 def _block(answer, *, inputs, n_filters) -> str:
-    fine = isinstance(answer, (tuple, list)) and [isinstance(x, keras.KerasTensor) for x in answer] == [True, True]
-    _need(fine, f"expected two tensors, next_layer and skip_connection, found {type(answer).__name__}.")
+    _need_two(answer, keras.KerasTensor, "two tensors, next_layer and skip_connection")
     expected = conv_block(inputs, n_filters, normalization=None)
     half, full = (tensor.shape[1:3] for tensor in expected)
     found = [tensor.shape[1:3] for tensor in answer]
@@ -124,7 +126,7 @@ def _block(answer, *, inputs, n_filters) -> str:
     same = [a.shape == b.shape and np.allclose(a, b, atol=1e-5) for a, b in zip(block(x), reference(x), strict=True)]
     _need(same[1], "sizes and parameters are right, the values are not: a ReLU follows each of both convolutions.")
     _need(same[0], "skip_connection is right, next_layer is not: use max pooling.")
-    return "With the same weights your block answers as conv_block does."
+    return "With the same weights your block computes what conv_block does."
 
 
 def _score(score, network, *pairs) -> Scores:
@@ -154,10 +156,10 @@ def _frames(learned, held_out, network, frame_miou, drive_miou, *, pairs, score)
     _need(once, "each pair of dataset.train belongs into one of the two lists, and into one only.")
     share = len(held_out) / len(pairs)
     _need(abs(share - 0.2) <= 0.05 + 1 / len(pairs), f"{share:.0%} are held out, expected about a fifth.")
-    # Random frames nearly all have a neighbour on the other side; of whole drives, only the first and the last have.
+    # Nearly every random frame has a neighbour on the other side; of a whole drive, only the first and the last do.
     sides = [*map(set(held_out).__contains__, pairs)]
-    n_borders = sum(a != b for a, b in zip(sides[:-1], sides[1:], strict=True))
-    _need(n_borders >= sum(sides) / 2, "you hold out whole stretches; this time shuffle the frames before you cut.")
+    few = np.count_nonzero(np.diff(sides)) < sum(sides) / 2
+    _need(not few, "you hold out whole stretches; this time shuffle the frames before you cut.")
     right = _score(score, network, held_out).miou, _score(score, network).miou
     swapped = {right[1]: "the first mIoU is that on the drives; it should be the one on the frames."}
     _expect(frame_miou, right[0], swapped, "the first mIoU is not score(network, held-out pairs).miou.", 1e-6)
@@ -189,7 +191,7 @@ def _own(scores, *, dataset, majority_class, margin) -> str:
     baseline = np.nan_to_num(scores.baseline(majority_class).iou)
     learned = np.flatnonzero(scores.iou > baseline + margin * (1 - baseline))
     found = f"learned: {', '.join(scores.labels.names[k] for k in learned) or 'no class'}"
-    _need(len(learned) >= 2, f"{found}. Look whether masks and pictures fit, then train longer (MINUTES).")
+    _need(len(learned) >= 2, f"{found}. Look whether masks and images fit, then train longer (MINUTES).")
     return f"{found}. They are well above the baseline."
 
 

@@ -1,4 +1,4 @@
-"""What a class id means: names, colours and void, and the tables that turn mask files into ids."""
+"""What a class id means: names, colours and void, and the tables that turn the values of mask files into ids."""
 
 import numbers
 import re
@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-# What no name needs, and a terminal obeys: control characters, ends of lines and turns of the direction of writing, but
-# for tabs; and what stands for bytes that are not UTF-8.
+# Control characters, line ends and changes of the writing direction, which a terminal would obey, and surrogates, which
+# stand for bytes that are not UTF-8. Tabs are harmless.
 CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 DATASETS = ("demo", "lyft", "camvid", "folder")  # the names of the data sets that we know
 VOID = 255  # class id of the pixels that are neither learned nor scored
 
 
 def printable(text: str) -> str:
-    """Text as it may be shown anywhere: each of `CONTROL`, but for ends of lines, is written as in Python, as \\x1b."""
+    """Text that is safe to print: each `CONTROL` character but the line end is escaped as in Python, as \\x1b."""
     return CONTROL.sub(lambda found: found[0] if found[0] == "\n" else ascii(found[0])[1:-1], text)
 
 
 class Pair(NamedTuple):
-    """A picture and its mask: two files with the same stem."""
+    """An image file and its mask file, of the same stem."""
 
     image: Path
     mask: Path
@@ -29,36 +29,25 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The K classes of a data set, in the order of their ids.
+    """The K classes of a data set, in the order of their ids. Raises ValueError for a field that makes no sense."""
 
-    names: K class names.
-    colors: K (red, green, blue) triples, 0..255, for pictures of masks only.
-    void_values: values in the mask files that mean void; 0..K-1 are the class ids themselves.
-    ego_class: id of the class that the camera's own car is labelled with, or None if it is never in the picture.
-    """
-
-    names: tuple[str, ...]
-    colors: tuple[tuple[int, int, int], ...]
-    void_values: tuple[int, ...] = (VOID,)
-    ego_class: int | None = None
+    names: tuple[str, ...]  # K class names
+    colors: tuple[tuple[int, int, int], ...]  # K (red, green, blue) triples, 0..255, to show masks only
+    void_values: tuple[int, ...] = (VOID,)  # values in mask files that mean void; 0..K-1 are the class ids themselves
+    ego_class: int | None = None  # id of the class that the camera's own car is labelled with, None if it is not seen
 
     def __post_init__(self):
+        are_names = _are(str, self.names) and 2 <= len(set(self.names)) == len(self.names) <= VOID
         are_colors = _are((tuple, list), self.colors) and all(len(c) == 3 and _are_bytes(c) for c in self.colors)
         for field, right, expected in (
-            ("names", _are(str, self.names), "texts"),
+            ("names", are_names, f"2 to {VOID} different texts"),
             ("colors", are_colors, "(red, green, blue) triples of 0..255"),
+            ("colors", are_colors and len(self.colors) == len(self.names), "one for each name"),
             ("void_values", _are_bytes(self.void_values), "whole numbers, 0..255"),
             ("ego_class", self.ego_class is None or _are_bytes([self.ego_class]), "None or a class id"),
         ):
             if not right:
                 raise ValueError(f"{field}: found {getattr(self, field)!r}, expected {expected}")
-        if not 2 <= len(self.names) <= VOID or len(self.names) != len(self.colors):
-            raise ValueError(
-                f"a label map needs 2 to {VOID} names and as many colors: found {len(self.names)} names, "
-                f"{len(self.colors)} colors"
-            )
-        if len(set(self.names)) != len(self.names):
-            raise ValueError(f"names: each class needs a name of its own, found {self.names}")
         if any(map(CONTROL.search, self.names)):
             raise ValueError(f"names: found control characters in {self.names}; write names without")
 
@@ -68,20 +57,15 @@ class LabelMap:
         return len(self.names)
 
     @property
-    def known_values(self) -> np.ndarray:
-        """(256,) bool: which values may occur in a mask file."""
-        known = np.zeros(256, bool)
-        known[: self.n_classes] = True
-        known[list(self.void_values)] = True
-        return known
-
-    @property
     def value_to_id(self) -> np.ndarray:
         """(256,) uint8: value in a mask file -> class id 0..K-1 or VOID."""
-        table = np.full(256, VOID, np.uint8)
-        table[: self.n_classes] = np.arange(self.n_classes)
-        table[list(self.void_values)] = VOID
-        return table
+        ids = np.arange(256)
+        return np.where((ids < self.n_classes) & ~np.isin(ids, self.void_values), ids, VOID).astype(np.uint8)
+
+    @property
+    def known_values(self) -> np.ndarray:
+        """(256,) bool: which values may occur in a mask file."""
+        return (self.value_to_id != VOID) | np.isin(np.arange(256), self.void_values)
 
     @property
     def palette(self) -> np.ndarray:
@@ -96,12 +80,11 @@ def _are(kind, values) -> bool:
 
 
 def _are_bytes(values) -> bool:
-    whole = _are(numbers.Integral, values) and not any(isinstance(value, bool) for value in values)
-    return whole and all(0 <= value <= 255 for value in values)
+    return _are(numbers.Integral, values) and all(0 <= n <= 255 and not isinstance(n, bool) for n in values)
 
 
 def colorize(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
-    """Picture of a mask: (H, W) uint8 ids -> (H, W, 3) uint8 colours. A class has one colour everywhere."""
+    """Show a mask: (H, W) uint8 ids -> (H, W, 3) uint8 colours. A class has the same colour everywhere."""
     return labels.palette[mask]
 
 

@@ -1,4 +1,4 @@
-"""The U-Net: its two blocks, the network, and batch normalization whose statistics follow the weights."""
+"""The U-Net: its two blocks, the network, and batch normalization with precise statistics."""
 
 import itertools
 import numbers
@@ -10,15 +10,14 @@ from keras import layers
 
 from .naming import shown
 
-LARGEST_SIDE = 8192  # of the pictures that a network looks at, in pixels: more fits into no memory
+LARGEST_SIDE = 8192  # of the images that a network takes, in pixels: more fits into no memory
 
 
 def _convolution(x, n_filters: int, normalization: str | None, padding: str):
     """3x3 convolution -> (batch normalization) -> ReLU."""
-    # The bias is left out before a normalization: subtracting the mean would remove it again.
-    x = layers.Conv2D(
-        n_filters, 3, padding=padding, use_bias=normalization is None, kernel_initializer="he_normal"
-    )(x)
+    # No bias before a normalization, which subtracts the mean and would remove it again.
+    options = {"padding": padding, "use_bias": normalization is None, "kernel_initializer": "he_normal"}
+    x = layers.Conv2D(n_filters, 3, **options)(x)
     if normalization == "batch":
         x = batch_normalization()(x)
     return layers.ReLU()(x)
@@ -28,7 +27,7 @@ def conv_block(
     inputs, n_filters: int = 32, dropout_prob: float = 0.0, max_pooling: bool = True, *,
     normalization: str | None = "batch", padding: str = "same",
 ):  # fmt: skip
-    """One level of the encoder: two 3x3 convolutions, then dropout and 2x2 max pooling where asked for.
+    """One level of the encoder: two 3x3 convolutions, then dropout and 2x2 max pooling, both optional.
 
     inputs: (B, H, W, C) float tensor.
     Returns (next_layer, skip_connection): next_layer is (B, H/2, W/2, n_filters) with max_pooling, else it is
@@ -38,17 +37,14 @@ def conv_block(
     x = _convolution(x, n_filters, normalization, padding)
     if dropout_prob > 0:
         x = layers.Dropout(dropout_prob)(x)
-    # "same" pooling rounds an odd size up, so that no row of the picture is lost on the way down.
+    # "same" pooling rounds an odd size up, so that the encoder loses no row of the image.
     return (layers.MaxPooling2D(2, padding="same")(x) if max_pooling else x), x
 
 
-def _center_crop(x, height: int, width: int):
-    """Cut (B, H, W, C) to (B, height, width, C) around its centre. Sizes that are None fit already."""
-    if height is None or width is None:
-        return x
-    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
-    bottom, right = x.shape[1] - height - top, x.shape[2] - width - left
-    return layers.Cropping2D(((top, bottom), (left, right)))(x) if top or bottom or left or right else x
+def _center_crop(x, size: tuple[int | None, int | None]):
+    """(B, H, W, C) -> (B, *size, C), cut around the centre. A size with None fits already."""
+    surplus = [0 if None in size else own - side for own, side in zip(x.shape[1:3], size, strict=True)]
+    return layers.Cropping2D([(n // 2, n - n // 2) for n in surplus])(x) if any(surplus) else x
 
 
 def upsampling_block(
@@ -57,21 +53,22 @@ def upsampling_block(
 ):  # fmt: skip
     """One level of the decoder: up-convolution, concatenation with the skip connection, two 3x3 convolutions.
 
-    expansive_input: (B, H, W, C), the level below. contractive_input: (B, 2H, 2W, n_filters), the skip connection of
-    this level; None leaves the concatenation out. The larger of the two is cropped to the smaller around its centre.
+    expansive_input: (B, H, W, C), from the level below. contractive_input: (B, 2H, 2W, n_filters), the skip connection
+    of this level, or None for none. The larger of the two is cropped to the smaller around its centre.
     Returns (B, 2H, 2W, n_filters), 4 pixels smaller with padding="valid".
     """
     x = layers.Conv2DTranspose(n_filters, up_kernel_size, strides=2, padding="same")(expansive_input)
     if contractive_input is not None:
-        height, width = (min(x.shape[i], contractive_input.shape[i]) if x.shape[i] else None for i in (1, 2))
-        x = layers.Concatenate()([_center_crop(x, height, width), _center_crop(contractive_input, height, width)])
+        size = [min(x.shape[i], contractive_input.shape[i]) if x.shape[i] else None for i in (1, 2)]
+        x = layers.Concatenate()([_center_crop(x, size), _center_crop(contractive_input, size)])
     x = _convolution(x, n_filters, normalization, padding)
     return _convolution(x, n_filters, normalization, padding)
 
 
 def check_image_size(name: str, image_size, step: int = 1, least: int = 1) -> tuple[int, int]:
-    """(height, width) as Python's numbers. Raises ValueError that begins with name unless both are whole, divisible by
-    step, and between least and LARGEST_SIDE, which step divides, too.
+    """Return (height, width) as Python's ints.
+
+    Raises ValueError that begins with name unless both are whole, divisible by step, and from least to LARGEST_SIDE.
     """
     sides = tuple(image_size) if isinstance(image_size, (tuple, list, np.ndarray)) else ()
     least, fits = max(least, step), (192, 256)
@@ -93,18 +90,18 @@ def unet_model(
 ) -> keras.Model:  # fmt: skip
     """U-Net (Ronneberger, Fischer and Brox 2015, https://arxiv.org/abs/1505.04597).
 
-    Takes (B, H, W, C) with values 0..255 (rescaled to -1..1 inside) and answers logits (B, H, W, n_classes) float32.
-    The defaults and normalization=None are the network of the DeepLearning.AI assignment; padding="valid",
-    up_kernel_size=2, last_conv=False and dropout_prob=0 that of the paper, whose answer is smaller than its input.
+    Takes (B, H, W, C) with values 0..255 (rescaled to -1..1 inside) and returns logits (B, H, W, n_classes) float32.
+    The defaults with normalization=None are the network of the DeepLearning.AI assignment. The paper's has
+    padding="valid", up_kernel_size=2, last_conv=False and dropout_prob=0, and an output smaller than its input.
 
-    input_size: (height, width, channels); (None, None, channels) takes pictures of any size whose sides are divisible
-        by 2**depth, twice that with half_resolution: no filter depends on the size.
-    n_filters: filters of the first level; each of the depth levels below has twice as many.
+    input_size: (height, width, channels); (None, None, channels) takes images of any size whose sides are divisible by
+        2**depth, or twice that with half_resolution.
+    n_filters: filters of the first level; each of the depth levels below has twice as many as the one above.
     dropout_prob: share of the values dropped in the two deepest levels of the encoder while training.
     normalization: "batch" or None.
     skip_connections: False leaves them out, to show what they are for.
-    half_resolution: a first convolution with stride 2, so that all else works on a quarter of the pixels; the logits
-        then have half the picture's height and width.
+    half_resolution: output stride 2: a first convolution with stride 2 leaves a quarter of the pixels, and the logits
+        have half the image's height and width.
     Raises ValueError if a side is not divisible by 2**depth (padding="same") or above LARGEST_SIDE, or normalization is
     unknown.
     """
@@ -129,59 +126,56 @@ def unet_model(
         x = upsampling_block(x, skips[level], n_filters * 2**level, up_kernel_size=up_kernel_size, **block)
     if last_conv:
         x = _convolution(x, n_filters, None, padding)
-    # float32 whatever the precision of the rest: half precision is too coarse for a softmax over many classes.
+    # float32 under mixed precision, too: half precision is too coarse for a softmax over many classes.
     logits = layers.Conv2D(n_classes, 1, dtype="float32", name="logits")(x)
     return keras.Model(inputs, logits, name="unet")
 
 
-N_IMAGES = 16  # of training, for a price of 1.5 % of an epoch of drawn scenes; with more see benchmarks/README.md
+N_IMAGES = 16  # for the statistics; costs 1.5 % of an epoch of the demo, see benchmarks/README.md
 
 
 @keras.saving.register_keras_serializable("unet_helpers")
-class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer with the same weights, configuration and results; only the computation in training differs.
+class FusedBatchNormalization(layers.BatchNormalization):
+    """Keras's layer, with the same weights, configuration and results, but a faster training step on TensorFlow.
 
-    Keras 3 on TensorFlow reads the whole tensor several times to normalize it, TensorFlow's fused kernel fewer times:
-    what that is worth on a CPU, a twentieth to a third of a step, is in benchmarks/README.md.
-    inputs: (B, H, W, C) float.
-    fused: False leaves everything to Keras. `training.compile_unet` sets that where a compiler fuses by itself.
+    The fused kernel reads the tensor fewer times: a CPU's step gets a twentieth to a third faster
+    (benchmarks/README.md). inputs: (B, H, W, C) float.
+    fused: False leaves everything to Keras. `training.compile_unet` sets it where a compiler fuses by itself.
     Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167.
     """
 
     fused = True
 
     def call(self, inputs, training=None, mask=None):
-        # A frozen layer (trainable=False) keeps its means: Keras uses them then in training, too.
         import tensorflow as tf
 
-        if not (self.fused and training and self.trainable):
+        if not (self.fused and training and self.trainable):  # Keras: a frozen layer uses its means in training, too
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
         )
         n = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
-        variance *= (n - 1) / n  # the kernel's has n - 1 in the denominator, Keras's has n
+        variance *= (n - 1) / n  # the kernel divides by n - 1, Keras by n
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(self.momentum * moving + (1 - self.momentum) * value)
         return outputs
 
 
-def batch_normalization() -> keras.layers.BatchNormalization:
-    """A new layer: the fused one on TensorFlow; Keras's own on another backend, whose compiler fuses by itself."""
-    layer = FusedBatchNormalization if keras.backend.backend() == "tensorflow" else keras.layers.BatchNormalization
-    # Where `PreciseStatistics` is not used: Keras's momentum of 0.99 takes hundreds of steps to forget the first ones.
-    return layer(momentum=0.9)
+def batch_normalization() -> layers.BatchNormalization:
+    """A new layer: the fused one on TensorFlow, Keras's own on other backends, whose compilers fuse by themselves."""
+    layer = FusedBatchNormalization if keras.backend.backend() == "tensorflow" else layers.BatchNormalization
+    return layer(momentum=0.9)  # without `PreciseStatistics`, Keras's 0.99 takes hundreds of steps to forget the first
 
 
 class PreciseStatistics(keras.callbacks.Callback):
-    """Estimates the statistics of batch normalization anew before each validation and saving, for the present weights.
+    """Estimates the statistics of batch normalization anew before each validation, for the present weights.
 
-    Keras averages means and variances over the past steps, while the weights change. At this project's learning rates
-    the averages lag so far behind that with a few steps an epoch a network that is right in training is no better than
+    Keras averages means and variances over past steps, while the weights change. At this project's learning rates and a
+    few steps per epoch these averages lag so far behind that a network that is right in training scores no better than
     the baseline in validation, for dozens of epochs (benchmarks/README.md). Frozen layers keep their statistics.
-    batches: of training, (images, ...), images (B, H, W, C). As many are looked at each time as N_IMAGES take, those of
-        `make_batches` without augmentation, as the network sees images in use; then, of fewer images, augmented ones.
-    In `fit` it comes before the callbacks that save.
+    batches: of training, (images, ...), images (B, H, W, C). N_IMAGES of them are used each time, without augmentation
+        if the batches are from `make_batches`; if there are fewer images, augmented ones are added.
+    In `fit` it must come before the callbacks that save.
     Source: precise statistics, Wu and Johnson 2021, https://arxiv.org/abs/2105.07576.
     """
 
@@ -207,17 +201,16 @@ class PreciseStatistics(keras.callbacks.Callback):
         self.on_test_begin()  # where there was no validation
 
     def estimate(self) -> None:
-        """Set means and variances to the mean over the batches of what each batch has under the present weights."""
-        norms = [layer for layer in self.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        """Set means and variances to the mean over the batches of each batch's own under the present weights."""
+        norms = [layer for layer in self.model.layers if isinstance(layer, layers.BatchNormalization)]
         norms = [layer for layer in norms if layer.trainable]
         if not norms:
             return
         variables = [variable for layer in norms for variable in (layer.moving_mean, layer.moving_variance)]
-        momenta = [layer.momentum for layer in norms]
-        found = []
+        momenta, found = [layer.momentum for layer in norms], []
         try:
             for layer in norms:
-                layer.momentum = 0.0  # compiled so, the forward pass leaves the batch's own statistics
+                layer.momentum = 0.0  # compiled with it, the forward pass leaves the batch's own statistics
             plain = getattr(self.batches, "plain", ())
             for number, (images, *_) in enumerate(itertools.chain(plain, self.batches), 1):
                 self.network.predict_on_batch(np.asarray(images))
@@ -232,7 +225,7 @@ class PreciseStatistics(keras.callbacks.Callback):
 
 
 class _TrainingMode(keras.Model):
-    """A network that normalizes by the statistics of the batch, as in training, when `predict_on_batch` calls it."""
+    """A network that normalizes by the batch's own statistics, as in training, also in `predict_on_batch`."""
 
     def __init__(self, network: keras.Model):
         super().__init__(name="training_mode")
@@ -243,15 +236,15 @@ class _TrainingMode(keras.Model):
 
 
 def with_keras_layers_only(model: keras.Model) -> keras.Model:
-    """A copy of a network, not compiled, made of Keras's own layers alone: its file loads without this package."""
+    """A copy of a network, not compiled, of Keras's own layers only: its file loads without this package."""
 
     def keras_layer(layer):
-        kind = keras.layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
+        kind = layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
         config = layer.get_config()
-        if "kernel_initializer" in config:  # has done its work, and Keras before 3.14 can't read what later ones write
+        if "kernel_initializer" in config:  # no longer needed, and Keras before 3.14 can't read that of later ones
             config["kernel_initializer"] = "zeros"
         return kind.from_config(config)
 
     clone = keras.models.clone_model(model, clone_function=keras_layer)
     clone.set_weights(model.get_weights())
-    return keras.Model(clone.inputs, clone.outputs, name=model.name)  # a clone takes loss and optimizer along
+    return keras.Model(clone.inputs, clone.outputs, name=model.name)  # the clone itself has loss and optimizer

@@ -1,15 +1,14 @@
-"""How the weights change: Muon for kernels, AdamW for the rest, and the learning rate over a training."""
+"""The optimizer, Muon for kernels and AdamW for the rest, and the learning-rate schedule."""
 
 import keras
 
 
 @keras.saving.register_keras_serializable("unet_helpers")
 class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate over a training: along straight lines up to peak, level for long, and down to 0.
+    """Learning rate that rises linearly to peak, stays there, and falls linearly to 0.
 
-    steps: of the whole training; `set_steps` changes them. warmup, decay: shares of it for the way up and the way down.
-    A cosine, the usual choice, is low already when the largest pictures come (`ProgressiveResizing`): too low to get
-    used to them.
+    steps: of the whole training, see `set_steps`. warmup, decay: the shares of them in which it rises and falls.
+    A cosine, the usual choice, is already low when the largest images come (`ProgressiveResizing`).
     Source: Hägele et al. 2024, https://arxiv.org/abs/2405.18392.
     """
 
@@ -18,7 +17,7 @@ class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.variable = keras.Variable(steps, dtype="float32", trainable=False)  # a compiled step reads it anew
 
     def set_steps(self, steps: int) -> None:
-        """Another length, also for a network that is compiled: on TensorFlow even after its first step."""
+        """Change the length, also of a compiled network's schedule; on TensorFlow even after its first step."""
         self.steps = steps
         self.variable.assign(steps)
 
@@ -33,16 +32,16 @@ class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable("unet_helpers")
 class KernelMuon(keras.optimizers.Muon):
-    """Keras's Muon, for the kernels of convolutions, too. Keras gives it matrices only, and all else to AdamW.
+    """Keras's Muon for the kernels of convolutions, too; Keras itself uses it for matrices and AdamW for all else.
 
-    AdamW scales the step of each weight by itself. Muon takes the steps of all weights of a kernel as one matrix, of a
-    column for each filter, and makes it nearly orthogonal: no few directions take the whole step, rare ones count, too.
-    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the step's length, for which AdamW's rates
-    fit: Liu et al. 2025, https://arxiv.org/abs/2502.16982.
+    AdamW scales the step of each weight by itself. Muon takes the steps of all weights of a kernel as a matrix with one
+    column per filter and makes it nearly orthogonal, so that no few directions dominate the step.
+    Sources: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; Liu et al. 2025,
+    https://arxiv.org/abs/2502.16982 (the length of the step, which makes AdamW's learning rates fit).
     """
 
     def _should_use_adamw(self, variable):
-        # As its authors advise, the last layer, the only 1x1 convolution, is left to AdamW.
+        # As its authors advise, AdamW keeps the last layer, the only 1x1 convolution.
         return len(variable.shape) != 4 or tuple(variable.shape[:2]) == (1, 1)
 
     def zeropower_via_newtonschulz5(self, x, steps):

@@ -1,44 +1,62 @@
-"""Charts of scores, shares and confidence. Curves over a training are in curves.py."""
+"""Charts of scores, shares, confidence and of a training's curves."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from ..evaluation import Scores
 from ..labels import LabelMap
-from .figures import COLORS, EDGE, WIDTH, InlineFigure, draw_bars, in_style, name_rows, new_figure
+from .figures import BLUE, COLORS, EDGE, ORANGE, SKY, WIDTH, InlineFigure, in_style, new_figure
 
 
 @in_style
 def show_classes(labels: LabelMap, pixels: np.ndarray) -> InlineFigure:
-    """Bars: the share of the pixels (K,) that each class has, in the class's colour, with its percent beside it."""
+    """Bars: the share of the pixels (K,) that each class has, in the class's colour."""
     if len(pixels) != labels.n_classes or not np.sum(pixels):
         raise ValueError(f"pixels: found {pixels}, expected {labels.n_classes} counts, one for each class, not all 0")
     order = np.argsort(pixels)
     names = [labels.names[k] for k in order]
     shares = 100 * np.asarray(pixels)[order] / np.sum(pixels)
-    texts = [f"{_digits(share)} %" for share in shares]
-    alt = ", ".join(map(" ".join, zip(names[::-1], texts[::-1], strict=True)))
-    figure, axes = new_figure(f"Share of the pixels of each class: {alt}.", size=(WIDTH, 0.32 * len(order) + 1))
-    draw_bars(axes, range(len(order)), shares, texts, 0.8, labels.palette[order] / 255)
-    name_rows(axes, names)
+    # One decimal place, or as many as show two digits: 30.8, 0.87, 0.0061.
+    texts = [
+        f"{share:.1f} %" if share >= 1 else np.format_float_positional(share, 2, fractional=False, trim="-") + " %"
+        for share in shares
+    ]
+    alt = f"Share of the pixels of each class: {_pairs(names[::-1], texts[::-1])}."
+    figure, axes = new_figure(alt, size=(WIDTH, 0.32 * len(order) + 1))
+    _draw_bars(axes, range(len(order)), shares, texts, 0.8, labels.palette[order] / 255)
+    _name_rows(axes, names)
     axes.set(xlabel="share of the pixels (%)", title="How often each class occurs", xlim=(0, 1.15 * shares.max()))
     return figure
 
 
-def _digits(share: float) -> str:
-    """One digit behind the point, or as many as show two that count: 30.8, 0.87, 0.0061."""
-    return f"{share:.1f}" if share >= 1 else np.format_float_positional(share, 2, fractional=False, trim="-")
+def _pairs(names: Sequence[str], texts: Sequence[str]) -> str:
+    return ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
+
+
+def _draw_bars(axes, y, values, texts: Sequence[str], height: float, color, label: str = "") -> None:
+    """Horizontal bars at y, with a text at the end of each; NaN is drawn as 0."""
+    values = np.nan_to_num(np.asarray(values, float))
+    axes.barh(y, values, height, color=color, label=label, **EDGE)
+    for at, value, text in zip(y, values, texts, strict=True):
+        axes.annotate(text, (value, at), (4, 0), textcoords="offset points", va="center", size=11)
+
+
+def _name_rows(axes, names: Sequence[str]) -> None:
+    """Names beside the bars, from the bottom up."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
 
 
 @in_style
 def plot_iou(scores: Scores, baseline: Scores | None = None) -> InlineFigure:
     """Bars: the IoU of each class, sorted, in the class's colour, with the mIoU (and the baseline's) as a line."""
     figure, axes = _iou_bars({"": scores})
-    axes.axvline(scores.miou, color=COLORS[0], label=f"mIoU {scores.miou:.3f}")
+    axes.axvline(scores.miou, color=BLUE, label=f"mIoU {scores.miou:.3f}")
     if baseline:
         text = f"mIoU of the baseline {baseline.miou:.3f}"
-        axes.axvline(baseline.miou, color=COLORS[1], linestyle="--", label=text)
+        axes.axvline(baseline.miou, color=ORANGE, linestyle="--", label=text)
         figure.alt += f" {text}."
     figure.legend(loc="outside upper center")
     return figure
@@ -46,10 +64,7 @@ def plot_iou(scores: Scores, baseline: Scores | None = None) -> InlineFigure:
 
 @in_style
 def compare_iou(scores: Mapping[str, Scores]) -> InlineFigure:
-    """Bars of each class's IoU, one for each of the scores, sorted by the first; mIoUs in the legend.
-
-    scores: name -> scores of the same classes.
-    """
+    """Bars of each class's IoU, one for each of the named scores, sorted by the first; mIoUs in the legend."""
     figure, _ = _iou_bars(scores)
     figure.legend(loc="outside upper center")
     return figure
@@ -68,9 +83,9 @@ def _iou_bars(scores: Mapping[str, Scores]):
         texts = ["absent" if np.isnan(value) else f"{value:.2f}" for value in each.iou[order]]
         label = f"{name}: mIoU {each.miou:.3f}".removeprefix(": ")
         y = np.arange(len(order)) + 0.42 - (i + 0.5) * height
-        draw_bars(axes, y, each.iou[order], texts, height, color, label if name else "")
-        figure.alt += f" {label} ({', '.join(map(' '.join, zip(names[::-1], texts[::-1], strict=True)))})."
-    name_rows(axes, names)
+        _draw_bars(axes, y, each.iou[order], texts, height, color, label if name else "")
+        figure.alt += f" {label} ({_pairs(names[::-1], texts[::-1])})."
+    _name_rows(axes, names)
     axes.set(xlim=(0, 1.08), xlabel="intersection over union (0..1)", xticks=np.arange(0, 1.1, 0.2))
     return figure, axes
 
@@ -97,7 +112,7 @@ def plot_confusion(scores: Scores) -> InlineFigure:
 
 @in_style
 def plot_reliability(confidence: np.ndarray, right: np.ndarray) -> InlineFigure:
-    """How far the confidence can be believed: the share of right pixels in bins of 0.1, and how many pixels each has.
+    """Reliability diagram: the share of right pixels in confidence bins of 0.1, and how many pixels each bin has.
 
     confidence: 0..1, any shape. right: bool, the same shape. The mean gap is the expected calibration error of
     Guo et al., On Calibration of Modern Neural Networks (2017).
@@ -110,18 +125,18 @@ def plot_reliability(confidence: np.ndarray, right: np.ndarray) -> InlineFigure:
     bins = np.minimum((confidence.ravel() * 10).astype(int), 9)
     pixels = np.bincount(bins, minlength=10)
     full = np.flatnonzero(pixels)
-    said, true = (np.bincount(bins, values.ravel(), 10)[full] / pixels[full] for values in (confidence, right))
-    gap = np.abs(said - true) @ pixels[full] / len(bins)
+    mean, true = (np.bincount(bins, values.ravel(), 10)[full] / pixels[full] for values in (confidence, right))
+    gap = np.abs(mean - true) @ pixels[full] / len(bins)
     title = f"mean confidence {confidence.mean():.2f}, right {right.mean():.2f}, mean gap {gap:.2f}"
-    pairs = ", ".join(f"{a:.2f}: {b:.2f}" for a, b in zip(said, true, strict=True))
+    pairs = ", ".join(f"{a:.2f}: {b:.2f}" for a, b in zip(mean, true, strict=True))
     alt = f"Reliability: {title}. Mean confidence and share right of the bins: {pairs}."
     figure, (upper, lower) = new_figure(alt, 2, 1, (6, 5.5), sharex=True, height_ratios=(3, 1))
-    upper.plot([0, 1], [0, 1], "--", color="0.5", label="as often right as said")
-    upper.plot(said, true, "o-", color=COLORS[0], label="this network")
+    upper.plot([0, 1], [0, 1], "--", color="0.5", label="perfect calibration")
+    upper.plot(mean, true, "o-", color=BLUE, label="this network")
     upper.set(ylabel="share right (0..1)", ylim=(0, 1.02), xlim=(0, 1.02), title=title)
     upper.grid(alpha=0.3)
     upper.legend()
-    lower.bar(np.arange(10) / 10 + 0.05, 100 * pixels / len(bins), 0.1, color=COLORS[4], **EDGE)
+    lower.bar(np.arange(10) / 10 + 0.05, 100 * pixels / len(bins), 0.1, color=SKY, **EDGE)
     lower.set(ylabel="pixels (%)", xlabel="confidence (0..1)", xticks=np.arange(0, 1.1, 0.2))
     return figure
 
@@ -131,7 +146,7 @@ def plot_changes(steps: Sequence[Mapping]) -> InlineFigure:
     """What each change to the training was worth, in the given order from top to bottom.
 
     steps: {"name": text, "miou": [one number, 0..1, per seed], "seconds": until the first step's final score, or None}.
-    A diamond is the mean of the seeds, a dot a seed; beside them the mean and what it gained on the line before.
+    A diamond is the mean of the seeds, a dot a seed; beside them the mean and its gain over the line before.
     """
     means = [np.mean(step["miou"]) for step in steps]
     gains = [""] + [f" ({b - a:+.3f})" for a, b in zip(means, means[1:], strict=False)]
@@ -140,19 +155,77 @@ def plot_changes(steps: Sequence[Mapping]) -> InlineFigure:
     waits = ["not reached" if time is None else f"{time:.0f} s" for time in times]
     timed = any(time is not None for time in times)
     alt = "; ".join(f"{s['name']} {t}" + f", {w}" * timed for s, t, w in zip(steps, texts, waits, strict=True))
-    figure, axes = new_figure(f"mIoU after each change: {alt}.", 1, 1 + timed, (WIDTH, 0.45 * len(steps) + 1.2),
-                              squeeze=False, sharey=True, width_ratios=(2, 1)[: 1 + timed])  # fmt: skip
+    options = {"size": (WIDTH, 0.45 * len(steps) + 1.2), "sharey": True, "width_ratios": (2, 1)[: 1 + timed]}
+    figure, axes = new_figure(f"mIoU after each change: {alt}.", 1, 1 + timed, squeeze=False, **options)
     rows, scores = np.arange(len(steps))[::-1], axes[0, 0]
     for y, step, text in zip(rows, steps, texts, strict=True):
         scores.plot(step["miou"], [y] * len(step["miou"]), "o", color="0.5", markersize=4)
         scores.annotate(text, (max(step["miou"]), y), (10, 0), textcoords="offset points", va="center")
-    scores.plot(means, rows, "D", color=COLORS[0], markersize=8, alpha=0.8)
+    scores.plot(means, rows, "D", color=BLUE, markersize=8, alpha=0.8)
     low, high = scores.get_xlim()
     scores.set(xlabel="mIoU (0..1)", xlim=(low, high + 0.8 * (high - low)))  # room for the texts
     scores.grid(axis="x", alpha=0.3)
-    name_rows(scores, [step["name"] for step in steps[::-1]])
+    _name_rows(scores, [step["name"] for step in steps[::-1]])
     if timed:
-        draw_bars(axes[0, 1], rows, np.array(times, float), waits, 0.6, COLORS[4])
-        longest = np.nanmax(np.array(times, float))
-        axes[0, 1].set(xlabel="seconds", title="until as good as the first", xlim=(0, 1.5 * max(longest, 1)))
+        times = np.array(times, float)
+        _draw_bars(axes[0, 1], rows, times, waits, 0.6, SKY)
+        limits = (0, 1.5 * max(np.nanmax(times), 1))
+        axes[0, 1].set(xlabel="seconds", title="until as good as the first", xlim=limits)
+    return figure
+
+
+@in_style
+def plot_curves(
+    log: Mapping[str, Sequence[float]], changes: Sequence[tuple[float, str]] = (), loss_name: str = "loss"
+) -> InlineFigure:
+    """Loss and mIoU of training and validation against the epoch.
+
+    log: loss, val_loss, mIoU and val_mIoU of each epoch: the columns of CSVLogger's file, or a Keras history.
+    changes: (epoch, text): the first epoch, counted from 1, with something else, such as images of another size.
+    """
+    if missing := {"loss", "val_loss", "mIoU", "val_mIoU"} - set(log):
+        raise ValueError(f"log: found {', '.join(log)}, expected {', '.join(sorted(missing))}, too")
+    figure, panels = new_figure(f"Curves over {len(log['loss'])} epochs.", 1, 2, (WIDTH, 3.6))
+    for panel, name, unit in zip(panels, ("loss", "mIoU"), (loss_name, "mIoU (0..1)"), strict=True):
+        for text, key, style, color in (("training", name, "o-", BLUE), ("validation", f"val_{name}", "s--", ORANGE)):
+            panel.plot(_epochs(log), log[key], style, color=color, label=text, markersize=4)
+            figure.alt += f" {text} {name} from {log[key][0]:.3f} to {log[key][-1]:.3f}."
+        y, va = (0.98, "top") if name == "loss" else (0.02, "bottom")  # where the curve is not
+        for epoch, text in changes:
+            panel.axvline(epoch - 0.5, color="0.4", linestyle=":")
+            panel.text(epoch - 0.4, y, text, transform=panel.get_xaxis_transform(), rotation=90, va=va, zorder=1)
+        _finish_curves(panel, unit, name)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _epochs(log: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """Numbers of the epochs from 1; a Keras history does not name them, CSVLogger counts them from 0."""
+    return np.asarray(log["epoch"]) + 1 if "epoch" in log else np.arange(len(next(iter(log.values())))) + 1
+
+
+def _finish_curves(axes, y: str, title: str = "") -> None:
+    axes.set(xlabel="epoch", ylabel=y, title=title, ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+
+
+@in_style
+def compare_curves(
+    histories: Mapping[str, Mapping[str, Sequence[float]]], metric: str = "val_mIoU"
+) -> InlineFigure:
+    """One curve of the metric over the epochs for each training, with its last value in the legend.
+
+    histories: name -> a Keras history or the columns of CSVLogger's file.
+    """
+    figure, axes = new_figure(f"{metric} over epoch.", size=(WIDTH, 4))
+    for i, (name, history) in enumerate(histories.items()):
+        if metric not in history:
+            raise ValueError(f"histories[{name!r}]: found {', '.join(history)}, expected {metric}, too")
+        text = f"{name}: {history[metric][-1]:.3f} at the end"
+        color, marker = COLORS[i % len(COLORS)], "osD^vPX"[i % 7]  # they differ in more than colour
+        axes.plot(_epochs(history), history[metric], color=color, marker=marker, markersize=5, label=text)
+        figure.alt += f" {text}."
+    _finish_curves(axes, metric.replace("val_", "validation "))
+    axes.legend()
     return figure

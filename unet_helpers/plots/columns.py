@@ -1,87 +1,87 @@
-"""Pictures of masks beside each other: a class has one colour everywhere, and a legend says which."""
+"""Images and masks beside each other: each class in its colour, with a legend, and contours for the colour-blind."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from ..labels import VOID, LabelMap, class_pixels, colorize
 from .figures import WIDTH, InlineFigure, add_legend, in_style, new_figure
-from .outlines import draw_outline
 
 ERRORS = {"orange": (255, 140, 0), "cyan": (0, 235, 255), "yellow": (255, 235, 0), "pink": (255, 150, 200)}
-# Parts of a union, in colours of Okabe and Ito that everybody tells apart.
-OVERLAP = {"both": (240, 228, 66), "only truth": (86, 180, 233), "only prediction": (213, 94, 0)}
+# Parts of a union, in colours of Okabe and Ito.
+OVERLAP = {"both": (240, 228, 66), "only ground truth": (86, 180, 233), "only prediction": (213, 94, 0)}
+FONT = 10  # points, of names in masks
 
 
 @in_style
 def show_columns(
-    columns: Mapping[str, Sequence[np.ndarray]], labels: LabelMap, row_titles: Sequence[str] = (),
-    outline: bool | None = None,
-) -> InlineFigure:  # fmt: skip
-    """Pictures in columns with a title each, and a legend of the classes that occur.
+    columns: Mapping[str, Sequence[np.ndarray]], labels: LabelMap, row_titles: Sequence[str] = ()
+) -> InlineFigure:
+    """Images and masks in columns with a title each, and a legend of the classes that occur.
 
-    columns: title -> one array per row: (H, W, 3) picture, 0..255; (H, W) uint8 mask of class ids, or bool errors.
+    With at most three columns, masks get contours, and names of the classes whose colours are hard to tell apart.
+    columns: title -> one array per row: (H, W, 3) image, 0..255; (H, W) uint8 mask of class ids, or bool errors.
     row_titles: a text beside each row.
-    outline: draw a line between the classes of a mask and name those whose colours are hard to tell apart;
-        by default where there are at most three columns.
     Raises ValueError for another shape, and for columns of different lengths.
     """
-    columns = {title: [_checked(title, picture) for picture in pictures] for title, pictures in columns.items()}
-    counts = {title: len(pictures) for title, pictures in columns.items()}
+    columns = {title: [_checked(title, array) for array in arrays] for title, arrays in columns.items()}
+    counts = {title: len(arrays) for title, arrays in columns.items()}
     if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise ValueError(f"columns: found {counts} pictures, expected the same number in each, at least one")
+        raise ValueError(f"columns: found lengths {counts}, expected equal lengths of at least one")
     n_rows, first = len(next(iter(columns.values()))), next(iter(columns.values()))[0]
     width = (WIDTH - 0.3 * bool(row_titles)) / len(columns) - 0.08
     height = width * first.shape[0] / first.shape[1]
     size = (WIDTH, n_rows * (height + 0.08) + 0.3)
     figure, axes = new_figure(_columns_alt(columns, labels), n_rows, len(columns), size, squeeze=False)
-    outline = len(columns) <= 3 if outline is None else outline
-    for column, (title, pictures) in enumerate(columns.items()):
+    for column, (title, arrays) in enumerate(columns.items()):
         axes[0, column].set_title(title)
-        for row, picture in enumerate(pictures):
-            _show(axes[row, column], picture, labels, width if outline else None)
+        for row, array in enumerate(arrays):
+            _show(axes[row, column], array, labels, width if len(columns) <= 3 else None)
     for row, title in enumerate(row_titles):
         axes[row, 0].set_ylabel(textwrap.fill(title, max(8, int(10 * height))))
-    add_legend(figure, _legend_entries([p for pictures in columns.values() for p in pictures if _is_mask(p)], labels))
+    masks = [array for arrays in columns.values() for array in arrays if _is_mask(array)]
+    add_legend(figure, _legend_entries(masks, labels))
     return figure
 
 
-def _checked(title: str, picture) -> np.ndarray:
-    picture = np.asarray(picture)
-    if (picture.ndim == 2 and picture.dtype.kind in "bui") or (picture.ndim == 3 and picture.shape[2] == 3):
-        return picture
+def _checked(title: str, array) -> np.ndarray:
+    array = np.asarray(array)
+    if (array.ndim == 2 and array.dtype.kind in "bui") or (array.ndim == 3 and array.shape[2] == 3):
+        return array
     raise ValueError(
-        f"column {title!r}: found {picture.dtype} {picture.shape}, expected a picture (H, W, 3), class ids (H, W) "
-        "or bool errors (H, W)"
+        f"column {title!r}: found {array.dtype} {array.shape}, expected an image (H, W, 3), class ids (H, W) or bool "
+        "errors (H, W)"
     )
 
 
-def _is_mask(picture: np.ndarray) -> bool:
-    return picture.ndim == 2 and picture.dtype != bool
+def _is_mask(array: np.ndarray) -> bool:
+    return array.ndim == 2 and array.dtype != bool
 
 
 def _columns_alt(columns: Mapping[str, Sequence[np.ndarray]], labels: LabelMap) -> str:
-    lines = [f"Pictures in {len(next(iter(columns.values())))} row(s) and these columns: {', '.join(columns)}."]
-    for title, pictures in columns.items():
-        if all(map(_is_mask, pictures)):
-            pixels = sum(class_pixels(mask, labels) for mask in pictures)
+    lines = [f"{len(next(iter(columns.values())))} row(s) of images with these columns: {', '.join(columns)}."]
+    for title, arrays in columns.items():
+        if all(map(_is_mask, arrays)):
+            pixels = sum(class_pixels(mask, labels) for mask in arrays)
             most = [k for k in np.argsort(-pixels)[:4] if pixels[k]]
             shares = ", ".join(f"{labels.names[k]} {100 * pixels[k] / pixels.sum():.0f} %" for k in most)
             lines.append(f"{title}: {shares or 'void only'}.")
     return " ".join(lines)
 
 
-def _show(axes, picture: np.ndarray, labels: LabelMap, outline_width: float | None = None) -> None:
-    """One picture, mask or bool errors; outline_width: the panel's width in inches where a mask gets outlines."""
-    if picture.dtype == bool:
-        picture = np.where(picture[..., None], error_color(labels)[1], 70)
-    elif picture.ndim == 2:
-        if outline_width:
-            draw_outline(axes, picture, labels, outline_width)
-        picture = colorize(picture, labels)
-    axes.imshow(np.asarray(picture, np.uint8), interpolation="none")
+def _show(axes, array: np.ndarray, labels: LabelMap, contour_width: float | None = None) -> None:
+    """An image, mask or bool errors; contour_width: the panel's width in inches if a mask gets contours."""
+    if array.dtype == bool:
+        array = np.where(array[..., None], error_color(labels)[1], 70)
+    elif array.ndim == 2:
+        if contour_width:
+            draw_contours(axes, array, labels, contour_width)
+        array = colorize(array, labels)
+    axes.imshow(np.asarray(array, np.uint8), interpolation="none")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, linewidth=0.5)
 
@@ -93,16 +93,12 @@ def _legend_entries(masks: Sequence[np.ndarray], labels: LabelMap) -> list[tuple
 
 
 def show_pairs(
-    images: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: LabelMap, row_titles: Sequence[str] = (),
-    outline: bool | None = None,
-) -> InlineFigure:  # fmt: skip
-    """Rows of picture, mask and the mask laid over the picture: an edge that does not fit is seen at once.
-
-    A mask that is smaller than its picture is enlarged by nearest neighbour.
-    """
+    images: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: LabelMap, row_titles: Sequence[str] = ()
+) -> InlineFigure:
+    """Rows of image, mask and mask laid over the image; a mask smaller than its image is enlarged."""
     masks = [enlarge(mask, image.shape[:2]) for image, mask in zip(images, masks, strict=True)]
     overlays = [np.asarray(i) // 2 + colorize(m, labels) // 2 for i, m in zip(images, masks, strict=True)]
-    return show_columns({"image": images, "mask": masks, "mask over image": overlays}, labels, row_titles, outline)
+    return show_columns({"image": images, "mask": masks, "mask over image": overlays}, labels, row_titles)
 
 
 def enlarge(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -117,36 +113,37 @@ def error_color(labels: LabelMap) -> tuple[str, tuple[int, int, int]]:
 
 
 def _grey(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) picture 0..255 -> (*size, 3) uint8, grey and darkened, so that colours laid over it stand out."""
+    """(H, W, 3) image 0..255 -> (*size, 3) uint8, grey and darkened, so that colours laid over it stand out."""
     grey = Image.fromarray(np.asarray(image, np.uint8)).convert("L").resize(size[::-1])
     return np.repeat(np.asarray(grey)[..., None] // 5 * 3, 3, axis=2)
 
 
-def _errors(image: np.ndarray, wrong: np.ndarray, labels: LabelMap) -> np.ndarray:
-    """(H, W, 3) uint8: the wrong pixels (H, W) bool in `error_color`, over the grey picture."""
-    return np.where(wrong[..., None], np.uint8(error_color(labels)[1]), _grey(image, wrong.shape))
+def _errors(image: np.ndarray, true: np.ndarray, predicted: np.ndarray, labels: LabelMap):
+    """Wrong pixels, (H, W) bool, without void; a title; them in `error_color` over the grey image, (H, W, 3) uint8."""
+    wrong, (name, color) = (true != predicted) & (true != VOID), error_color(labels)
+    return wrong, f"errors ({name})", np.where(wrong[..., None], np.uint8(color), _grey(image, wrong.shape))
 
 
 def show_predictions(
     images: Sequence[np.ndarray], true: Sequence[np.ndarray], predicted: Sequence[np.ndarray], labels: LabelMap,
-    row_titles: Sequence[str] = (), outline: bool | None = None,
+    row_titles: Sequence[str] = (),
 ) -> InlineFigure:  # fmt: skip
-    """Rows of image, truth, prediction and errors over the grey picture; void never counts as wrong."""
-    wrong = [(t != p) & (t != VOID) for t, p in zip(true, predicted, strict=True)]
-    errors = [_errors(image, w, labels) for image, w in zip(images, wrong, strict=True)]
-    columns = {"image": images, "truth": true, "prediction": predicted, f"errors ({error_color(labels)[0]})": errors}
-    figure = show_columns(columns, labels, row_titles, outline)
+    """Rows of image, ground truth, prediction and errors over the grey image; void never counts as wrong."""
+    rows = [_errors(*row, labels) for row in zip(images, true, predicted, strict=True)]
+    wrong, titles, errors = zip(*rows, strict=True)
+    columns = {"image": images, "ground truth": true, "prediction": predicted, titles[0]: errors}
+    figure = show_columns(columns, labels, row_titles)
     shares = (f"{100 * w.sum() / max(1, (t != VOID).sum()):.1f} %" for w, t in zip(wrong, true, strict=True))
     figure.alt += f" Wrong pixels, row by row: {', '.join(shares)}."
     return figure
 
 
-def _four_panels(alt: str, panels: Mapping[str, np.ndarray], labels: LabelMap, **outline):
-    """Two rows of two titled pictures, as tall as the last one needs: figure and axes (2, 2)."""
+def _four_panels(alt: str, panels: Mapping[str, np.ndarray], labels: LabelMap, contour_width: float | None = None):
+    """Two rows of two titled panels, as tall as the last one needs: figure and axes (2, 2)."""
     height, width = next(reversed(panels.values())).shape[:2]
     figure, axes = new_figure(alt, 2, 2, (WIDTH, WIDTH * height / width + 0.6))
-    for panel, (title, picture) in zip(axes.flat, panels.items(), strict=True):
-        _show(panel, np.asarray(picture), labels, **outline)
+    for panel, (title, array) in zip(axes.flat, panels.items(), strict=True):
+        _show(panel, np.asarray(array), labels, contour_width)
         panel.set_title(title)
     return figure, axes
 
@@ -155,23 +152,23 @@ def _four_panels(alt: str, panels: Mapping[str, np.ndarray], labels: LabelMap, *
 def show_overlap(
     image: np.ndarray, true: np.ndarray, predicted: np.ndarray, class_id: int, labels: LabelMap
 ) -> InlineFigure:
-    """How the intersection over union of one class comes about on one picture; void pixels are left out.
+    """How the intersection over union of one class comes about in one image; void pixels are left out.
 
     image: (h, w, 3), 0..255. true, predicted: (H, W) uint8 class ids.
     """
-    name, truth, found = labels.names[class_id], true == class_id, (predicted == class_id) & (true != VOID)
-    areas = dict(zip(OVERLAP, (truth & found, truth & ~found, found & ~truth), strict=True))
-    both, union = areas["both"].sum(), (truth | found).sum()
+    name, is_true, found = labels.names[class_id], true == class_id, (predicted == class_id) & (true != VOID)
+    areas = dict(zip(OVERLAP, (is_true & found, is_true & ~found, found & ~is_true), strict=True))
+    both, union = areas["both"].sum(), (is_true | found).sum()
     overlay = _grey(image, true.shape)
     for part, area in areas.items():
         overlay[area] = OVERLAP[part]
-    alone = (np.where(area[..., None], labels.palette[class_id], np.uint8(225)) for area in (truth, found))
-    panels = dict(zip(("image", f"truth: {name}", f"prediction: {name}"), (image, *alone), strict=True))
+    alone = [np.where(area[..., None], labels.palette[class_id], np.uint8(225)) for area in (is_true, found)]
+    panels = {"image": image, f"ground truth: {name}": alone[0], f"prediction: {name}": alone[1]}
     fraction = f"{both:,} / {union:,} = {both / union:.2f}" if union else "0 / 0: the class is absent"
     title = f"IoU = intersection / union = {fraction}"
     entries = [(f"{part}: {area.sum():,} pixels", OVERLAP[part]) for part, area in areas.items()]
-    alt = f"{title}, for {name} on one picture. {', '.join(text for text, _ in entries)}."
-    figure, _ = _four_panels(alt, panels | {"truth and prediction": overlay}, labels)
+    alt = f"{title}, for {name} in one image. {', '.join(text for text, _ in entries)}."
+    figure, _ = _four_panels(alt, panels | {"ground truth and prediction": overlay}, labels)
     figure.suptitle(title)
     figure.set_figheight(figure.get_figheight() + 0.3)
     add_legend(figure, entries)
@@ -182,17 +179,82 @@ def show_overlap(
 def show_confidence(
     image: np.ndarray, true: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, labels: LabelMap
 ) -> InlineFigure:
-    """Four panels: image, prediction, confidence, and errors over the grey picture; void never counts as wrong.
+    """Four panels: image, prediction, confidence, and errors over the grey image; void never counts as wrong.
 
     image: (h, w, 3), 0..255. true, predicted: (H, W) uint8 class ids. confidence: (H, W) of the prediction, 0..1.
     """
-    right, wrong = true == predicted, (true != predicted) & (true != VOID)
-    title, errors = f"errors ({error_color(labels)[0]})", _errors(image, wrong, labels)
-    right, missed = (f"{confidence[part].mean():.2f}" if part.any() else "no pixel" for part in (right, wrong))
+    wrong, title, errors = _errors(image, true, predicted, labels)
+    parts = (confidence[part] for part in (true == predicted, wrong))
+    right, missed = (f"{part.mean():.2f}" if part.size else "no pixel" for part in parts)
     alt = f"Image, prediction, confidence and errors. Mean confidence where right: {right}, where wrong: {missed}."
     panels = {"image": image, "prediction": predicted, "confidence (0..1)": np.zeros_like(image), title: errors}
-    figure, axes = _four_panels(alt, panels, labels, outline_width=WIDTH / 2)
+    figure, axes = _four_panels(alt, panels, labels, WIDTH / 2)
     shown = axes[1, 0].imshow(confidence, cmap="cividis", vmin=0, vmax=1, interpolation="none")
     figure.colorbar(shown, ax=axes[1, 0])
     add_legend(figure, _legend_entries([predicted], labels))
     return figure
+
+
+# ---- contours and names, for those who can't tell the colours apart ----
+
+
+def draw_contours(axes, mask: np.ndarray, labels: LabelMap, width: float) -> None:
+    """Draw lines between the classes of a mask, and names, into its axes, `width` inches wide.
+
+    mask: (H, W) uint8 class ids. A class is named once if its colour is close to that of another one present, unless
+    the name of a larger class is in the way.
+    """
+    point = mask.shape[1] / (72 * width)  # a point in pixels of the mask
+    step = max(1, mask.shape[1] // 1000)  # more lines than a figure has pixels take seconds
+    lines = contours_of(mask[::step, ::step]) * step + (step - 1) / 2
+    axes.add_collection(LineCollection(lines, colors="white", linewidths=min(0.6, 0.3 * step / point)))
+    taken = []
+    for k in hard_to_tell(mask, labels):
+        name = labels.names[k]
+        row, column, radius = middle(mask == k)
+        high, wide = 0.5 * FONT * point, 0.34 * FONT * len(name) * point  # half the size of the text
+        if radius < high:  # above the region, which the text would hide
+            row -= radius + 1.4 * high
+        row, column = np.clip(row, high, mask.shape[0] - high), np.clip(column, wide, mask.shape[1] - wide)
+        if all(abs(row - r) > high + h or abs(column - c) > wide + w for r, c, h, w in taken):
+            taken.append((row, column, high, wide))
+            edge = [withStroke(linewidth=2, foreground="black")]
+            axes.text(column, row, name, color="white", size=FONT, ha="center", va="center", path_effects=edge)
+
+
+def contours_of(mask: np.ndarray) -> np.ndarray:
+    """(N, 2, 2) ends (x, y) of each line between two pixels of different classes; pixels are centred on integers."""
+    y, x = np.nonzero(mask[1:] != mask[:-1])
+    flat = np.stack([x - 0.5, y + 0.5, x + 0.5, y + 0.5], axis=-1)
+    y, x = np.nonzero(mask[:, 1:] != mask[:, :-1])
+    upright = np.stack([x + 0.5, y - 0.5, x + 0.5, y + 0.5], axis=-1)
+    return np.concatenate([flat, upright]).reshape(-1, 2, 2)
+
+
+def hard_to_tell(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
+    """Ids of the classes in the mask, large ones first, whose colour the red-green blind confuse with another's in it.
+
+    To them, a colour is little more than its brightness and its share of blue.
+    """
+    pixels = class_pixels(mask, labels)
+    present = np.flatnonzero(pixels)
+    seen = labels.palette[present] @ np.array([[0.3, 0], [0.59, 0], [0.11, 1]])
+    apart = np.linalg.norm(seen[:, None] - seen, axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    close = present[apart.min(axis=1, initial=np.inf) < 60]
+    return close[np.argsort(-pixels[close])]
+
+
+def middle(region: np.ndarray) -> tuple[int, int, int]:
+    """Row and column of a pixel of the region, (H, W) bool, far from its border, and how far, in pixels."""
+    step = max(1, region.shape[1] // 128)
+    if not region[::step, ::step].any():
+        step = 1
+    region, radius = np.pad(region[::step, ::step], 1), 0
+    while region.any():  # erode it until nothing is left
+        inner, radius = region, radius + 1
+        region = inner.copy()
+        region[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+    spots = np.argwhere(inner) - 1
+    row, column = spots[len(spots) // 2] * step
+    return row, column, radius * step

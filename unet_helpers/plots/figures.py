@@ -1,4 +1,4 @@
-"""The figure that plots, charts and diagrams are drawn in: one look, and a text for who cannot see it."""
+"""The figure that everything is drawn in: one look, and an alt text for readers who can't see it."""
 
 import base64
 import io
@@ -20,18 +20,18 @@ STYLE = {
     "legend.frameon": False,
     "text.parse_math": False,  # a class may be called "$"
 }
-in_style = style.context(["default", STYLE])  # a decorator for what makes or draws a figure: dark themes change nothing
-EDGE = {"edgecolor": "black", "linewidth": 0.5}  # so that pale colours are seen on white
+in_style = style.context(["default", STYLE])  # decorates what makes or draws a figure: dark themes change nothing
+EDGE = {"edgecolor": "black", "linewidth": 0.5}  # makes pale colours visible on white
 
-# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which everybody tells apart.
-COLORS = ("#0072b2", "#e69f00", "#000000", "#cc79a7", "#56b4e9")
-MARKERS = "osD^vPX"
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), readable with colour-blindness.
+BLUE, ORANGE, PINK, SKY, YELLOW, RED = "#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#f0e442", "#d55e00"
+COLORS = (BLUE, ORANGE, "black", PINK, SKY)  # of curves and bars
 
 
 class InlineFigure(Figure):
     """A figure that shows itself in a notebook as a JPEG, which is small, and without pyplot.
 
-    alt: what it shows, for who cannot see it; in the output's metadata, where nbconvert's classic template looks.
+    alt: its alt text, in the output's metadata, where nbconvert's classic template looks for it.
     """
 
     alt = ""
@@ -49,23 +49,18 @@ class InlineFigure(Figure):
 
 @in_style
 def new_figure(alt: str, n_rows: int = 1, n_columns: int = 1, size: tuple[float, float] = (WIDTH, 4), **options):
-    """An empty figure and its axes, as `Figure.subplots` gives them.
+    """An empty figure and its axes, as from `Figure.subplots`, which gets the options.
 
     alt: what the figure shows, with its main numbers. size: width and height in inches; WIDTH fills a notebook.
-    options: more for `Figure.subplots`.
     """
-    _let_pictures_show_themselves()
-    figure = InlineFigure(figsize=size, layout="constrained")
-    figure.alt = alt
-    return figure, figure.subplots(n_rows, n_columns, **options)
-
-
-def _let_pictures_show_themselves() -> None:
-    """Where pyplot is in use, IPython adds a PNG to each Figure, larger and without alt: not to a InlineFigure."""
+    # With pyplot in use, IPython would add a PNG, larger and without alt.
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     for kind, formatter in shell.display_formatter.formatters.items() if shell else ():
         if kind.startswith("image/"):
-            formatter.for_type(InlineFigure, lambda picture: None)
+            formatter.for_type(InlineFigure, lambda figure: None)
+    figure = InlineFigure(figsize=size, layout="constrained")
+    figure.alt = alt
+    return figure, figure.subplots(n_rows, n_columns, **options)
 
 
 def add_legend(figure: InlineFigure, entries: Sequence[tuple[str, Sequence[int]]]) -> None:
@@ -78,19 +73,3 @@ def add_legend(figure: InlineFigure, entries: Sequence[tuple[str, Sequence[int]]
     patches = [Patch(facecolor=np.divide(color, 255), label=name, **EDGE) for name, color in entries]
     options = {"handleheight": 1.2, "columnspacing": 1.2, "handletextpad": 0.5, "labelspacing": 0.4}
     figure.legend(handles=patches, loc="outside lower center", ncols=n_columns, **options)
-
-
-def draw_bars(
-    axes, y: Sequence[float], values: Sequence[float], texts: Sequence[str], height: float, color, label: str = ""
-) -> None:
-    """Horizontal bars at y, with a text at the end of each; NaN is drawn as 0."""
-    values = np.nan_to_num(np.asarray(values, float))
-    axes.barh(y, values, height, color=color, label=label, **EDGE)
-    for at, value, text in zip(y, values, texts, strict=True):
-        axes.annotate(text, (value, at), (4, 0), textcoords="offset points", va="center", size=11)
-
-
-def name_rows(axes, names: Sequence[str]) -> None:
-    """Names beside the bars, from the bottom up."""
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(-0.6, len(names) - 0.4)

@@ -11,23 +11,14 @@ Shape = tuple[int, int, int]  # height, width, channels
 
 @dataclass(frozen=True)
 class Level:
-    """One level of a U-Net on its way down or up; the picture and the logits are the first and the last of them.
+    """One level of a U-Net on its way down or up; the image and the logits are the first and the last of them."""
 
-    part: "input", "down", "bottom", "up" or "output".
-    number: 1 is the finest, the bottom has the largest; 0 is a picture that a first convolution with stride 2 shrinks.
-    shape: (height, width, channels) of what the level's last layer answers.
-    entering: the same of what its first convolution gets along the U: picture, pooled or up-convolved features.
-    skip: of what comes across, after cropping; skip_from: the number of the level that it comes from. None: no skip.
-    layer: the level's last layer, so that `keras.Model(model.inputs, level.layer.output)` answers its features.
-    """
-
-    part: str
-    number: int
-    shape: Shape
-    entering: Shape
-    skip: Shape | None
-    skip_from: int | None
-    layer: keras.Layer
+    part: str  # "input", "down", "bottom", "up" or "output"
+    number: int  # 1 is the finest, the bottom has the largest; 0 is an image before a first convolution of stride 2
+    shape: Shape  # of the output of the level's last layer
+    entering: Shape  # of what its first convolution gets along the U: image, pooled or up-convolved features
+    skip: Shape | None  # of what comes across from the way down, after cropping; None without a skip connection
+    layer: keras.Layer  # the last one: `keras.Model(model.inputs, level.layer.output)` returns the level's features
 
     @property
     def name(self) -> str:
@@ -39,31 +30,25 @@ class Level:
         return f"{self.shape[0]}x{self.shape[1]}, {self.shape[2]}"
 
 
-def levels(model: keras.Model, image_size: Sequence[int] | None = None) -> list[Level]:
+def unet_levels(model: keras.Model, image_size: Sequence[int] | None = None) -> list[Level]:
     """The levels of a U-Net in the order of computation: input, way down, bottom, way up, output.
 
-    image_size: (height, width) of the picture, needed where the network takes any.
+    image_size: (height, width) of the image, needed if the network takes any.
     Raises ValueError if it is missing or does not fit, or if the network does not go down and up again once.
     """
-    paths, shapes = _paths(model), _shapes(model, image_size)
-    stages = _stages(model)
-    number_of = {id(layer): number for _, number, stage in stages for layer in stage}
-    found = []
-    for part, number, stage in stages:
-        shape = shapes[id(stage[-1].output)]
+    paths, shapes, found = _paths(model), _shapes(model, image_size), []
+    for part, number, stage in _stages(model):
         entering = shapes[id(stage[0].output)] if _direction(stage[0]) or not found else found[-1].shape
-        skip, skip_from = None, None
+        skip = None
         for merge in (layer for layer in stage if len(_inputs(layer)) > 1):
             below, across = sorted(_inputs(merge), key=lambda tensor: -len(paths[id(tensor)]))[:2]
             entering, skip = shapes[id(below)], shapes[id(across)]
-            # A cropping stands between the level and the merge: the last layer that lies on the U names the level.
-            skip_from = [number_of[id(layer)] for layer in paths[id(across)] if id(layer) in number_of][-1]
-        found.append(Level(part, number, shape, entering, skip, skip_from, stage[-1]))
+        found.append(Level(part, number, shapes[id(stage[-1].output)], entering, skip, stage[-1]))
     return found
 
 
 def receptive_fields(model: keras.Model) -> dict[str, int]:
-    """For each level down to the bottom: the side, in pixels of the picture, of the square that one value sees.
+    """For each level down to the bottom: the side, in pixels of the image, of the square that one value sees.
 
     Each kernel of k values adds k - 1 steps; a step is as many pixels as all strides before it multiplied.
     Source: Araujo, Norris and Sim 2019, https://distill.pub/2019/computing-receptive-fields.
@@ -71,13 +56,12 @@ def receptive_fields(model: keras.Model) -> dict[str, int]:
     """
     side, step, fields = 1, 1, {}
     for part, number, stage in _stages(model):
-        for layer in stage:
+        for layer in stage if part in ("input", "down", "bottom") else ():
             side += (_side(layer, "kernel_size", "pool_size") - 1) * _side(layer, "dilation_rate") * step
             step *= _side(layer, "strides")
         if part in ("down", "bottom"):
             fields[part if part == "bottom" else f"level {number}"] = side
-        if part == "bottom":
-            return fields
+    return fields
 
 
 def _side(layer, *names: str) -> int:
@@ -94,7 +78,7 @@ def _inputs(layer) -> list:
 
 
 def _paths(model) -> dict[int, list]:
-    """id of each layer's answer -> the layers that lead to it, on the longest way from the picture: along the U."""
+    """id of each layer's output -> the layers that lead to it, on the longest way from the image: along the U."""
     paths = {}
     for layer in model.layers:
         if unknown := [tensor for tensor in _inputs(layer) if id(tensor) not in paths]:
@@ -108,27 +92,25 @@ def _paths(model) -> dict[int, list]:
 
 
 def _shapes(model, image_size) -> dict[int, Shape]:
-    """id of each layer's answer -> its height, width and channels for a picture of image_size."""
+    """id of each layer's output -> its height, width and channels for an image of image_size."""
     *fixed, channels = model.inputs[0].shape[1:]
     if None in fixed and image_size is None:
-        raise ValueError("image_size: this network takes pictures of any size: say which, (height, width)")
+        raise ValueError("image_size: this network takes images of any size: say which, (height, width)")
     size = tuple(image_size or fixed)
     if len(size) != 2 or any(side not in (None, wanted) for side, wanted in zip(fixed, size, strict=False)):
         raise ValueError(
             f"image_size: expected (height, width), and {tuple(fixed)} is what this network takes (None: any), found "
-            f"{size}: resize the picture, or leave image_size out"
+            f"{size}: resize the image, or leave image_size out"
         )
-    shapes = {}
+    outputs = [layer.output for layer in model.layers]
+    shapes = keras.Model(model.inputs, outputs).compute_output_shape([(1, *size, channels)])
+    shapes = {id(output): tuple(shape[1:]) for output, shape in zip(outputs, shapes, strict=True)}
     for layer in model.layers:
-        sources = [(1, *shapes[id(tensor)]) for tensor in _inputs(layer)]
-        if len({source[1:3] for source in sources}) > 1:
-            found = " and ".join(f"{height}x{width}" for _, height, width, _ in sources)
+        if len(merged := {shapes[id(tensor)][:2] for tensor in _inputs(layer)}) > 1:
             raise ValueError(
-                f"image_size: {size} does not fit, {layer.name!r} would merge {found}: "
-                "choose a height and a width that can be halved at each level"
+                f"image_size: {size} does not fit, {layer.name!r} would merge {' and '.join(map(str, merged))}: choose "
+                "a height and a width that can be halved at each level"
             )
-        merged = sources if len(sources) > 1 else sources[0] if sources else None
-        shapes[id(layer.output)] = tuple(layer.compute_output_shape(merged)[1:]) if merged else (*size, channels)
     return shapes
 
 
@@ -154,7 +136,7 @@ def _stages(model) -> list[tuple[str, int, list]]:
     for layer in path[1:last]:
         direction, (_, number, stage) = _direction(layer), stages[-1]
         if direction == "down" and not any("kernel_size" in each.get_config() for each in stage) and number == 1:
-            stages[-1] = ("down", 1, [])  # the picture itself is made smaller: that is no level yet
+            stages[-1] = ("down", 1, [])  # the image itself is made smaller: that is no level yet
         elif direction:
             stages.append((direction, number + 1 if direction == "down" else number - 1, []))
         stages[-1][2].append(layer)

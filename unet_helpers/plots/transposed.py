@@ -1,4 +1,4 @@
-"""What a transposed convolution does, in numbers that can be added by hand: how the way up of a U-Net gets larger."""
+"""What a transposed convolution does, in numbers that can be added by hand: how a U-Net's way up gets larger."""
 
 import numpy as np
 from matplotlib.patches import Rectangle
@@ -7,8 +7,8 @@ from .figures import WIDTH, InlineFigure, new_figure
 
 FONT = 14.5  # points
 SHADES = ("#9fd4f2", "#f5c869", "#e7b3cf", "#f7ee8b", "#8fd0bd", "#e8a06a")  # of the values; readable under black
-SHARED, PLAIN = -1, -2  # whose a cell is: several values', none's
-COLORS = {SHARED: "#e0e0e0", PLAIN: "white"}
+SHARED, PLAIN = -1, -2  # owner of a cell that several values, or none, contribute to
+COLORS_OF_OTHERS = {SHARED: "#e0e0e0", PLAIN: "white"}
 
 
 def show_transposed_convolution(values, kernel) -> InlineFigure:
@@ -19,53 +19,47 @@ def show_transposed_convolution(values, kernel) -> InlineFigure:
     Raises ValueError for other shapes.
     """
     values, kernel = np.asarray(values), np.asarray(kernel)
-    _check(values, kernel)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"values: expected rows of numbers such as [[1, 2], [3, 4]], found the shape {values.shape}")
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or len(kernel) < 2:
+        raise ValueError(f"kernel: expected a square of 2x2 numbers or more, found the shape {kernel.shape}")
     (height, width), k = values.shape, len(kernel)
     stamped, owners = _stamp(values, kernel)
-    overlap = k > 2 and values.size > 1
-    first = (k - 2) // 2  # padding="same" cuts off what is more than twice the size
+    overlap, cropped = k > 2 and values.size > 1, k > 2
+    first = (k - 2) // 2  # padding="same" crops what is more than twice the size
     kept = np.s_[first : first + 2 * height, first : first + 2 * width]
-    result = np.vectorize(lambda parts: sum(v * w for v, w in parts), otypes=[float])(stamped[kept])
+    result = np.vectorize(lambda products: sum(a * b for a, b in products), otypes=[float])(stamped[kept])
 
     n_rows, n_columns = max(len(stamped), height + k + 1.2), max(width, k) + 2 + stamped.shape[1] + 2 * width
     write = np.vectorize("{:g}".format)
     rows = ("; ".join(" ".join(row) for row in write(grid)) for grid in (values, kernel, result))
     alt = "Transposed convolution with stride 2: input {}, kernel {}, result {}.".format(*rows)
     alt += " Stamps overlap and are added." if overlap else " No stamps overlap."
-    alt += " What is outside the frame is cut off." if stamped.shape != result.shape else ""
-    size = (WIDTH, (n_rows + 0.9) * WIDTH / (n_columns + 0.2))
-    figure, axes = new_figure(alt, size=size)
+    alt += " What is outside the frame is cropped." if cropped else ""
+    figure, axes = new_figure(alt, size=(WIDTH, (n_rows + 0.9) * WIDTH / (n_columns + 0.2)))
     axes.set(xlim=(-0.1, n_columns + 0.1), ylim=(-n_rows - 0.1, 0.8), aspect="equal")
     axes.set_axis_off()
-    sums = np.vectorize(lambda parts: _sum_in_words(parts, overlap))(stamped)
     x = max(width, k) + 1
+    x_result = x + stamped.shape[1] + 1
+    sums = np.vectorize(lambda products: _sum_in_words(products, overlap))(stamped)
+    title = "stamps, added where grey" if overlap else "stamps: value × kernel"
     _draw_grid(axes, 0, 0, "input", write(values), np.arange(values.size).reshape(values.shape))
     _draw_grid(axes, 0, -height - 1.2, "kernel", write(kernel), np.full(kernel.shape, PLAIN))
-    _draw_grid(axes, x, 0, "stamps, added where grey" if overlap else "stamps: value × kernel", sums, owners)
-    x_result = x + stamped.shape[1] + 1
+    _draw_grid(axes, x, 0, title, sums, owners)
     _draw_grid(axes, x_result, -first, "result", write(result), owners[kept])
     for left in (x, x_result):
         axes.text(left - 0.5, -len(stamped) / 2, "→", ha="center", va="center", fontsize=24)
-    for left in (x + first, x_result) if stamped.shape != result.shape else ():  # what is left of the stamps
-        frame = Rectangle((left, -first - 2 * height), 2 * width, 2 * height, fill=False, linewidth=3.5, linestyle="--")
-        axes.add_patch(frame)
+    for left in (x + first, x_result) if cropped else ():
+        style = {"fill": False, "linewidth": 3.5, "linestyle": "--"}
+        axes.add_patch(Rectangle((left, -first - 2 * height), 2 * width, 2 * height, **style))
     return figure
-
-
-def _check(values, kernel) -> None:
-    if values.ndim != 2 or values.size == 0:
-        raise ValueError(f"values: expected rows of numbers such as [[1, 2], [3, 4]], found the shape {values.shape}")
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or len(kernel) < 2:
-        raise ValueError(f"kernel: expected a square of 2x2 numbers or more, found the shape {kernel.shape}")
 
 
 def _stamp(values, kernel) -> tuple[np.ndarray, np.ndarray]:
     """For each cell of the stamped grid: the (value, weight) pairs that meet there; the value's number or SHARED."""
     (height, width), k = values.shape, len(kernel)
-    cells = np.empty((2 * height - 2 + k, 2 * width - 2 + k), object)
-    owners = np.full(cells.shape, SHARED)
-    for place in np.ndindex(cells.shape):
-        cells[place] = []
+    owners = np.full((2 * height - 2 + k, 2 * width - 2 + k), SHARED)
+    cells = np.frompyfunc(lambda _: [], 1, 1)(owners)
     for number, (i, j) in enumerate(np.ndindex(values.shape)):
         for a, b in np.ndindex(kernel.shape):
             place = (2 * i + a, 2 * j + b)
@@ -74,12 +68,12 @@ def _stamp(values, kernel) -> tuple[np.ndarray, np.ndarray]:
     return cells, owners
 
 
-def _sum_in_words(parts, overlap: bool) -> str:
+def _sum_in_words(products, overlap: bool) -> str:
     """Factors, "3×2", where no stamps overlap, else products, "6" or "3+4", and four of them in two lines."""
     if not overlap:
-        return "{:g}×{:g}".format(*parts[0])
-    products = [f"{value * weight:g}" for value, weight in parts]
-    return "\n+".join("+".join(products[i : i + 2]) for i in range(0, len(products), 2)).replace("+-", "-")
+        return "{:g}×{:g}".format(*products[0])
+    texts = [f"{value * weight:g}" for value, weight in products]
+    return "\n+".join("+".join(texts[i : i + 2]) for i in range(0, len(texts), 2)).replace("+-", "-")
 
 
 def _draw_grid(axes, left: float, top: float, title: str, texts: np.ndarray, owners: np.ndarray) -> None:
@@ -89,7 +83,7 @@ def _draw_grid(axes, left: float, top: float, title: str, texts: np.ndarray, own
     size = min(17, 1.3 * cell / max(len(line) for text in texts.flat for line in text.split("\n")))
     for (row, column), text in np.ndenumerate(texts):
         owner = owners[row, column]
-        color = COLORS.get(owner) or SHADES[owner % len(SHADES)]
+        color = COLORS_OF_OTHERS.get(owner) or SHADES[owner % len(SHADES)]
         corner = (left + column, top - row - 1)
         axes.add_patch(Rectangle(corner, 1, 1, facecolor=color, edgecolor="black"))
         axes.text(corner[0] + 0.5, corner[1] + 0.5, text, ha="center", va="center", fontsize=size)
