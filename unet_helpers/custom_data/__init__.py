@@ -4,11 +4,13 @@ The door is `prepare_folder`; `examine_folder` only looks and reports. `prepare_
 known layout, such as Kaggle's CamVid, whose colours `camvid_classes` knows.
 """
 
-from .class_lists import camvid_classes, find_classes
+from .class_lists import camvid_classes, find_classes, make_labels, read_names
+from .layout import is_picture as is_image
 from .preparation import Prepared, examine_folder, places_for, prepare_folder, prepare_pairs
 from .report import Report, ValidationError
+from .splits import natural
 
 __all__ = [
     "ValidationError", "Prepared", "Report", "camvid_classes", "examine_folder", "find_classes", "places_for",
-    "prepare_folder", "prepare_pairs",
+    "prepare_folder", "prepare_pairs", "make_labels", "read_names", "is_image", "natural",
 ]  # fmt: skip
