@@ -18,18 +18,28 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0 success, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.",
     )  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_check, _add_train, _add_diagnose, _add_evaluate, _add_predict, _add_export):
-        add(commands)
+
+    check = _add(commands, "check", "decode every file of a data set as training will, and say what is in them")
+    _add_dataset(check, SEED_OF_DEMO)
+    _add_train(_add(commands, "train", "train a network with the recipe of the notebook's part 3"))
+
+    causes = "Exit code 1: a cause was found."
+    diagnose = _add(commands, "diagnose", "say why a training failed: all black, nan or stuck", causes)
+    diagnose.add_argument("run_dir", type=_path, metavar="RUN", help="folder of the run, one of those in runs/")
+    diagnose.add_argument("data_dir", type=_text, metavar="DIR", help="folder of its data set, as train had it")
+    diagnose.add_argument("--dataset", choices=DATASETS, help="which it is (default: that of the run)")
+
+    evaluate = _add(commands, "evaluate", "score a network on a data set")
+    _add_network(evaluate)
+    _add_dataset(evaluate, SEED_OF_DEMO)
+    split = "the part of the data set to score (default: test, or validation where there is no test split)"
+    evaluate.add_argument("--split", choices=("train", "validation", "test"), help=split)
+    _add_predict(commands)
+    _add_export(commands)
     return parser
 
 
-def _add_check(commands) -> None:
-    parser = _add(commands, "check", "decode every file of a data set as training will, and say what is in them")
-    _add_dataset(parser, SEED_OF_DEMO)
-
-
-def _add_train(commands) -> None:
-    parser = _add(commands, "train", "train a network with the recipe of the notebook's part 3")
+def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_dataset(parser, "of all that is random: first weights, order, augmentation, the scenes of demo (default: 0)")
     _add_size(parser, "of the images in training, divisible by 32, at least 64 (default: what suits the data set)")
     minutes = "the notebook's MINUTES: train for two thirds of them, as its part 3 does (default: %(default)g)"
@@ -44,22 +54,6 @@ def _add_train(commands) -> None:
     add("--batch-size", type=int, metavar="N", help="images in a step (default: 8 on a CPU, 16 on a GPU)")
     add("--start-from", type=_text, metavar="NETWORK", help=network)
     add("--freeze-encoder", action="store_true", help="with --start-from: train only the decoder")
-
-
-def _add_diagnose(commands) -> None:
-    text = "say why a training failed: all black, nan or stuck"
-    parser = _add(commands, "diagnose", text, "Exit code 1: a cause was found.")
-    parser.add_argument("run_dir", type=_path, metavar="RUN", help="folder of the run, one of those in runs/")
-    parser.add_argument("data_dir", type=_text, metavar="DIR", help="folder of its data set, as train had it")
-    parser.add_argument("--dataset", choices=DATASETS, help="which it is (default: that of the run)")
-
-
-def _add_evaluate(commands) -> None:
-    parser = _add(commands, "evaluate", "score a network on a data set")
-    _add_network(parser)
-    _add_dataset(parser, SEED_OF_DEMO)
-    split = "the part of the data set to score (default: test, or validation where there is no test split)"
-    parser.add_argument("--split", choices=("train", "validation", "test"), help=split)
 
 
 def _add_predict(commands) -> None:

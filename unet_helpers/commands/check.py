@@ -20,7 +20,7 @@ MIN_WIDTH, MAX_WIDTH = 60, 100  # columns of the table; between them, those of t
 def check(data_dir: str, dataset: str, seed: int, split_by: str | None) -> int:
     """Print a `Report` of the data set as a table; returns how many kinds of problems there are."""
     try:
-        report = examine(load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True), data_dir)
+        report = _examine(load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True), data_dir)
     except ValidationError as error:  # no pair is left
         report = error.report
     print(report.table(min(MAX_WIDTH, max(MIN_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns))))
@@ -31,7 +31,7 @@ def check(data_dir: str, dataset: str, seed: int, split_by: str | None) -> int:
     return len(report.errors)
 
 
-def examine(data: Dataset, data_dir: str) -> Report:
+def _examine(data: Dataset, data_dir: str) -> Report:
     """The data set's report, completed with what `check_files` finds in the pairs of its splits."""
     report = data.report or Report(str(data_dir))
     pixels = {}
