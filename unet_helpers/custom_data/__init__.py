@@ -5,12 +5,13 @@ known layout, such as Kaggle's CamVid, whose colours `camvid_classes` knows.
 """
 
 from .class_lists import camvid_classes, find_classes, make_labels, read_names
-from .layout import is_picture as is_image
+from .layout import PICTURES as READABLE_SUFFIXES
 from .preparation import Prepared, examine_folder, places_for, prepare_folder, prepare_pairs
 from .report import Report, ValidationError
 from .splits import natural
 
 __all__ = [
     "ValidationError", "Prepared", "Report", "camvid_classes", "examine_folder", "find_classes", "places_for",
-    "prepare_folder", "prepare_pairs", "make_labels", "read_names", "is_image", "natural",
+    "prepare_folder", "prepare_pairs", "READABLE_SUFFIXES", "make_labels", "natural",
+    "read_names",
 ]  # fmt: skip
