@@ -29,8 +29,9 @@ import numpy as np
 import tensorflow as tf
 
 from unet_helpers.drawing import DRIVES, render_frame
-from unet_helpers.networks import SUFFIXES, export_network, load_model
-from unet_helpers.prediction import stride_and_reach
+from unet_helpers.naming import EXPORT_SUFFIXES
+from unet_helpers.networks import export_network, load_model
+from unet_helpers.plots import levels
 
 ROUNDS = 15
 PACKAGES = ("keras", "tensorflow", "onnx", "tf2onnx", "onnxruntime")
@@ -87,16 +88,17 @@ def take_turns(runs: dict, pictures: np.ndarray) -> dict[str, list[float]]:
 def measure(network: Path, sizes: list[tuple[int, int]], n_pictures: int) -> dict:
     """What exporting.json holds. sizes: (height, width) at which answers are compared; at the first they are timed."""
     model = load_model(network)
-    stride, _ = stride_and_reach(model)
-    if any(side % stride for side in sizes[0]):
-        raise ValueError(f"--size: found {'x'.join(map(str, sizes[0]))}, expected sides that {stride} divides")
+    try:
+        levels(model, sizes[0])
+    except ValueError as error:  # its levels do not fit together at this size
+        raise ValueError(f"--size: {error}") from None
     drawn = [np.float32([render_frame(drive, 0, size=size)[0] for drive in DRIVES[:n_pictures]]) for size in sizes]
     expected = [answer(model.predict_on_batch, pictures) for pictures in drawn]
     runs, missing = {"keras": model.predict_on_batch}, {}
     rows = {"keras": {"program": "Keras", "mb": megabytes(network)}}
     with tempfile.TemporaryDirectory() as folder:
         for name, (program, open_it) in PROGRAMS.items():
-            path = Path(folder) / f"network{SUFFIXES[name]}"
+            path = Path(folder) / f"network{EXPORT_SUFFIXES[name]}"
             try:
                 export_network(network, path, name)
                 run = open_it(path)

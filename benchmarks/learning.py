@@ -41,7 +41,7 @@ from unet_helpers.losses import class_weights
 from unet_helpers.model import PreciseStatistics, unet_model
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches, with_class_weights, without_autotune
-from unet_helpers.prediction import Piece, predict_logits, write_prediction
+from unet_helpers.prediction import predict_logits, write_prediction
 from unet_helpers.recipe import Recipe, make_recipe, stage_of
 from unet_helpers.training import ProgressiveResizing, compile_unet
 
@@ -202,11 +202,9 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
         for pair in pairs:
             true = decode_mask(pair.mask, labels)[..., 0]
             image = prepare(str(pair.image))[None]
-            piece = Piece(image[0], (0, 0, *true.shape), (true.shape[0] / size[0], true.shape[1] / size[1]))
-            answers = [predict_logits(known, image, mirrored) for mirrored in (False, True)[: 1 + mirror]]
             for mirrored in found:
-                logits = np.mean(answers[: 1 + mirrored], axis=0)[0]
-                predicted = write_prediction(piece, logits, np.empty_like(true))
+                logits = predict_logits(known, image, tta=mirrored and mirror)[0]
+                predicted = write_prediction(logits, size, np.empty_like(true))
                 found[mirrored].append(confusion_matrices(true[None], predicted[None], labels.n_classes))
         one, both = (Scores(labels, np.concatenate(found[mirrored])) for mirrored in (False, True))
         return Scores(labels, both.per_image, one if mirror else None)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import data_files as good
 import numpy as np
 import pytest
+from builders import make_lyft, save_network
 from limits import nobody, public_folder, small_disk
 from PIL import Image, ImageFilter
-from test_main import make_lyft, save_network
 
 from unet_helpers.__main__ import main
 from unet_helpers.datasets import load_dataset

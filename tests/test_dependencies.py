@@ -116,23 +116,6 @@ def test_keras_ignores_an_extra_member_of_its_file(tmp_path):
         np.testing.assert_array_equal(found, expected, err_msg=told.format("the weights differ"))
 
 
-def test_layers_with_windows_tell_their_numbers():
-    told = "{}.get_config: tiles.py computes from it how far a pixel's answer looks, and would miss {}"
-    layers = keras.layers
-    for layer, expected in (
-        (layers.Conv2D(1, 3, strides=2), {"kernel_size": (3, 3), "strides": (2, 2), "dilation_rate": (1, 1)}),
-        (layers.Conv2D(1, 3, dilation_rate=4), {"kernel_size": (3, 3), "strides": (1, 1), "dilation_rate": (4, 4)}),
-        (layers.Conv2DTranspose(1, 2, strides=2), {"kernel_size": (2, 2), "strides": (2, 2)}),
-        (layers.MaxPooling2D(2), {"pool_size": (2, 2), "strides": (2, 2)}),
-        (layers.UpSampling2D(2, interpolation="bilinear"), {"size": (2, 2), "interpolation": "bilinear"}),
-    ):
-        config = layer.get_config()
-        for name, value in expected.items():
-            found = config.get(name)
-            found = tuple(found) if isinstance(found, list) else found
-            assert found == value, told.format(type(layer).__name__, f"{name} {value}")
-
-
 # --- TensorFlow ---
 
 

@@ -472,14 +472,14 @@ def test_the_command_says_which_folder_is_wrong(capsys, run, tmp_path):
     for folder, said in ((tmp_path / "none", "there is no such folder"), (tmp_path, "its settings.json can't be read")):
         code, shown, errors = command(capsys, folder, root)
         assert (code, shown) == (1, "")
-        assert errors == f"unet_helpers: {folder}: {said}; give the folder of a training, one of those in runs/\n"
+        assert errors == f"unet_helpers: {folder}: {said}; give the folder of a run, one of those in runs/\n"
     code, _, errors = command(capsys, run_dir, tmp_path / "none")
     assert code == 1
     assert errors.startswith(f"unet_helpers: DIR: there is no folder '{tmp_path / 'none'}'")
     (make_folder(tmp_path).train[0].image.parents[1] / "classes.txt").write_text("sky\nroad\ncar\ndog")
     code, _, errors = command(capsys, run_dir, tmp_path)
     assert code == 1
-    said = f"{run_dir / 'best.keras'}: it tells 3 classes apart, but the data set 'folder' in {tmp_path} has 4"
+    said = f"{run_dir / 'best.keras'}: it has 3 classes, but the data set 'folder' in {tmp_path} has 4"
     assert said in errors
 
 

@@ -1,7 +1,7 @@
 """The tutorial's steps from a terminal: `python -m unet_helpers check | train | diagnose | ...`.
 
-Here is only the exit code, and how errors are said; `commands` has a module for each command, and their arguments.
-Exit code: 0 all is well, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
+This module sets the exit code and prints errors; `commands` has a module for each command, and their arguments.
+Exit code: 0 success, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
 """
 
 import contextlib
@@ -32,16 +32,16 @@ class Printable:
 
 @contextlib.contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Drop what C++ writes to stderr: what TensorFlow says when it is imported can't be switched off."""
+    """Drop what C++ writes to stderr: TensorFlow's messages while it is imported can't be switched off."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     try:
-        os.dup2(nowhere, 2)
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(nowhere)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parser = make_parser()
-    options = vars(parser.parse_args(arguments))
+    options = vars(make_parser().parse_args(arguments))
     command = options.pop("command")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the notebook
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -60,7 +59,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if options.get("split_by") and options["dataset"] != "folder":
             raise WrongOption(f"--split-by: {options['dataset']} has splits of its own; leave it out")
         with _without_stderr():
-            import_module("tensorflow")  # here, not when the first picture is decoded
+            import_module("tensorflow")  # here, not when the first image is decoded
             run = getattr(import_module(f".commands.{command}", __package__), command)
         with options_named(OPTIONS):
             failures = run(**options)
@@ -70,16 +69,14 @@ def _run(arguments: Sequence[str] | None) -> int:
         say_error(str(interrupt) or "stopped")
         return 130
     except WrongOption as error:
-        say_error(f"{error}\npython -m unet_helpers {command} --help tells all options")
+        say_error(f"{error}\npython -m unet_helpers {command} --help lists all options")
         return 2
     except BrokenPipeError:  # what read our lines has ended, as `head` does; Python would complain when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        say_error(f"{error.filename}: {error.strerror}; give another path" if error.filename else str(error))
-        return 1
-    except (ValueError, RuntimeError, DownloadError) as error:
-        say_error(str(error))
+    except (OSError, ValueError, RuntimeError, DownloadError) as error:
+        path = getattr(error, "filename", None)  # of an OSError
+        say_error(f"{path}: {error.strerror}; give another path" if path else str(error))
         return 1
 
 

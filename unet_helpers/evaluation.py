@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from .images import decode_image, decode_mask
+from .images import decode_image, decode_mask, fit_image
 from .labels import VOID, LabelMap, Pair
-from .prediction import fit_whole, predict_logits, write_prediction
+from .prediction import average_with_flipped, predict_logits, write_prediction
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,12 @@ def evaluate_model(
         image, true = decode_image(pair.image), decode_mask(pair.mask, labels)[..., 0]
         if image.shape[:2] != true.shape:
             raise ValueError(f"{pair.mask}: found {true.shape}, expected {image.shape[:2]} as its image; check both")
-        piece, predicted = fit_whole(image, image_size), np.empty_like(true)
-        logits = predict_logits(model, piece.pixels[None])
+        letterboxed, predicted = fit_image(image, image_size)[None], np.empty_like(true)
+        logits = predict_logits(model, letterboxed)
         if tta:
-            count("without_tta", true, write_prediction(piece, logits[0], predicted))
-            logits = (logits + predict_logits(model, piece.pixels[None], flipped=True)) / 2
-        count("all", true, write_prediction(piece, logits[0], predicted))
+            count("without_tta", true, write_prediction(logits[0], image_size, predicted))
+            logits = average_with_flipped(model, letterboxed, logits)
+        count("all", true, write_prediction(logits[0], image_size, predicted))
         if ego_mask is not None and ego_mask.shape != true.shape:
             ego_mask = None  # with images of several sizes it is unknown where the car is
             found["without_ego"].clear()

@@ -3,7 +3,10 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 
-_options: dict[str, str] = {}  # of the running command: what replaces a name or phrase of the notebook
+# What `networks.export_network` writes: its name, and the suffix of its file. Here, so that --help needs no Keras.
+EXPORT_SUFFIXES = {"tf_saved_model": "", "litert": ".tflite", "onnx": ".onnx", "keras_half": ".keras"}
+
+_options: dict[str, str] = {}  # of the command that runs: what stands there for a name or phrase of the notebook
 
 
 @contextlib.contextmanager

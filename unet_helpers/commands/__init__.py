@@ -1,7 +1,7 @@
-"""Annex: what `python -m unet_helpers COMMAND` does, a module for each command. Nobody needs it to follow the lesson.
+"""`python -m unet_helpers COMMAND`: a module for each command. The lesson does not need it.
 
-Each command prints what it does and returns how many files failed. What stops it is raised: ValueError, OSError,
-RuntimeError, or WrongOption.
+Each command prints what it does and returns how many files failed; what stops it is raised as ValueError, OSError,
+RuntimeError or WrongOption.
 """
 
 import sys
@@ -26,13 +26,13 @@ class WrongOption(ValueError):
 
 
 def find_network(path: Path) -> Path:
-    """The file of a network: of a training's folder its best.keras, else path itself."""
+    """The file of a network: best.keras in a run's folder, else path itself."""
     best = path / "best.keras"
     return best if best.is_file() else path
 
 
 def say_error(message: str) -> None:
-    """Print a message where errors go."""
+    """Print a message to stderr."""
     print(f"unet_helpers: {message}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""check: every file of a data set decoded as training will, and a table of what was found, with all that spoils it."""
+"""check: every file of a data set decoded as training will, and a table of what was found, with all its problems."""
 
 import os
 import shutil
@@ -18,37 +18,33 @@ MIN_WIDTH, MAX_WIDTH = 60, 100  # columns of the table; between them, those of t
 
 
 def check(data_dir: str, dataset: str, seed: int, split_by: str | None) -> int:
-    """Print a table: the pairs of each split, kinds and sizes of the files, each class's share of the pixels, what
-    was converted, and each fault. Returns how many kinds of faults there are.
-    """
+    """Print a `Report` of the data set as a table; returns how many kinds of problems there are."""
     try:
-        report = look_at(load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True), data_dir)
-    except ValidationError as faulty:  # no pair is left
-        report = faulty.report
+        report = _examine(load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True), data_dir)
+    except ValidationError as error:  # no pair is left
+        report = error.report
     print(report.table(min(MAX_WIDTH, max(MIN_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns))))
     if report.errors:
-        say_error(f"{data_dir}: errors in the table: {len(report.errors)}; mend them, and check again")
+        say_error(f"{data_dir}: errors in the table: {len(report.errors)}; correct them, and check again")
     else:
         print("all pairs are fine")
     return len(report.errors)
 
 
-def look_at(data: Dataset, data_dir: str) -> Report:
-    """What was found in a data set: its report, with what `check_files` finds in the pairs that are in its splits."""
+def _examine(data: Dataset, data_dir: str) -> Report:
+    """The data set's report, completed with what `check_files` finds in the pairs of its splits."""
     report = data.report or Report(str(data_dir))
     pixels = {}
     for split in SPLITS:
-        pairs = getattr(data, split)
-        good, counts = check_files(pairs, data.labels, split, report.errors.append)
+        good, counts = check_files(getattr(data, split), data.labels, split, report.errors.append)
         report.pairs[split] = len(good)
-        pixels[split] = [*counts.tolist(), sum(map(_n_pixels, good)) - int(counts.sum())]  # the others are void
+        n_pixels = 0
+        for pair in good:
+            with Image.open(pair.mask) as mask:
+                n_pixels += mask.width * mask.height
+        pixels[split] = [*counts.tolist(), n_pixels - int(counts.sum())]  # the others are void
     report.count(data.labels.names, pixels)
     return report
-
-
-def _n_pixels(pair: Pair) -> int:
-    with Image.open(pair.mask) as mask:
-        return mask.width * mask.height
 
 
 def check_splits(data: Dataset) -> int:

@@ -1,4 +1,4 @@
-"""diagnose: why a training came to nothing, from what is in its folder and from its data."""
+"""diagnose: why a training failed, from what is in the run's folder and from its data."""
 
 from pathlib import Path
 
@@ -19,33 +19,33 @@ from .check import check_files
 def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
     """Print the likely causes of what went wrong, and what was looked at.
 
-    run_dir: of a training; what it has of settings.json, log.csv and best.keras is read. data_dir: the folder of its
-    data set. dataset: which it is; that of the settings if None. Returns how many causes were found. Raises ValueError,
-    naming the folder, if it is not that of a training, the data are others, or one of their files is damaged.
+    run_dir: a run's folder with settings.json and, if it got that far, log.csv and best.keras. data_dir: the folder of
+    its data set. dataset: which it is; None: that of the settings. Returns how many causes were found. Raises
+    ValueError, naming the folder, if it is no run's folder, the data are others, or one of their files is damaged.
     """
     recipe = _read_recipe(run_dir, data_dir)
-    found = load_dataset(
+    data = load_dataset(
         dataset or recipe.dataset, data_dir, seed=recipe.seed, frames_per_drive=recipe.frames_per_drive,
         split_by=recipe.split_by,
     )  # fmt: skip
     best = run_dir / "best.keras"
     model = load_model(best) if best.is_file() else None
-    if model is not None and model.output_shape[-1] != found.labels.n_classes:
+    if model is not None and model.output_shape[-1] != data.labels.n_classes:
         raise ValueError(
-            f"{best}: it tells {model.output_shape[-1]} classes apart, but the data set {found.name!r} in {data_dir} "
-            f"has {found.labels.n_classes}; give the data that it was trained on"
+            f"{best}: it has {model.output_shape[-1]} classes, but the data set {data.name!r} in {data_dir} has "
+            f"{data.labels.n_classes}; give the data that it was trained on"
         )
     batches = make_batches(
-        found.train, found.labels, tuple(recipe.image_size), recipe.batch_size, mask_size=recipe.output_size,
+        data.train, data.labels, tuple(recipe.image_size), recipe.batch_size, mask_size=recipe.output_size,
         shuffle=True, augment=[RandomResizedCrop()], seed=recipe.seed, cache=False,
     )  # fmt: skip
     try:
-        result = diagnosis.diagnose(batches, found.labels, _read_log(run_dir), model)
+        result = diagnosis.diagnose(batches, data.labels, _read_log(run_dir / "log.csv"), model)
     except tf.errors.OpError:  # a file can't be decoded, and TensorFlow does not say which
-        good, _ = check_files(found.train, found.labels, "checking train")
-        if len(good) == len(found.train):
+        good, _ = check_files(data.train, data.labels, "checking train")
+        if len(good) == len(data.train):
             raise
-        raise ValueError(f"{data_dir}: {len(found.train) - len(good)} bad pairs; mend or remove them") from None
+        raise ValueError(f"{data_dir}: {len(data.train) - len(good)} bad pairs; correct or remove them") from None
     print(result)
     return len(result.findings)
 
@@ -65,12 +65,12 @@ def _read_recipe(run_dir: Path, data_dir: str) -> Recipe:
         raise ValueError(f"{path}: {error}; it is damaged: train anew in another folder") from None
     except (KeyError, TypeError, AttributeError):
         there = "its settings.json can't be read" if run_dir.is_dir() else "there is no such folder"
-        raise ValueError(f"{run_dir}: {there}; give the folder of a training, one of those in runs/") from None
+        raise ValueError(f"{run_dir}: {there}; give the folder of a run, one of those in runs/") from None
 
 
-def _read_log(run_dir: Path) -> dict[str, np.ndarray] | None:
+def _read_log(path: Path) -> dict[str, np.ndarray] | None:
     """The columns of log.csv, one number an epoch; None where no epoch was finished."""
-    if not (run_dir / "log.csv").is_file() or not (run_dir / "log.csv").stat().st_size:
+    if not path.is_file() or not path.stat().st_size:
         return None
-    table = np.genfromtxt(run_dir / "log.csv", delimiter=",", names=True)
+    table = np.genfromtxt(path, delimiter=",", names=True)
     return {name: np.atleast_1d(table[name]) for name in table.dtype.names}

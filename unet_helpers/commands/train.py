@@ -18,39 +18,40 @@ from ..training import EpochLine, ProgressiveResizing, compile_unet, device_repo
 from . import WrongOption, find_network
 from .check import check_splits
 
-# What the notebook's parameters cell says, and no option here changes.
-FIXED = {
-    "ARCHIVE": None, "N_FILTERS": None, "HALF_RESOLUTION": None, "SIZE_STAGES": None,
-    "FRAMES_PER_DRIVE": 20,
-}  # fmt: skip
+# Parameters of the notebook that no option changes.
+FIXED = {"ARCHIVE": None, "N_FILTERS": None, "HALF_RESOLUTION": None, "SIZE_STAGES": None, "FRAMES_PER_DRIVE": 20}
 
 
-def train(
-    data_dir: str, dataset: str, minutes: float, epochs: int | None, image_size: tuple[int, int] | None, seed: int,
-    runs: str, train_anew: bool, split_by: str | None, start_from: str | None, freeze_encoder: bool,
-    learning_rate: float, batch_size: int | None,
-) -> int:  # fmt: skip
-    """Train a network, or go on with it, and print where it is. The options are the notebook's parameters.
+def train(*, runs: str, start_from: str | None, **options) -> int:
+    """Train a network, or resume its training, and print where it is.
 
-    The folder of the run is that of the notebook for the same parameters and data: one goes on with what the other
-    began. Returns 0. Raises ValueError if a file is bad: then nothing is trained.
+    The options are the notebook's parameters, in lower case, with RUN_DIR as runs. The same parameters and data have
+    the same run folder as in the notebook: each resumes what the other began.
+    Returns 0. Raises ValueError if a file is bad: then nothing is trained.
     """
     if start_from not in (None, "demo", "scratch"):
         start_from = str(find_network(Path(start_from)))
+    parameters = {name.upper(): value for name, value in options.items()} | {"RUN_DIR": runs, "START_FROM": start_from}
     device = device_report()
     keras.config.set_dtype_policy(device["precision"])
-    recipe = _make_recipe(
-        device["kind"], DATASET=dataset, DATA_DIR=data_dir, MINUTES=minutes, EPOCHS=epochs, IMAGE_SIZE=image_size,
-        SEED=seed, RUN_DIR=runs, TRAIN_ANEW=train_anew, SPLIT_BY=split_by, START_FROM=start_from,
-        FREEZE_ENCODER=freeze_encoder, LEARNING_RATE=learning_rate, BATCH_SIZE=batch_size,
-    )  # fmt: skip
+    try:
+        recipe = make_recipe(device["kind"], **FIXED | parameters)
+    except InvalidFolder:
+        raise
+    except ValueError as error:
+        raise WrongOption(str(error)) from None
     height, width = recipe.image_size
-    print(f"device: {device['name']}, precision: {device['precision']}; pictures of {height}x{width}", flush=True)
+    print(f"device: {device['name']}, precision: {device['precision']}; images of {height}x{width}", flush=True)
     data = load_dataset(
         recipe.dataset, recipe.data_dir, seed=recipe.seed, frames_per_drive=recipe.frames_per_drive,
         split_by=recipe.split_by,
     )  # fmt: skip
-    _check(data, recipe.data_dir)
+    n_bad = check_splits(data)
+    if n_bad:
+        raise ValueError(f"{recipe.data_dir}: {n_bad} bad pairs, so nothing was trained; correct or remove them")
+    for split in ("train", "validation"):
+        if not getattr(data, split):
+            raise ValueError(f"{recipe.data_dir}: the {split} split is empty, expected at least one pair; add pairs")
     note_better_size(data.train, recipe)
     run_dir = _fit(recipe, data)
     best = read_json(run_dir / "best.json")
@@ -58,24 +59,6 @@ def train(
         raise ValueError(f"{run_dir}: no network could be saved; make room on the disk and run the command again")
     print(f"validation mIoU {best['val_mIoU']:.3f} in epoch {best['epoch']}; the network: {run_dir / 'best.keras'}")
     return 0
-
-
-def _make_recipe(device_kind: str, **parameters) -> Recipe:
-    try:
-        return make_recipe(device_kind, **FIXED | parameters)
-    except InvalidFolder:
-        raise
-    except ValueError as error:
-        raise WrongOption(str(error)) from None
-
-
-def _check(data: Dataset, data_dir: Path) -> None:
-    n_bad = check_splits(data)
-    if n_bad:
-        raise ValueError(f"{data_dir}: {n_bad} bad pairs, so nothing was trained; mend or remove them")
-    for split in ("train", "validation"):
-        if not getattr(data, split):
-            raise ValueError(f"{data_dir}: the {split} split is empty, expected at least one pair; add pairs")
 
 
 def _fit(recipe: Recipe, data: Dataset) -> Path:
@@ -95,26 +78,26 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
     )  # fmt: skip
     if recipe.start_from:
         transfer_weights(model, data.labels, recipe.start_from, recipe.freeze_encoder)
-        print(f"going on from the network in {recipe.start_from.name}")
+        print(f"transfer learning: weights of {recipe.start_from.name} loaded")
     schedule = WarmupStableDecay(1, recipe.learning_rate)
     compile_unet(model, data.labels.n_classes, schedule)
     run_dir = run_folder(recipe, model, data, augment=augment)
     plan = make_plan(run_dir, recipe, model, batches, validation, resizing, recipe.minutes)
     resizing.epochs = plan.epochs
     schedule.set_steps(plan.steps * plan.epochs)
-    state = RunCheckpoint(run_dir, resizing, labels=data.labels)
+    checkpoint = RunCheckpoint(run_dir, resizing, labels=data.labels)
     callbacks = [
-        resizing, PreciseStatistics(batches), state, EpochLine(resizing, plan.speed),
+        resizing, PreciseStatistics(batches), checkpoint, EpochLine(resizing, plan.speed),
         keras.callbacks.TensorBoard(run_dir / "tensorboard"),
     ]  # fmt: skip
     started = time.perf_counter()
     try:
         model.fit(
-            batches.take(plan.steps), validation_data=validation, initial_epoch=state.resume(model), epochs=plan.epochs,
-            callbacks=callbacks, shuffle=False, verbose=0,
+            batches.take(plan.steps), validation_data=validation, initial_epoch=checkpoint.resume(model),
+            epochs=plan.epochs, callbacks=callbacks, shuffle=False, verbose=0,
         )  # fmt: skip
     except KeyboardInterrupt:
-        saved = f"{len(state.log)} epochs are saved in {run_dir}"
-        raise KeyboardInterrupt(f"stopped: {saved}; the same command goes on") from None
+        saved = f"{len(checkpoint.log)} epochs are saved in {run_dir}"
+        raise KeyboardInterrupt(f"stopped: {saved}; the same command resumes the training") from None
     print(f"trained in {time.perf_counter() - started:.0f} s")
     return run_dir

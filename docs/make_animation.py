@@ -1,8 +1,8 @@
-"""Make docs/drive.gif: the network of the drawn scenes on a drive that it has never seen, picture beside answer.
+"""Make docs/drive.gif: the network of the drawn scenes on a drive that it has never seen, image beside prediction.
 
-    python docs/make_film.py
+    python docs/make_animation.py
 
-Another seed draws streets of which not even the training drives' neighbours were seen. The film itself is made by
+Another seed draws streets of which not even the training drives' neighbours were seen. The animation itself is made by
 `python -m unet_helpers predict NETWORK FOLDER --out DIR`.
 """
 
@@ -26,8 +26,8 @@ with tempfile.TemporaryDirectory() as folder:
     frames, out = Path(folder) / "drive", Path(folder) / "out"
     frames.mkdir()
     for number in range(N_FRAMES):
-        picture, _ = render_frame(DRIVE, number, seed=SEED, n_frames=N_FRAMES)
-        Image.fromarray(picture).save(frames / f"{number:02}.png")
+        image, _ = render_frame(DRIVE, number, seed=SEED, n_frames=N_FRAMES)
+        Image.fromarray(image).save(frames / f"{number:02}.png")
     if main(["predict", str(DRAWN_SCENES), str(frames), "--out", str(out)]):
         raise SystemExit(1)
-    shutil.copy(out / "drive_film.gif", ROOT / "docs" / "drive.gif")
+    shutil.copy(out / "drive_animation.gif", ROOT / "docs" / "drive.gif")
