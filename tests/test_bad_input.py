@@ -325,8 +325,8 @@ CASES: dict[str, list[Case]] = {
     ],
     "a pipe or a device, or a link to one, in the place of a file": [Case(device)],
     "a TIFF of five channels": refused("picture of more channels"),
-    "an animated picture": [Case(picture_as(good.in_picture_palette(".gif", save_all=True)))],
-    "a picture that EXIF turns upside down": [Case(picture_as(good.turned(3, ".png")))],
+    "an animation as an image": [Case(picture_as(good.in_picture_palette(".gif", save_all=True)))],
+    "an image that EXIF turns upside down": [Case(picture_as(good.turned(3, ".png")))],
     "a mask of another size": refused("mask has another size"),
     "a JPEG as a mask": refused("mask is a JPEG"),
     "an animated mask": refused("mask is animated"),
@@ -337,7 +337,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "a few pixels of such a colour": [Case(stray_pixels), Case(stray_in_palettes)],
     "an id that the list lacks": refused("mask with an unknown id"),
-    "masks that were smoothed": refused("masks smoothed"),
+    "masks that were resized with interpolation": refused("masks smoothed"),
     "nothing labelled, or all void": [
         *refused("nothing labelled"), Case(good.all_masks(good.array(".png", lambda ids: ids * 0 + 255))),
     ],
@@ -345,7 +345,7 @@ CASES: dict[str, list[Case]] = {
     "0 and 255 in most masks, but 1 in another": [
         Case(chain(two_values, ids_of("masks/p2.png", lambda ids: (ids > 0).astype(np.uint8))))
     ],
-    "masks of 0 and 255 that were smoothed, or a JPEG once": [Case(smoothed_two)],
+    "masks of 0 and 255 that were resized with interpolation, or a JPEG once": [Case(smoothed_two)],
     "ids that may begin with 1": [Case(chain(from_1, good.listed("road\nparked car\nsky\ntram\n")))],
     "a list under another name, and no `classes.txt`": [
         Case(chain(to_convert, lambda root: (root / "classes.txt").rename(root / "class_names.txt")))
@@ -392,8 +392,8 @@ CASES: dict[str, list[Case]] = {
     "`camvid` of Kaggle without its list": [Case(camvid, command("check", "ABOVE", "--dataset", "camvid"))],
     "`lyft` with a bad file": [Case(lyft, command("check", "ABOVE", "--dataset", "lyft"))],
     "`ARCHIVE` is no zip": [Case(write("a.zip", b"half"), load("lyft", "ABOVE", archive="ABOVE/a.zip"))],
-    "`predict`: no such picture": [Case(network, command(*PREDICT, "none.png"))],
-    "`predict`: a file that is no picture": [Case(network, command(*PREDICT, "ROOT/classes.txt"))],
+    "`predict`: no such image": [Case(network, command(*PREDICT, "none.png"))],
+    "`predict`: a file that is no image": [Case(network, command(*PREDICT, "ROOT/classes.txt"))],
     "`predict`: its file is there already": [Case(answered_before, command(*PREDICT))],
 }  # fmt: skip
 
@@ -414,7 +414,7 @@ NEW = {  # what is left: which folders and files are new, and what is changed be
     "`data.prepared/` of before": ([], None),
     "`data.prepared/`, anew": ([], "mine/data.prepared"),
     "`data.prepared.partial-NUMBER/`; the next run deletes it": (["mine/data.prepared"], None),
-    "the masks of the other pictures": (["cwd/out"], None),
+    "the masks of the other images": (["cwd/out"], None),
 }
 
 
