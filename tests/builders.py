@@ -7,6 +7,7 @@ from conftest import LABELS, write_pair_to
 from unet_helpers import networks
 from unet_helpers.__main__ import main
 from unet_helpers.labels import Pair
+from unet_helpers.model import unet_model, with_keras_layers_only
 
 
 def make_folder(root, n_pairs=24, size=(64, 96), stem="p{:02}"):
@@ -44,6 +45,13 @@ def save_network(folder, labels=LABELS, size=(16, 24)):
     folder.mkdir(parents=True)
     networks.save_network(folder / "best.keras", model, labels, size)
     return folder / "best.keras"
+
+
+def save_start(path):
+    """A small untrained U-Net to start from, so that a training takes seconds: its filters are those of the file."""
+    switches = {"half_resolution": True, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
+    networks.save_network(path, with_keras_layers_only(unet_model((None, None, 3), 2, 3, **switches)))
+    return path
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from builders import make_folder, make_lyft, messages, run, save_network
+from builders import make_folder, make_lyft, messages, run, save_network, save_start
 from conftest import LABELS, write_pair_to
 from limits import start
 from PIL import Image
@@ -322,7 +322,7 @@ def test_sequences_are_not_split_by_any_command(capsys, tmp_path, monkeypatch):
 
 # ---- train: the same as the notebook ----
 
-PARAMETERS = {"DATASET": "folder", "EPOCHS": 2, "IMAGE_SIZE": (64, 64), "SEED": 5, "START_FROM": "demo"}
+PARAMETERS = {"DATASET": "folder", "EPOCHS": 2, "IMAGE_SIZE": (64, 64), "SEED": 5}
 WHOLE_CELLS = ("bootstrap", "versions", "parameters", "recipe", "data", "check")
 RECIPE_CELLS = ("recipe-batches", "recipe-network", "train")
 
@@ -360,13 +360,14 @@ def trained(tmp_path_factory):
     """The data, the names that the notebook's cells leave behind, and the folder of its run."""
     root = tmp_path_factory.mktemp("trained")
     data = make_folder(root / "data set")
-    names = run_notebook_cells(**PARAMETERS, DATA_DIR=str(data), RUN_DIR=str(root / "notebook"))
-    return SimpleNamespace(data=data, names=names, run_dir=names["run_dir"])
+    start = str(save_start(root / "start.keras"))
+    names = run_notebook_cells(**PARAMETERS, DATA_DIR=str(data), RUN_DIR=str(root / "notebook"), START_FROM=start)
+    return SimpleNamespace(data=data, names=names, run_dir=names["run_dir"], start=start)
 
 
 def train(trained, runs_dir) -> int:
-    options = ["--epochs", "2", "--image-size", "64x64", "--seed", "5", "--runs", str(runs_dir), "--start-from", "demo"]
-    return main(["train", str(trained.data), *options])
+    options = ["--epochs", "2", "--image-size", "64x64", "--seed", "5", "--runs", str(runs_dir)]
+    return main(["train", str(trained.data), *options, "--start-from", trained.start])
 
 
 def assert_same_run(one: Path, other: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from builders import make_folder, messages, run, save_network
+from builders import make_folder, messages, run, save_network, save_start
 from conftest import LABELS
 from limits import pipe, small_disk
 from PIL import Image
@@ -196,7 +196,7 @@ def test_the_bits_that_were_in_use_in_training_are_taken_again(capsys, tmp_path)
     """Images of 12 bits in training: 1600 is 100 there, and must be 100 where no image needs more than 11."""
     bright, dark = make_deep(tmp_path / "bright", 4000), make_deep(tmp_path / "dark", 2000)
     options = ("--epochs", 1, "--image-size", "64x64", "--batch-size", 4, "--runs", tmp_path / "runs")
-    assert run(capsys, "train", bright, *options)[0] == 0
+    assert run(capsys, "train", bright, *options, "--start-from", save_start(tmp_path / "start.keras"))[0] == 0
     trained = load_network(next((tmp_path / "runs").glob("*/best.keras")))
     assert trained.bits == 12
 
