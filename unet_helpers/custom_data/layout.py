@@ -11,7 +11,8 @@ from .class_lists import read_text
 from .matching import SPLIT_NAMES, match, normalize
 from .report import Problems
 
-# Names of folders, in any case of letters; the first is taken where several of them are there.
+USUAL = ("images", "JPEGImages", "masks", "SegmentationClass", "train", "val", "test")  # taken before other names
+# Names of folders, in any case of letters.
 IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")  # the second: of the PASCAL challenge and CVAT
 MASK_FOLDERS = ("masks", "segmentationclass")
 OTHER_MASK_FOLDERS = ("mask", "labels", "label", "annotations")  # only where no other folder could hold the masks
@@ -22,7 +23,7 @@ READABLE_SUFFIXES = {
 }  # fmt: skip
 TEXT_SUFFIXES = {".csv", ".db", ".ini", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"}  # may lie among images
 MASK_END = "_mask"  # of masks that are in one folder with the images
-SHOWN = 4  # names of what else is there, in a sentence; the rest is counted
+MAX_LISTED = 4  # names of what else is there, in a sentence; the rest is counted
 
 
 class Place(NamedTuple):
@@ -93,7 +94,7 @@ def find_in(root: Path, places: dict[str | None, tuple], needed: Collection[str]
 
 def find_places(root: Path) -> dict[str | None, Place]:
     """{split, None where folders tell none: its place} below root. Raises ValueError as `find_items` does."""
-    splits = {} if os.path.isdir(root / "images") else _find_splits(root)
+    splits = {} if any(os.path.isdir(root / name) for name in USUAL[:2]) else _find_splits(root)
     if "train" in splits:
         return {split: _place_in(folder) for split, folder in splits.items()}
     images = _find(root, IMAGE_FOLDERS)
@@ -164,10 +165,10 @@ def _find_splits(folder: Path) -> dict[str, Path]:
 
 
 def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The folder of one of the names, in any case; of several, the one that is called names[0], as it is written."""
+    """The folder of one of the names, in any case; of several, the first of the `USUAL` ones."""
     there = list_folder(folder) if os.path.isdir(folder) else []
     found = [path for path in there if path.name.lower() in names and os.path.isdir(path)]
-    return _only_one(folder, [path for path in found if path.name == names[0]] or found, names[0])
+    return _only_one(folder, [path for name in USUAL for path in found if path.name == name][:1] or found, names[0])
 
 
 def _find_other_masks(folder: Path, images: Path) -> Path | None:
@@ -239,5 +240,5 @@ def _warn_of_others(others: list[Path], place: Place, warnings: Problems) -> Non
 
 
 def _few(paths: list[Path]) -> str:
-    names = ", ".join(path.name for path in paths[:SHOWN])
-    return names + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
+    names = ", ".join(path.name for path in paths[:MAX_LISTED])
+    return names + (f" and {len(paths) - MAX_LISTED} more" if len(paths) > MAX_LISTED else "")

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 SAMPLES = 3  # masks whose names are compared with those of the images; the first may have no image
-SPLIT_NAMES = {  # of folders and lists; the first is taken where several of them are there
+SPLIT_NAMES = {  # of folders, in any case of letters, and of lists
     "train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing"),
 }  # fmt: skip
 NEAREST = 20  # images that each of them is compared with: those whose names have most in common with it
