@@ -3,7 +3,6 @@
 import errno
 import multiprocessing
 import os
-import shutil
 import sys
 import threading
 import types
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..naming import named
-from ..storage import hold_lock, remove_partial_folders
+from ..storage import hold_lock, remove_partial_folders, write_folder
 from .scenes import check_arguments, frame_name, render_frame
 from .street import DRIVES
 
@@ -71,14 +70,11 @@ def _is_drawn(folder: Path, drives: tuple[str, ...], n_frames: int) -> bool:
 
 
 def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress, **options) -> None:
-    """All frames, to a folder beside `folder` that is then renamed."""
+    """All frames, whole or not at all."""
     (rows, columns), n_frames = options["size"], options["n_frames"]
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    parts = [(partial, drive, range(n_frames)[first:first + 10], options)
-             for drive in drives for first in range(0, n_frames, 10)]
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with write_folder(folder) as partial:
+        parts = [(partial, drive, range(n_frames)[first:first + 10], options)
+                 for drive in drives for first in range(0, n_frames, 10)]
         total, done, start = len(drives) * n_frames, 0, perf_counter()
         seconds = max(10, round(total * rows * columns / SPEED, -1))
         progress(f"drawing {total} road scenes, once: about {seconds:.0f} seconds on two cores")
@@ -88,9 +84,6 @@ def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress
                 if (done - count) * 10 // total < done * 10 // total:  # about every tenth
                     speed = done / (perf_counter() - start)
                     progress(f"drawing {total} road scenes: {done} done, {speed:.0f} per second")
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _files_of(folder: Path, drive: str, frame: int) -> tuple[Path, Path]:
