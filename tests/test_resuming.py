@@ -105,22 +105,23 @@ def test_images_grow_and_the_run_keeps_its_network_with_labels_and_size_its_log_
     assert (network.labels, network.image_size) == (LABELS, FULL)
 
 
-@pytest.mark.parametrize("epoch", [0, 1])
-def test_the_cell_again_after_stop_is_the_training_in_one_go(tmp_path, pairs, whole, epoch):
-    """In the same session, with the weights of a half epoch in memory; of the first epoch, too."""
+def test_the_cell_again_after_stop_in_the_first_epoch_is_the_training_in_one_go(tmp_path, pairs, whole):
+    """In the same session, with the weights of a half epoch in memory."""
     training = Training(tmp_path / "stopped", pairs)
     with pytest.raises(KeyboardInterrupt):
-        training.fit(StopIn(epoch))
-    if epoch == 1:
-        assert read_record(tmp_path / "stopped" / "best.keras")[1] == SMALL
+        training.fit(StopIn(0))
     training.fit()
     assert_same(training, whole)
 
 
-def test_a_new_session_resumes_with_the_images_of_its_epoch(tmp_path, pairs, whole):
+def test_a_second_stop_and_a_new_session_resume_with_the_images_of_their_epoch(tmp_path, pairs, whole):
     """Epoch 4 after a stop has the order, the augmentation, the size and the rate of epoch 4, not of the first."""
+    training = Training(tmp_path / "stopped", pairs)
     with pytest.raises(KeyboardInterrupt):
-        Training(tmp_path / "stopped", pairs).fit(StopIn(3))
+        training.fit(StopIn(1))
+    assert read_record(tmp_path / "stopped" / "best.keras")[1] == SMALL
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(StopIn(3))
     training = Training(tmp_path / "stopped", pairs)
     for variable in training.model.variables:
         variable.assign(np.ones(variable.shape))

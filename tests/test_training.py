@@ -105,18 +105,24 @@ def test_the_last_epoch_has_the_full_size_however_few_there_are():
     assert ProgressiveResizing((64, 96), epochs=4).changes == []
 
 
-def make_training(write_pair, labels, stages=((0.5, 0.5), (1, 1)), n_images=3):
-    """A compiled network, its batches and its sizes."""
+def make_training(write_pair, labels, model, stages=((1, 1),), n_images=3):
+    """The compiled network, its batches and its sizes."""
     pairs = [write_pair(size=(64, 96), stem=str(n), seed=n) for n in range(n_images)]
     resizing = ProgressiveResizing((64, 96), stages, epochs=4)
-    model = unet_model((None, None, 3), 2, 3, depth=1, dropout_prob=0.3)
     compile_unet(model, 3, WarmupStableDecay(12, 1e-2))
     train = make_batches(pairs, labels, (64, 96), 1, shuffle=True, resizing=resizing)
     return model, train, make_batches(pairs, labels, (64, 96), 1, resizing=resizing), resizing
 
 
+def make_small():
+    """A network that JAX compiles quickly."""
+    layers = keras.layers.Conv2D(4, 3, padding="same"), keras.layers.Dropout(0.3), keras.layers.Conv2D(3, 1)
+    return keras.Sequential([keras.Input((64, 96, 3)), *layers])
+
+
 def test_measuring_tells_the_time_of_each_size_and_changes_nothing(write_pair, labels):
-    model, train, validation, resizing = make_training(write_pair, labels)
+    unet = unet_model((None, None, 3), 2, 3, depth=1, dropout_prob=0.3)
+    model, train, validation, resizing = make_training(write_pair, labels, unet, ((0.5, 0.5), (1, 1)))
     model.optimizer.build(model.trainable_variables)
     before = [variable.numpy() for variable in (*model.variables, *model.optimizer.variables)]
     states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
@@ -135,7 +141,7 @@ def test_measuring_tells_the_time_of_each_size_and_changes_nothing(write_pair, l
 @pytest.mark.parametrize("n_images", [1, 7])
 def test_an_epochs_time_counts_all_its_steps_validation_and_what_is_saved(write_pair, labels, n_images):
     """Each step, validation step and epoch end takes a known time more: the whole epoch is more than their sum."""
-    model, batches, _, resizing = make_training(write_pair, labels, ((1, 1),), n_images)
+    model, batches, _, resizing = make_training(write_pair, labels, make_small(), n_images=n_images)
     seen = []
 
     class Slow(keras.callbacks.Callback):
@@ -156,9 +162,7 @@ def test_an_epochs_time_counts_all_its_steps_validation_and_what_is_saved(write_
 
 
 def test_a_training_after_measuring_is_the_one_without(write_pair, labels):
-    _, train, validation, resizing = make_training(write_pair, labels, ((1, 1),))
-    layers = keras.layers.Conv2D(4, 3, padding="same"), keras.layers.Dropout(0.3), keras.layers.Conv2D(3, 1)
-    model = keras.Sequential([keras.Input((64, 96, 3)), *layers])  # small, because JAX compiles it several times
+    model, train, validation, resizing = make_training(write_pair, labels, make_small())
     start = [variable.numpy() for variable in model.variables]
     losses = []
     for measured in (False, True):
