@@ -59,12 +59,12 @@ def test_muon_leaves_biases_normalizations_and_the_last_layer_to_adamw_also_in_h
         compile_unet(model, 3, 1e-2)
         images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.float32)
         masks = (images[..., :1] > 127).astype(np.uint8)
-        losses = model.fit(images, masks, epochs=30, verbose=0).history["loss"]
+        losses = model.fit(images, masks, epochs=20, verbose=0).history["loss"]
     finally:
         keras.config.set_dtype_policy("float32")
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert np.isfinite(losses).all()
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     inner = model.optimizer.inner_optimizer
     variables = zip(model.trainable_variables, inner.adam_velocities, strict=True)
     by_muon = {variable.path for variable, velocity in variables if velocity is None}
