@@ -6,12 +6,12 @@ from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
 from unet_helpers.labels import VOID
 
 
-def draws(n_pictures: int) -> tf.Tensor:
-    return tf.constant(np.random.default_rng(0).random((n_pictures, 256), np.float32))
+def draws(n_images: int) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(0).random((n_images, 256), np.float32))
 
 
-def test_a_view_changes_picture_and_mask_alike():
-    """The picture shows its mask: where the mask says k, the picture must be bright in channel k."""
+def test_image_and_mask_change_alike():
+    """The image shows its mask: where the mask says k, the image must be bright in channel k."""
     rng = np.random.default_rng(0)
     mask = np.kron(rng.integers(0, 3, (4, 6, 8)), np.ones((1, 8, 8))).astype(np.uint8)[..., None]
     image = np.eye(3, dtype=np.uint8)[mask[..., 0]] * 255
@@ -23,8 +23,8 @@ def test_a_view_changes_picture_and_mask_alike():
     assert agree[ids != VOID].mean() > 0.97  # bilinear edges lie between two ids
 
 
-def test_views_are_mirrored_half_of_the_time_and_their_changes_are_independent():
-    """Were two changes decided by one die, every enlarged picture would be bright, too."""
+def test_half_of_the_images_are_flipped_and_their_changes_are_independent():
+    """Were two changes decided by one draw, every enlarged image would be bright, too."""
     ramp = np.broadcast_to(np.linspace(60, 200, 32, dtype=np.uint8)[None, None, :, None], (2000, 8, 32, 3))
     images, _ = RandomResizedCrop()(tf.constant(ramp), tf.zeros((2000, 8, 32, 1), tf.uint8), draws(2000))
     row = images.numpy()[:, 4, :, 0]
@@ -34,7 +34,7 @@ def test_views_are_mirrored_half_of_the_time_and_their_changes_are_independent()
     assert abs(np.corrcoef(np.abs(steps), inner.mean(axis=1))[0, 1]) < 0.1
 
 
-def test_views_keep_the_range_and_the_same_draws_give_the_same_view():
+def test_values_keep_their_range_and_the_same_draws_give_the_same_image():
     rng = np.random.default_rng(0)
     image, mask = rng.integers(0, 256, (4, 32, 48, 3), np.uint8), rng.integers(0, 3, (4, 32, 48, 1), np.uint8)
     first, masks = RandomResizedCrop()(image, mask, draws(4))
@@ -54,8 +54,8 @@ def test_what_zooming_out_uncovers_is_void():
     assert images.numpy()[masks.numpy()[..., 0] == VOID].max() < 200
 
 
-def test_pasting_takes_picture_and_mask_of_the_classes_from_the_next_picture():
-    """The pictures show their masks: id k of picture n is grey value 100n + k, in four pixels of the picture each."""
+def test_pasting_takes_image_and_mask_of_the_classes_from_the_next_image():
+    """The images show their masks: id k of image n is grey value 100n + k, in four pixels of the image each."""
     masks = np.uint8([[[0, 1, 2, 3]], [[3, 0, VOID, 0]], [[1, 1, 1, 1]]])[..., None]
     images = np.kron(100 * np.arange(3)[:, None, None, None] + masks % VOID, np.ones((1, 2, 2, 3)))
     paste = CopyPaste([1, 3], share=1)
@@ -67,9 +67,9 @@ def test_pasting_takes_picture_and_mask_of_the_classes_from_the_next_picture():
     np.testing.assert_array_equal(pasted_images, np.kron(grey[..., None], np.ones((1, 2, 2, 3))))
 
 
-def test_pasting_is_decided_for_each_picture_and_each_class():
+def test_pasting_is_decided_for_each_image_and_each_class():
     masks = np.broadcast_to(np.uint8([1, 2])[None, None, :, None], (1000, 1, 2, 1)).copy()
-    masks[::2] = 0  # every other picture has something to paste, and every other nothing
+    masks[::2] = 0  # every other image has something to paste, and every other nothing
     images = np.repeat(masks, 3, axis=-1)
     _, pasted = CopyPaste([1, 2], share=0.5)(tf.constant(images), tf.constant(masks), draws(1000))
     one, two = (pasted.numpy()[::2, 0, :, 0] == [1, 2]).T
