@@ -28,7 +28,7 @@ RUN_LENGTHS = "run lengths (RLE, iscrowd) are not supported, expected polygons; 
 NO_POLYGON = "an outline needs x and y of three points or more; draw it anew as a polygon"
 NO_OUTLINE = "an object has a box but no outline, expected polygons; outline or delete it in the labelling tool"
 UNCLEAR = (
-    "nothing tells which of the outlines of its name are its own; write the folder into their file_name, or give each "
+    "it is not clear which outlines of this name belong to it; write the folder into their file_name, or give each "
     "folder a file of its own, such as instances_train.json and instances_val.json"
 )
 
@@ -149,13 +149,11 @@ def read_outlines(image: CocoImage) -> Outlines:
 
 
 class Annotations:
-    """The JSON files of LabelMe and COCO in a data set. Each is read once, for several splits may share one.
-
-    folders: {split: (folder of images, of masks, {normalized stem: image})}.
-    """
+    """The JSON files of LabelMe and COCO in a data set. Each is read once, for several splits may share one."""
 
     def __init__(self, root: Path, folders: Mapping[str | None, tuple[Path, Path, dict]], errors: Problems):
-        self.root, self.folders, self.errors = root, folders, errors
+        self.root, self.errors = root, errors
+        self.folders = folders  # {split: (folder of images, of masks, {normalized stem: image})}
         self.contents: dict[Path, list[CocoImage] | Outlines | None] = {}  # None: invalid, and among the errors
         self.coco_names: dict[str, None] = {}  # in the order of their ids
         self.labelme_names: set[str] = set()
@@ -179,8 +177,9 @@ class Annotations:
             else:
                 for image in content:
                     candidates[normalize(image.name.stem)].append(image)
-        for stem in [stem for stem in candidates if stem in images]:
-            self._add_coco(split, stem, candidates[stem], found)
+        for stem, of_stem in candidates.items():
+            if stem in images:
+                self._add_coco(split, stem, of_stem, found)
         return found
 
     def list_files(self, split: str | None) -> Iterator[Path]:
@@ -192,41 +191,34 @@ class Annotations:
                 yield from sorted(folder.glob("*.[jJ][sS][oO][nN]"))
 
     def _open(self, path: Path) -> list[CocoImage] | Outlines | None:
-        if path not in self.contents:
-            try:
-                content = self.contents[path] = self._read(path)
-            except InvalidFile as error:
-                content = self._blame(path, error)
-            if isinstance(content, Outlines):
-                self.labelme_names |= {label for label, _, _ in content.shapes}
-            elif content:
-                self.coco_names |= dict.fromkeys(content[0].categories.values())
-        return self.contents[path]
-
-    def _read(self, path: Path) -> list[CocoImage] | Outlines:
+        """COCO's images, LabelMe's outlines, [] for what is not used, None for what is invalid."""
+        if path in self.contents:
+            return self.contents[path]
+        self.contents[path] = []
         try:
-            content = json.loads(read_regular(path, MAX_JSON_BYTES).decode("utf-8-sig"))
-        except OSError as error:
-            raise InvalidFile("it can't be read; make it readable or get it again", error.strerror) from None
-        except (ValueError, RecursionError) as error:
-            raise InvalidFile("it is no JSON; export it again from the labelling tool", str(error)) from None
-        content = content if isinstance(content, dict) else {}
-        lists = {key for key, value in content.items() if isinstance(value, list)}
-        objects = content["annotations"] if {"annotations", "images"} <= lists else None
-        if objects == [] or any("category_id" in each for each in objects or () if isinstance(each, dict)):
-            return open_coco(path, self.root, content)  # COCO also has files of captions, and of its own masks
-        is_beside = any(path.parent in folders[:2] for folders in self.folders.values())
-        return read_labelme(path, content) if "shapes" in lists and is_beside else []
+            content = _load_json(path)
+            lists = {key: value for key, value in content.items() if isinstance(value, list)}
+            objects = lists.get("annotations") if "images" in lists else None
+            # COCO also has files of captions, and of its own masks.
+            if objects == [] or any("category_id" in each for each in objects or () if isinstance(each, dict)):
+                self.contents[path] = images = open_coco(path, self.root, content)
+                self.coco_names |= dict.fromkeys(name for image in images[:1] for name in image.categories.values())
+            elif "shapes" in lists and any(path.parent in folders[:2] for folders in self.folders.values()):
+                self.contents[path] = outlines = read_labelme(path, content)
+                self.labelme_names |= {label for label, _, _ in outlines.shapes}
+        except InvalidFile as error:
+            self._blame(path, error)
+        return self.contents[path]
 
     def _add_coco(self, split: str | None, stem: str, candidates: list[CocoImage], found: dict) -> None:
         """Add the outlines of the one of several images of this stem that is the image in this split."""
-        others = {other for other, (*_, images) in self.folders.items() if other != split and stem in images}
+        images = self.folders[split][2]
+        others = {other for other, (*_, there) in self.folders.items() if other != split and stem in there}
         own = [image for image in candidates if split and image.split == split]
         chosen = own or [image for image in candidates if image.split not in others]
-        # COCO's file of persons' joints repeats the outlines of persons.
+        # COCO's person_keypoints file repeats the outlines of persons.
         chosen = [image for image in chosen if "keypoints" not in image.path.stem.lower()] or chosen
         wanted_by_others = not own and others - {image.split for image in candidates}
-        images = self.folders[split][2]
         if not chosen and split == "test":  # which may do without masks
             return
         if len(chosen) != 1 or wanted_by_others:
@@ -248,6 +240,17 @@ class Annotations:
     def _blame(self, path: Path, error: InvalidFile) -> None:
         self.errors.add(str(error), path, error.found)
         self.contents[path] = None
+
+
+def _load_json(path: Path) -> dict:
+    """The object in a JSON file, {} if it holds something else. Raises InvalidFile if it can't be read."""
+    try:
+        content = json.loads(read_regular(path, MAX_JSON_BYTES).decode("utf-8-sig"))
+    except OSError as error:
+        raise InvalidFile("it can't be read; make it readable or get it again", error.strerror) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidFile("it is no JSON; export it again from the labelling tool", str(error)) from None
+    return content if isinstance(content, dict) else {}
 
 
 def _split_in(*texts: PurePath | str) -> str | None:

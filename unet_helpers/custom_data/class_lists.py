@@ -53,8 +53,6 @@ class Line(NamedTuple):
 
 
 class ClassList(NamedTuple):
-    """What a list says of K classes and of void."""
-
     names: tuple[str, ...]
     value_ids: dict[int, int]  # {value in a mask: class id or VOID}
     color_ids: dict[int, int]  # {65536 r + 256 g + b: class id or VOID}; empty where the list has no colours
@@ -64,9 +62,9 @@ class ClassList(NamedTuple):
 
 
 def find_classes(root: Path) -> ClassList | None:
-    """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None where there is none of them.
+    """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None without any. See data/README.md.
 
-    Capital letters and a second ".txt", which Windows hides, do not matter. data/README.md says what a list may hold.
+    Capital letters and a second ".txt", which Windows hides, do not matter.
     Raises ValueError, naming file and line, for anything that could be read in two ways.
     """
     for name, read in (("classes.txt", _read_names), ("class_dict.csv", _read_csv), ("labelmap.txt", _read_labelmap)):
@@ -85,8 +83,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def find_unread_lists(folders: Iterable[Path], stems: Collection[str]) -> list[Path]:
-    """Files in these folders that look like lists of classes by their names; not those with the stem of an image, for
-    tools that draw boxes write a text for each."""
+    """Files in these folders whose names are those of lists of classes. stems: of images; their texts are no lists."""
     files = [path for folder in folders for path in _list_files(folder) if path.stem not in stems]
     return [path for path in files if re.fullmatch(r".*(class|label).*\.(txt|csv|names)", path.name.lower())]
 
@@ -109,8 +106,7 @@ def camvid_classes(root: Path) -> ClassList:
 
 
 def make_labels(names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...] = ()) -> LabelMap:
-    """Label map with the given colours, all different; with colours of its own where there are none, and in the place
-    of white, which is void's."""
+    """Label map with the given colours, with others where there are none and instead of white, which is void's."""
     own = list(OKABE_ITO[: len(names)])
     for k in range(len(own), len(names)):
         hue = colorsys.hsv_to_rgb(k / len(names), 0.9, 0.5 + 0.4 * (k % 2))
@@ -192,8 +188,7 @@ def _read_names(path: Path) -> list[Line]:
 
 
 def _take_values(path: Path, lines: list[Line]) -> list[Line]:
-    """The lines with the numbers in front of their names as values, if all have one. Raises ValueError where a number
-    may be the value or part of the name."""
+    """The lines with the numbers in front of their names as values, if all have one that can be nothing else."""
     matches = [NUMBERED.fullmatch(line.name) for line in lines]
     found = [match for match in matches if match]
     numbers, names = [int(match[1]) for match in found], [match[3] for match in found]

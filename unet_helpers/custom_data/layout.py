@@ -26,9 +26,7 @@ SHOWN = 4  # names of what else is there, in a sentence; the rest is counted
 
 
 class Place(NamedTuple):
-    """Where the images of a split are, and their masks."""
-
-    images: Path
+    images: Path  # the folder of a split's images
     masks: Path  # where masks are expected; there may be no such folder
     beside: Path | None = None  # where else they may be, in one of `OTHER_MASK_FOLDERS`
 
@@ -47,8 +45,6 @@ class Item(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The pairs of a folder."""
-
     items: list[Item]  # in the order of their names
     labels: tuple[str, ...]  # those of outlines, for where no list names classes; () without outlines
     errors: Problems  # of names and folders
@@ -56,8 +52,7 @@ class Found(NamedTuple):
 
 
 def find_items(root: Path) -> Found:
-    """All pairs below root, in the folders that data/README.md names; masks may also be outlines, in JSON files beside
-    the images, in masks/, annotations/ or above.
+    """All pairs below root, in the folders that data/README.md names.
 
     Raises ValueError, naming the folder, if there are no such folders, several could be meant, or they can't be read.
     """
@@ -74,11 +69,10 @@ def find_in(root: Path, places: dict[str | None, tuple], needed: Collection[str]
     """
     found = Found([], (), Problems(root), Problems(root))
     places = {split: Place(*place) for split, place in places.items()}
-    images_of = {split: _read(place.images, found.errors) for split, place in places.items()}
-    folders = {split: (place.images, place.masks, images_of[split]) for split, place in places.items()}
+    folders = {s: (place.images, place.masks, _read(place.images, found.errors)) for s, place in places.items()}
     annotations = Annotations(root, folders, found.errors)
     for split, place in places.items():
-        images, masks = _find_masks(split, place, images_of[split], annotations, found.errors)
+        images, masks = _find_masks(split, place, folders[split][2], annotations, found.errors)
         others = [path for path in list_folder(place.images) if not is_image(path)]
         if not masks and split == "test":
             found.warnings.add("there are no masks for its images; they are left out", place.images)
@@ -122,10 +116,10 @@ def find_lists(root: Path) -> tuple[dict[str, Path], list[Path]]:
     lone: list[Path] = []
     for folder in LIST_FOLDERS:
         paths = {split: [root / folder / f"{name}.txt" for name in names] for split, names in SPLIT_NAMES.items()}
-        files = {split: next(filter(os.path.isfile, there), None) for split, there in paths.items()}
-        if files["train"] and files["validation"]:
-            return {split: path for split, path in files.items() if path}, lone
-        lone += filter(None, files.values())
+        files = {split: path for split, there in paths.items() if (path := next(filter(os.path.isfile, there), None))}
+        if files.keys() >= {"train", "validation"}:
+            return files, lone
+        lone += files.values()
     return {}, lone
 
 
@@ -149,10 +143,7 @@ def list_folder(folder: Path) -> list[Path]:
 
 def has_images(folder: Path) -> bool:
     """Whether images lie directly in a folder; False, too, if it can't be read."""
-    try:
-        return any(is_image(path) and os.path.isfile(path) for path in folder.iterdir())
-    except OSError:
-        return False
+    return any(is_image(path) and os.path.isfile(path) for path in folder.glob("*"))
 
 
 def is_image(path: Path) -> bool:
@@ -169,22 +160,20 @@ def _place_in(folder: Path) -> Place:
 
 
 def _find_splits(folder: Path) -> dict[str, Path]:
-    found = {split: _find(folder, names) for split, names in SPLIT_NAMES.items()}
-    return {split: path for split, path in found.items() if path}
+    return {split: path for split, names in SPLIT_NAMES.items() if (path := _find(folder, names))}
 
 
 def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
     """The folder of one of the names, in any case; of several, the one that is called names[0], as it is written."""
     there = list_folder(folder) if os.path.isdir(folder) else []
     found = [path for path in there if path.name.lower() in names and os.path.isdir(path)]
-    found = [path for path in found if path.name == names[0]] or found
-    return _only_one(folder, found, names[0])
+    return _only_one(folder, [path for path in found if path.name == names[0]] or found, names[0])
 
 
 def _find_other_masks(folder: Path, images: Path) -> Path | None:
     """The folder of `OTHER_MASK_FOLDERS` beside that of the images, if no other one holds images or folders of them."""
     others = [path for path in list_folder(folder) if path.name.lower() != images.name.lower()]
-    found = [path for path in others if has_images(path) or any(map(has_images, path.glob("*")))]
+    found = [path for path in others if has_images(path) or any(map(has_images, path.glob("[!.]*")))]
     return _only_one(folder, found, "masks") if any(path.name.lower() in OTHER_MASK_FOLDERS for path in found) else None
 
 

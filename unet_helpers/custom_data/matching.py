@@ -64,7 +64,6 @@ def _find_rule(images: Collection[str], masks: Collection[str]) -> Rule:
 
 
 def _nearest(mask: str, images: Collection[str]) -> list[tuple[str, int]]:
-    """(name, number of first letters in common with the mask) of the `NEAREST` names, at least one letter each."""
+    """(name, number of first letters in common with the mask) of the `NEAREST` names."""
     common = {image: len(os.path.commonprefix([mask, image])) for image in images}
-    nearest = sorted(common, key=lambda image: (-common[image], len(image)))[:NEAREST]
-    return [(image, common[image]) for image in nearest if common[image]]
+    return sorted(common.items(), key=lambda each: (-each[1], len(each[0])))[:NEAREST]

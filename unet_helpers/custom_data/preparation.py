@@ -154,7 +154,8 @@ def _prepare_items(
 ) -> Prepared:  # fmt: skip
     def examine() -> Examined:
         examined = examine_items(root, found.items, classes, found.labels, found.errors)
-        examined.report.raise_errors()
+        if examined.report.errors:
+            raise ValidationError(examined.report)
         return examined
 
     if found.errors.files_of:

@@ -18,12 +18,12 @@ MODES = {  # Pillow's names for how a file holds its pixels
 
 
 class ValidationError(ValueError):
-    """All that is wrong with the files of a folder. report: what was found in it, with these errors."""
+    """All that is wrong with the files of a folder."""
 
     def __init__(self, report: "Report"):
         several = f"{len(report.errors)} kinds of problems in its files\n" if report.errors[1:] else ""
         super().__init__(f"{printable(report.root)}: {several}" + "\n".join(report.errors))
-        self.report = report
+        self.report = report  # what was found, with these errors
 
 
 class Problems:
@@ -37,8 +37,7 @@ class Problems:
         self.files_of.setdefault(sentence, []).append((file, found))
 
     def lines(self) -> list[str]:
-        """Lines "masks/p1.png, masks/p2.png (FOUND); masks/p4.png (FOUND) and 3 more: SENTENCE", names relative to the
-        folder, whose own is left out."""
+        """Lines "masks/p1.png, masks/p2.png (FOUND) and 3 more: SENTENCE", or "SENTENCE" of the folder itself."""
         lines = []
         for sentence, files in self.files_of.items():
             names: dict[str, list[str]] = {}  # by what was found in them, which is said once
@@ -97,18 +96,12 @@ class Report:
         """The warnings as text, in lines of so many columns."""
         return "\n".join(wrap("note: ", line, width) for line in self.warnings)
 
-    def raise_errors(self) -> None:
-        """Raises ValidationError with all errors, a line each, if there are any."""
-        if self.errors:
-            raise ValidationError(self)
-
     def _share_rows(self) -> list[tuple[str, str]]:
         columns = self.shares or {"all": [share for _, _, share in self.classes] + [self.void]}
         names = [(f"class {k}", name) for k, name, _ in self.classes] + [("void", "neither learned nor scored")]
-        rows = [("pixels, %", "".join(f"{split:>12}" for split in columns))]
-        for (row, name), *shares in zip(names, *columns.values(), strict=True):
-            rows.append((row, "".join(f"{100 * share:12.3f}" for share in shares) + f"  {name}"))
-        return rows
+        shares = ("".join(f"{100 * share:12.3f}" for share in row) for row in zip(*columns.values(), strict=True))
+        rows = [(row, f"{text}  {name}") for (row, name), text in zip(names, shares, strict=True)]
+        return [("pixels, %", "".join(f"{split:>12}" for split in columns)), *rows]
 
 
 def wrap(label: str, text: str, width: int = COLUMNS) -> str:

@@ -22,8 +22,7 @@ def natural(name: str) -> list:
 def cut_blocks(n: int) -> tuple[int, int]:
     """Where the validation and the test part of n things in a row begin: 70 %, 15 %, 15 %, one at least validates.
 
-    Blocks, not a random choice: neighbours in a sequence look alike and belong on one side. The test part of fewer than
-    6 is empty.
+    Blocks, not a random choice: neighbours in a sequence look alike and belong on one side. Fewer than 6 have no test.
     """
     first, second = min(round(0.7 * n), n - 1), round(0.85 * n)
     return first, max(second, first + 1)
@@ -71,9 +70,8 @@ def _place(groups: Sequence[Sequence[int]], first: int, second: int, n: int) -> 
 def _split_by_folders(items: Sequence[Item], root: Path, warnings: Problems) -> list[str | None]:
     splits = [item.split for item in items]
     if "validation" not in splits:
-        numbers = [k for k, split in enumerate(splits) if split == "train"]
-        numbers.sort(key=lambda k: natural(items[k].stem))
-        for k in numbers[-max(1, round(0.15 * len(numbers))) :]:
+        train = [k for k, split in enumerate(splits) if split == "train"]
+        for k in sorted(train, key=lambda k: natural(items[k].stem))[-max(1, round(0.15 * len(train))) :]:
             splits[k] = "validation"
         warnings.add("there are no pairs for validation; the last of the training pairs are taken", root)
     return splits
