@@ -255,8 +255,10 @@ def test_a_disk_that_becomes_full_does_not_end_the_training(pairs, labels, tempo
     reader = PairReader(pairs, labels, (16, 24))
     reader.read(0)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def full(path, mode="r", *rest, opened=open, **options):
+        if mode == "r+b":
+            raise OSError(28, "No space left on device")
+        return opened(path, mode, *rest, **options)
 
     monkeypatch.setattr("builtins.open", full)
     others = [reader.read(n) for n in range(1, 5)]

@@ -132,8 +132,6 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 class ImageInfo(NamedTuple):
-    """What an image file is."""
-
     kind: str  # for people
     size: tuple[int, int]  # (height, width), upright
     stored: tuple[int, int]  # (height, width) before it is turned upright
@@ -224,8 +222,6 @@ def _read_deep(path: Path, opened: Opened) -> np.ndarray | None:
 
 
 class MaskInfo(NamedTuple):
-    """What a mask file holds."""
-
     kind: str  # for people
     size: tuple[int, int]  # (height, width), upright
     values: str  # "grey", "deep" (16 bits), "bit", "palette" (index) or "color" (65536 r + 256 g + b)

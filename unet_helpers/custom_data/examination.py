@@ -32,8 +32,6 @@ class Need(NamedTuple):
 
 
 class Examined(NamedTuple):
-    """What is known of all items."""
-
     needs: list[Need]  # of the items, in their order; empty where the report has errors
     bits: int | None  # in use, of 16-bit images; None: there are none
     encoding: Encoding | None  # None only where the report has errors
@@ -41,9 +39,7 @@ class Examined(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What a pair's files are; None for an invalid one."""
-
-    image: ImageInfo | None
+    image: ImageInfo | None  # None for an invalid file
     mask: MaskInfo | None
     problems: list[tuple[str, Path, str]]  # as `Problems.add` takes them
 
