@@ -30,6 +30,7 @@ def camvid(tmp_path):
     return tmp_path / "camvid"
 
 
+@pytest.mark.slow
 def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, capsys, monkeypatch):
     recipe = learning.notebook_recipe
 
