@@ -12,7 +12,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from conftest import write_pair_to
 from kaggle_server import KaggleServer, make_zip
 from limits import gate, start, together
@@ -77,20 +76,15 @@ except RuntimeError as error:
 """
 
 
-def png(pixels) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.uint8(pixels)).save(file, "PNG")
-    return file.getvalue()
-
-
 def lyft_zip() -> bytes:
     """The Lyft data set's layout, with 50 pairs of each split."""
-    files = {}
-    for letter, name in (("A", "02_00_{:03}"), ("B", "09_00_{:03}"), ("E", "F1-{}")):
-        for n in range(50):
-            for camera, pixels in (("CameraRGB", np.full((6, 8, 3), n)), ("CameraSeg", np.full((6, 8, 3), (7, 0, 0)))):
-                files[f"data{letter}/data{letter}/{camera}/{name.format(n)}.png"] = png(pixels)
-    return make_zip(files)
+    image = io.BytesIO()
+    Image.new("RGB", (8, 6), (7, 0, 0)).save(image, "PNG")
+    return make_zip({
+        f"data{letter}/data{letter}/{camera}/{name.format(n)}.png": image.getvalue()
+        for letter, name in (("A", "02_00_{:03}"), ("B", "09_00_{:03}"), ("E", "F1-{}"))
+        for camera in ("CameraRGB", "CameraSeg") for n in range(50)
+    })  # fmt: skip
 
 
 def run_two(folder: Path, code: str, expected: list[str], above: Path, left: list[str]) -> str:
@@ -118,8 +112,7 @@ def two_downloads(folder: Path) -> str:
     with KaggleServer(lyft_zip()) as server:
         code = DOWNLOAD.format(url=server.url, data=str(data))
         problems = run_two(folder, code, ["50 50 50"] * 2, data, ["lyft"])
-        once = len(list((data / "lyft").rglob("*.png"))) == 300 and len(server.sent) == 1
-        return problems or ("" if once else "it is not whole, or downloaded twice")
+        return problems or ("" if len(server.sent) == 1 else "it is downloaded twice")
 
 
 def two_drawings(folder: Path) -> str:
@@ -151,17 +144,15 @@ KINDS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=10, help="of each kind (default: 10)")
-    parser.add_argument("--kinds", default=",".join(KINDS), help=f"some of {', '.join(KINDS)}")
-    options = parser.parse_args()
-    n_bad = 0
+    n_pairs, n_bad = parser.parse_args().pairs, 0
     print("| two at once | pairs | good |\n|---|---|---|", flush=True)
-    for kind in options.kinds.split(","):
+    for kind, run in KINDS.items():
         problems = []
-        for _ in range(options.pairs):
+        for _ in range(n_pairs):
             with tempfile.TemporaryDirectory() as folder:
-                problems.append(KINDS[kind](Path(folder)))
-        print(f"| {kind} | {options.pairs} | {problems.count('')} |", *filter(None, problems), sep="\n  ", flush=True)
-        n_bad += options.pairs - problems.count("")
+                problems.append(run(Path(folder)))
+        print(f"| {kind} | {n_pairs} | {problems.count('')} |", *filter(None, problems), sep="\n  ", flush=True)
+        n_bad += n_pairs - problems.count("")
     return int(n_bad > 0)
 
 
