@@ -54,24 +54,22 @@ def load_dataset(
     """Find a data set's pairs in data_dir/name, or in data_dir itself, and split them.
 
     name: "demo" (drawn on first use: frames_per_drive frames for each of the 32 drives, from seed), "lyft" (Kaggle's
-        Lyft/Udacity set), "camvid" (SegNet's layout or Kaggle's) or "folder" (your own; see data/README.md).
-        "lyft" and "camvid" are downloaded from Kaggle to data_dir/name where they are not there.
+        Lyft/Udacity set) or "camvid" (SegNet's layout or Kaggle's), which are downloaded to data_dir/name where they
+        are not there, or "folder" (your own; see data/README.md).
     archive: the data set's zip that you downloaded with a browser: unpacked to data_dir/name in place of a download.
     split_by: "folder" only: regular expression for the group (drive, patient, sequence) in an image's name.
     skip_bad: leave out the pairs whose files are invalid instead of refusing all of them, as far as `custom_data` can,
         and print no notes: problems and notes are in the report.
     bits: "folder" only: read 16-bit images as a network was trained with them, `Network.bits`; None: as they need it.
-    A note says if "lyft" or "camvid" have fewer pairs than they are known to have.
     Raises ValueError, naming the folder or file, if name is unknown, something is missing or has no partner, and
-    DownloadError, saying what to do, if a download fails, or files of a finished one are gone.
+    DownloadError if a download fails, or files of a finished one are gone.
     """
     if name not in DATASETS:
         raise ValueError(f"{named('DATASET')}: {name!r} is not known, expected one of {', '.join(map(repr, DATASETS))}")
     if split_by is not None and name != "folder":
         raise ValueError(f"{named('SPLIT_BY')}: found {split_by!r}, but {name!r} has splits of its own; leave it out")
     if name == "demo":
-        version = f"v{drawing.VERSION}_seed{seed}_{frames_per_drive}_frames"
-        root = Path(data_dir) / "demo" / version
+        root = Path(data_dir) / "demo" / f"v{drawing.VERSION}_seed{seed}_{frames_per_drive}_frames"
         drawing.draw_scenes(root, seed=seed, n_frames=frames_per_drive, exist_ok=True)  # where it is not there, whole
         return _load_lyft(name, root)
     root = Path(data_dir)

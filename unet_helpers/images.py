@@ -70,8 +70,8 @@ def open_file(path: Path) -> Opened:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidFile("too large or damaged; make it smaller or get it again", str(error)) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for damaged files
-        sentence = "it can't be read as an image; save it anew as PNG, or get it again"
-        raise InvalidFile(sentence, _reason(path, error)) from error
+        todo = "save it anew as PNG, or get it again"
+        raise InvalidFile(f"it can't be read as an image; {todo}", _reason(path, error)) from error
     image.info.pop("transparency", None)  # a transparent colour counts as that colour; Pillow would warn
     kind = f"{image.format} of mode {image.mode}" + (f", {depth} bits" if depth not in (1, 8) else "")
     return Opened(image, kind, orientation, 1 if is_tiff else orientation, depth, more_frames)
@@ -246,8 +246,7 @@ def decode_mask(path: str | Path, labels: LabelMap) -> np.ndarray:
 
 def read_channels(path: Path) -> np.ndarray:
     """(H, W, 1 or 3) uint8: a mask with class ids in one channel, or in red. Raises InvalidFile for others."""
-    opened = open_file(path)
-    values, pixels = _values(path, opened)
+    opened, values, pixels = _values(path)
     if values not in ("grey", "color"):
         raise InvalidFile("expected 8-bit class ids in one channel or in the red channel; convert it", opened.kind)
     return np.atleast_3d(pixels)
@@ -255,16 +254,13 @@ def read_channels(path: Path) -> np.ndarray:
 
 def examine_mask(path: Path) -> MaskInfo:
     """What a mask file holds, decoded once. Raises InvalidFile if it can't be read or can't be a map of classes."""
-    opened = open_file(path)
-    image, (values, pixels) = opened.image, _values(path, opened)
-    palette = {}
+    opened, values, pixels = _values(path)
+    image, palette = opened.image, {}
     if values == "color":
         colors = Image.fromarray(pixels).getcolors(MAX_COLORS)
         if colors is None:
-            raise InvalidFile(
-                f"it has more than {MAX_COLORS} colours, expected one for each class; is it the mask? If it was made "
-                "smaller or saved as a JPEG once, make it again by nearest neighbour, as a PNG"
-            )
+            todo = "If it was made smaller or saved as a JPEG once, make it again by nearest neighbour, as a PNG"
+            raise InvalidFile(f"it has more than {MAX_COLORS} colours, expected one a class; is it the mask? {todo}")
         counts = {r << 16 | g << 8 | b: n for n, (r, g, b) in colors}
     else:
         numbers = np.bincount(pixels.ravel())
@@ -280,12 +276,13 @@ def examine_mask(path: Path) -> MaskInfo:
 
 def read_values(path: Path) -> np.ndarray:
     """(H, W) ints: the values of a mask file, those that `MaskInfo.counts` counts."""
-    values, pixels = _values(path, open_file(path))
+    _, values, pixels = _values(path)
     return np.dot(pixels, np.uint32([1 << 16, 1 << 8, 1])) if values == "color" else pixels
 
 
-def _values(path: Path, opened: Opened) -> tuple[str, np.ndarray]:
-    """(`MaskInfo.values`, pixels): (H, W) ints, or (H, W, 3) uint8 where the values are colours; upright."""
+def _values(path: Path) -> tuple[Opened, str, np.ndarray]:
+    """(file, `MaskInfo.values`, pixels): (H, W) ints, or (H, W, 3) uint8 where the values are colours; upright."""
+    opened = open_file(path)
     image = opened.image
     if image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg"):
         raise InvalidFile("it is a JPEG inside, which changes class ids; make the mask again, as a PNG")
@@ -306,7 +303,7 @@ def _values(path: Path, opened: Opened) -> tuple[str, np.ndarray]:
         values, pixels = "grey", np.asarray(image.getchannel(0)) // np.uint8(255 // (2**opened.depth - 1))
     else:
         values, pixels = "color", np.asarray(image.convert("RGB"))
-    return values, turn(pixels, opened.turns)
+    return opened, values, turn(pixels, opened.turns)
 
 
 # ---- at the network's size ----

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from ..images import InvalidFile, MaskInfo
+from ..images import InvalidFile
 from ..labels import CONTROL, VOID
 from ..storage import read_regular
 from .class_lists import BACKGROUND, LABELME_NAMES, VOID_NAME
@@ -61,12 +61,6 @@ def draw(outlines: Outlines, names: tuple[str, ...]) -> Image.Image:
         else:
             (pen.rectangle if kind == "rectangle" else pen.ellipse)(points, fill=k)
     return mask
-
-
-def examine_outlines(outlines: Outlines, names: tuple[str, ...]) -> MaskInfo:
-    """What the drawn mask holds. Raises InvalidFile as `draw` does."""
-    counts = {k: n for k, n in enumerate(draw(outlines, names).histogram()) if n}
-    return MaskInfo("outlines in JSON", outlines.size, "grey", counts, {}, False)
 
 
 def read_labelme(path: Path, content: dict) -> Outlines:
@@ -221,7 +215,7 @@ class Annotations:
         if not chosen and split == "test":  # which may do without masks
             return
         wanted_by_others = not own and others - {image.split for image in listed}
-        if len(chosen) != 1 or wanted_by_others:
+        if len(chosen) != 1 or wanted_by_others or chosen[0].labelme and listed[1:]:
             self.errors.add(UNCLEAR, images[stem], " and ".join(dict.fromkeys(each.path.name for each in listed)))
             found[stem] = None
             return

@@ -87,10 +87,9 @@ def camvid_classes(root: Path) -> ClassList:
 
     Raises ValueError, naming the file, if there is none, or it lacks a column or one of the grouped classes.
     """
-    path = root / "class_dict.csv"
-    path = path if os.path.isfile(path) else root.parent / path.name
-    if not os.path.isfile(path):
-        raise ValueError(f"{root / path.name}: not found; it tells the masks' colours, get it again")
+    path = next((p for p in (root / "class_dict.csv", root.parent / "class_dict.csv") if os.path.isfile(p)), None)
+    if path is None:
+        raise ValueError(f"{root / 'class_dict.csv'}: not found; it tells the masks' colours, get it again")
     colors = {line.name.lower(): line.color for line in _read_csv(path)}
     id_of = {name.lower(): CAMVID.names.index(group) for group, names in CAMVID_GROUPS.items() for name in names}
     missing = sorted(id_of.keys() - colors.keys())

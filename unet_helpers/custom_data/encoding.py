@@ -34,10 +34,6 @@ class Encoding(NamedTuple):
     colors: tuple[tuple[int, int, int], ...]  # of the K classes; () if not known
     says: str  # the rule, for people
 
-    def ids_of(self, path: Path) -> dict[int, int]:
-        """{value in the file: class id or VOID} for all values that a mask holds."""
-        return {value: self.ids.get(meant, VOID) for value, meant in self.meanings[path].items()}
-
     def count_unknown(self, masks: Masks) -> Counter[Path]:
         """How many pixels of each mask have a meaning that is no class."""
         unknown: Counter[Path] = Counter()
@@ -48,12 +44,6 @@ class Encoding(NamedTuple):
     def values(self) -> set[int]:
         """All values or colours that the masks' values stand for."""
         return set().union(*(meaning.values() for meaning in self.meanings.values()))
-
-
-def is_kept(mask: MaskInfo, ids: dict[int, int]) -> bool:
-    """Whether `images.decode_mask` reads these ids, {value in the file: id}, from the file as it is."""
-    shift = 16 if mask.values == "color" else 0
-    return mask.plain and mask.values in ("grey", "color") and all(value == k << shift for value, k in ids.items())
 
 
 def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: Problems) -> Encoding | None:

@@ -10,17 +10,14 @@ from typing import NamedTuple
 
 from ..images import ImageInfo, InvalidFile, MaskInfo, examine_image, examine_mask
 from ..labels import VOID
-from .annotations import Outlines, examine_outlines
+from .annotations import Outlines, draw
 from .class_lists import ClassList
-from .encoding import Encoding, decide, is_kept
+from .encoding import Encoding, decide
 from .layout import Found, Item
 from .report import MOST, Problems, Report, few
 
 SIZES = "a mask and its image need the same height x width; make the mask again in the image's size"
-TRANSPARENT = (
-    "parts of it are transparent, and the values or colours there count all the same; if they are not what is meant, "
-    "save it without transparency"
-)
+TRANSPARENT = "parts of it are transparent, and what is there counts all the same; if it should not, save it opaque"
 
 
 class Need(NamedTuple):
@@ -71,12 +68,9 @@ def examine_items(found: Found, classes: ClassList | None) -> Examined:
         if image and image.more_frames:
             warnings.add("it holds more than one image, and only the first is used; save others as files", item.image)
     images = [look.image for look in looks if look.image]
-    report = Report(
-        str(errors.root), reading=encoding.says if encoding else "",
-        sizes=dict(Counter("{}x{}".format(*image.size) for image in images)),
-        pictures=dict(Counter(image.kind for image in images)),
-        masks=dict(Counter(look.mask.kind for look in looks if look.mask)),
-    )  # fmt: skip
+    sizes = Counter("{}x{}".format(*image.size) for image in images)
+    kinds = Counter(image.kind for image in images), Counter(look.mask.kind for look in looks if look.mask)
+    report = Report(str(errors.root), {}, dict(sizes), *map(dict, kinds), encoding.says if encoding else "")
     bits = max((image.bits for image in images if image.bits), default=None)
     needs = []
     if encoding and not errors.files_of:
@@ -102,7 +96,8 @@ def _look_at(item: Item, names: tuple[str, ...]) -> _Look:
         if not isinstance(item.mask, Outlines):
             mask = examine_mask(item.mask)
         elif image and item.mask.size in (image.stored, image.size):  # else it may be of any size
-            mask = examine_outlines(item.mask, names)
+            counts = {k: n for k, n in enumerate(draw(item.mask, names).histogram()) if n}
+            mask = MaskInfo("outlines in JSON", item.mask.size, "grey", counts, {}, False)
         elif image:
             raise InvalidFile(SIZES, _show_sizes(item.mask, image))
     except InvalidFile as error:
@@ -165,10 +160,12 @@ def _warn_of_lists(items: Sequence[Item], warnings: Problems) -> None:
 
 
 def _need(look: _Look, turn: int, encoding: Encoding) -> Need:
-    ids, counts = encoding.ids_of(look.item.mask_path), Counter()
-    for value, number in look.mask.counts.items():
+    mask, counts = look.mask, Counter()
+    ids = {value: encoding.ids.get(meant, VOID) for value, meant in encoding.meanings[look.item.mask_path].items()}
+    for value, number in mask.counts.items():
         counts[ids[value]] += number
-    kept = turn == 1 and is_kept(look.mask, ids)
+    shift = 16 if mask.values == "color" else 0  # `images.decode_mask` reads ids in one channel or in red
+    kept = turn == 1 and mask.plain and all(value == k << shift for value, k in ids.items())
     return Need(look.image.bits is not None, None if kept else ids, turn, dict(counts))
 
 

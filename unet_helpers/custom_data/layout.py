@@ -85,9 +85,8 @@ def find_in(root: Path, places: dict[str | None, tuple], needed: Collection[str]
             found.errors.add(sentence, place.images, few([path.name for path in others], SHOWN))
         elif not masks:
             there = dict.fromkeys([*annotations.list_files(split), *sorted(place.masks.glob("[!.]*"))])
-            wanted = PurePath(os.path.relpath(place.masks, root)).as_posix()
-            sentence = f"found no masks for its images, expected image files or LabelMe's JSON in {wanted}/, or COCO's "
-            sentence += "JSON with polygons for images of these names; put them there"
+            wanted = f"LabelMe's JSON in {PurePath(os.path.relpath(place.masks, root)).as_posix()}/, or COCO's JSON"
+            sentence = f"found no masks for its images, expected image files or {wanted} with polygons; put them there"
             found.errors.add(sentence, place.images, few([path.name for path in there], SHOWN))
         else:
             for path in others:
@@ -110,10 +109,9 @@ def find_places(root: Path) -> dict[str | None, Place]:
     images = _find(root, IMAGE_FOLDERS)
     if not images:
         there = ", ".join(path.name for path in list_folder(root)[:10]) if os.path.isdir(root) else "no such folder"
-        raise ValueError(
-            f"{root}: found {there or 'nothing'}; expected images/ and masks/, or train/ and val/ with images/ and "
-            f"masks/ in each; make them, or give another {named('DATA_DIR')}"
-        )
+        expected = "images/ and masks/, or train/ and val/ with images/ and masks/ in each"
+        todo = f"make them, or give another {named('DATA_DIR')}"
+        raise ValueError(f"{root}: found {there or 'nothing'}; expected {expected}; {todo}")
     splits = {} if has_images(images) else _find_splits(images)
     if "train" not in splits:
         return {None: Place(images, _find(root, MASK_FOLDERS) or root / "masks", root)}

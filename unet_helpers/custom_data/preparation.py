@@ -56,10 +56,8 @@ def prepare_folder(
     split_by: regular expression for the group (drive, patient, sequence) in the images' stems; see `split_items`.
     skip_bad: leave out the pairs with invalid files, if others are left, and name them in the report's errors. No pair
         changes its split by that. Copies then go to a temporary folder of this process.
-    bits: of 16-bit images, how many a network was trained with. Where others are in use here, the copies for it go to a
-        temporary folder, and the targets hold what a training on this folder would read.
-    Raises ValueError, naming the files, what was found, expected and what to do next; ValidationError, one of its
-    kinds, also has the report.
+    bits: in use in the 16-bit images that a network was trained with; other copies go to a temporary folder, too.
+    Raises ValidationError, which has the report, or another ValueError.
     """
     return _prepare(find_classes(Path(root)), find_items(Path(root)), targets, split_by, skip_bad, bits)
 
@@ -173,14 +171,13 @@ def _finish(found: Found, splits: Sequence[str | None], record: dict, folder: Pa
     notes |= {folder / name: note for name, note in record["written"].items()}
     pairs, learned, counts = {name: [] for name in SPLITS}, set(), {}
     for item, (image, mask, numbers), split in zip(found.items, record["pairs"], splits, strict=True):
+        pair = Pair(folder / image if image else item.image, folder / mask if mask else item.mask_path)
         if split:
-            pair = Pair(folder / image if image else item.image, folder / mask if mask else item.mask_path)
             pairs[split].append(pair)
+            learned |= numbers.keys() if split == "train" else set()
             if notes.keys() >= set(pair):
                 own = {name: notes[path] for name, path in pair._asdict().items()}
                 counts[pair] = own, {int(k): number for k, number in numbers.items()}
-        if split == "train":
-            learned |= numbers.keys()
     report.root, report.classes = str(root), [tuple(row) for row in report.classes]
     report.copies = str(folder) if report.converted and folder != root else ""
     report.pairs = {name: len(pairs[name]) for name in SPLITS}
@@ -318,16 +315,13 @@ def _write_pair(folder: Path, item: Item, need: Need, names: list, examined: Exa
     image, mask, _ = names
     if image:
         Image.fromarray(decode_image(item.image, examined.bits)).save(folder / image, compress_level=1)
+    if mask and isinstance(item.mask, Outlines):
+        ids = np.asarray(draw(item.mask, examined.encoding.names))
+    elif mask:
+        with naming_file(item.mask):  # it was changed a moment ago
+            values = read_values(item.mask)
+        table = np.full(1 << (24 if values.dtype == np.uint32 else 16), VOID, np.uint8)
+        table[list(need.ids)] = list(need.ids.values())
+        ids = table[values]
     if mask:
-        with naming_file(item.mask_path):  # it was changed a moment ago
-            Image.fromarray(_read_ids(item, need, examined)).save(folder / mask, compress_level=1)
-
-
-def _read_ids(item: Item, need: Need, examined: Examined) -> np.ndarray:
-    """(H, W) uint8 class ids of an item's mask, turned along with its image."""
-    if isinstance(item.mask, Outlines):
-        return turn(np.asarray(draw(item.mask, examined.encoding.names)), need.turn)
-    values = read_values(item.mask)
-    table = np.full(1 << (24 if values.dtype == np.uint32 else 16), VOID, np.uint8)
-    table[list(need.ids)] = list(need.ids.values())
-    return turn(table[values], need.turn)
+        Image.fromarray(turn(ids, need.turn)).save(folder / mask, compress_level=1)

@@ -30,9 +30,9 @@ def cut_blocks(n: int) -> tuple[int, int]:
 def split_items(found: Found, split_by: str | None) -> list[str | None]:
     """For each item "train", "validation", "test", or None where it is in no list.
 
-    The folders tell it if they do; else root's train.txt, val.txt and, if there is one, test.txt, a name a line; else
-    split_by, a regular expression that finds the group (drive, patient, recording) in an image's stem: groups are not
-    cut; else blocks of the names in their natural order. Raises ValueError if a list is no text.
+    The folders tell it; else root's train.txt, val.txt and perhaps test.txt, a name a line; else split_by, a regular
+    expression that finds the group in an image's stem: groups are not cut; else blocks of the names in their natural
+    order. Raises ValueError if a list is no text.
     """
     items, root, errors, warnings = found.items, found.errors.root, found.errors, found.warnings
     lists, lone = find_lists(root)
@@ -60,11 +60,9 @@ def split_items(found: Found, split_by: str | None) -> list[str | None]:
 
 def _place(groups: Sequence[Sequence[int]], first: int, second: int, n: int) -> list[str | None]:
     """The splits of n items, given the indices in each group: groups from first on validate, from second on test."""
-    splits: list[str | None] = [None] * n
-    for place, group in enumerate(groups):
-        for k in group:
-            splits[k] = SPLITS[(place >= first) + (place >= second)]
-    return splits
+    names = [SPLITS[(place >= first) + (place >= second)] for place in range(len(groups))]
+    split_of = {k: name for name, group in zip(names, groups, strict=True) for k in group}
+    return [split_of.get(k) for k in range(n)]
 
 
 def _split_by_folders(found: Found) -> list[str | None]:
@@ -73,8 +71,8 @@ def _split_by_folders(found: Found) -> list[str | None]:
         train = [k for k, split in enumerate(splits) if split == "train"]
         for k in sorted(train, key=lambda k: natural(found.items[k].stem))[-max(1, round(0.15 * len(train))) :]:
             splits[k] = "validation"
-        sentence = "there are no pairs for validation; the last of the training pairs are taken"
-        found.warnings.add(sentence, found.warnings.root)
+        what = "there are no pairs for validation; the last of the training pairs are taken"
+        found.warnings.add(what, found.warnings.root)
     return splits
 
 
