@@ -179,9 +179,9 @@ def _count_pixels(needs, encoding: Encoding, report: Report, errors: Problems, w
     if len(present) < 2:
         what = " and ".join(present + ["void"] * bool(counts[VOID]))
         errors.add(
-            f"all masks hold only {what} ({encoding.says}), expected two classes at least; label the others, give the "
-            "list two names if 0 and 255 are two classes, or, if ids were lost when the masks were saved, save them "
-            "again as 8-bit PNG with ids 0, 1, 2 ...", errors.root,
+            f"all masks hold only {what} ({encoding.says}), expected two classes at least; label the others, or, if 0 "
+            "and 255 are two classes, give the list two names, or, if ids were lost when the masks were saved, save "
+            "them again as 8-bit PNG with ids 0, 1, 2 ...", errors.root,
         )  # fmt: skip
     elif absent:
         sentence = f"{len(absent)} of {len(encoding.names)} classes have no pixel in any mask: {few(absent, MOST)}"

@@ -63,11 +63,10 @@ def prepare_folder(
 
 
 def prepare_pairs(
-    root: str | Path, folders: dict[str, tuple[Path, Path]], classes: ClassList, *targets: str | Path,
-    skip_bad: bool = False,
-) -> Prepared:  # fmt: skip
+    root: Path, folders: dict[str, tuple[Path, Path]], classes: ClassList, *targets: Path, skip_bad: bool = False
+) -> Prepared:
     """`prepare_folder` for a data set of known layout: {split: (folder of images, folder of masks)} below root."""
-    return _prepare(classes, find_in(Path(root), folders), targets, None, skip_bad, None)
+    return _prepare(classes, find_in(root, folders), targets, None, skip_bad, None)
 
 
 def examine_folder(root: str | Path, split_by: str | None = None) -> Report:
