@@ -144,7 +144,7 @@ OPEN = {  # folders of images, JSON files, and the sentence
     ),
     "LabelMe's and COCO's": (
         ("images",), {"images/0000.json": good.labelme(0), "a.json": ONE},
-        r"a\.json \(0000, and 0000\.json\): two files have its image; keep one",
+        rf"images/0000\.png \(0000\.json and a\.json\){UNCLEAR}, .* keep one of several files",
     ),
     "two images of an id": (
         ("images",), {"a.json": ONE | {"images": ONE["images"] + [ONE["images"][0] | {"file_name": "c/9.png"}]}},

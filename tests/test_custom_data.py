@@ -191,7 +191,7 @@ def test_no_class_has_the_colour_of_void_and_all_differ():
 
 def test_a_class_without_a_pixel_is_a_warning(tmp_path):
     prepared = prepare(write_folder(tmp_path / "data", classes="road\nparked car\nsky\ntram\n"))
-    assert prepared.report.warnings == ["class 'tram' has no pixel in any mask"]
+    assert prepared.report.warnings == ["1 of 4 classes have no pixel in any mask: 'tram'"]
     assert prepared.labels.names[3] == "tram"
 
 
@@ -388,7 +388,7 @@ def test_the_report_says_what_was_found_in_one_table(tmp_path):
     table = report.table()
     for text in ("5 of 24x36, 1 of 12x36", "6 TIFF of mode RGB", f"{100 * expected[0]:.3f}  road",
                  "6 masks (GIF of mode", f"the copies are in {root}.prepared, your",
-                 "warning    class 'tram' has no pixel", "4 train, 1 validation, 1 test"):  # fmt: skip
+                 "warning    1 of 4 classes have no pixel", "4 train, 1 validation, 1 test"):  # fmt: skip
         assert text in " ".join(table.split("\n           "))
     assert "ERROR" not in table
     assert prepare(root).report == report  # from the record, too

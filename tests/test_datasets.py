@@ -193,7 +193,7 @@ def test_names_and_folders_that_are_not_there(tmp_path):
         load_dataset("lyft", tmp_path / "nowhere")
     (tmp_path / "trainannot").mkdir()
     (tmp_path / "train").mkdir()
-    with pytest.raises(ValueError, match="train: found no file that ends in"):
+    with pytest.raises(ValueError, match="train: found no image that can be read"):
         load_dataset("camvid", tmp_path)
     with pytest.raises(ValueError, match=r"train: found no image that can be read"):
         load_dataset("folder", tmp_path)
@@ -216,14 +216,14 @@ def test_missing_partners_and_duplicates_are_named(write_pair, tmp_path):
     write_pair("a")
     lonely = write_pair("b")
     lonely.mask.rename(lonely.mask.with_name("B.png"))
-    with pytest.raises(ValueError, match=r"b\.png: no file with the stem 'b' in .*masks"):
+    with pytest.raises(ValueError, match=r"images/b\.png: it has no mask"):
         find_pairs(*folders)
     lonely.image.unlink()
-    with pytest.raises(ValueError, match=r"B\.png: no file with the stem 'B' in .*images"):
+    with pytest.raises(ValueError, match=r"masks/B\.png: it has no image"):
         find_pairs(*folders)
     (folders[1] / "B.png").unlink()
     shutil.copy(folders[0] / "a.png", folders[0] / "a.jpg")
-    with pytest.raises(ValueError, match=r"a\.png: its stem is also that of .*a\.jpg"):
+    with pytest.raises(ValueError, match=r"a\.png \(and a\.jpg\): two files have this stem"):
         find_pairs(*folders)
 
 
