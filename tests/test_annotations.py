@@ -59,7 +59,7 @@ def write(root, files: dict) -> Path:
     for number, (name, content) in enumerate(files.items()):
         path = root / name
         if path.suffix == ".png":
-            good.save(good.make_picture(number), path)
+            good.save(good.make_image(number), path)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content), encoding="utf-8")

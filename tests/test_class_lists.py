@@ -277,7 +277,7 @@ def test_what_may_be_a_list_but_is_not_read_is_said(tmp_path, name):
 def test_texts_beside_images_are_no_lists(tmp_path):
     root = tmp_path / "data"
     for number in range(4):
-        good.save(good.make_picture(number), root / "images" / f"classroom{number}.png")
+        good.save(good.make_image(number), root / "images" / f"classroom{number}.png")
         good.save(make_ids(number), root / "masks" / f"classroom{number}.png")
         (root / "images" / f"classroom{number}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     assert prepare(root).report.warnings == []

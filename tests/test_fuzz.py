@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import make_ids, make_picture, prepare, read_as_training_does, save, save_bytes, write_folder
+from data_files import make_ids, make_image, prepare, read_as_training_does, save, save_bytes, write_folder
 from fuzzing import fuzz, read_checked, read_prepared
 from fuzzing_files import write_png, write_tiff
 from fuzzing_kinds import make_masks
@@ -94,7 +94,7 @@ def test_a_mask_with_one_bit_flipped_is_refused(tmp_path, name):
     root, written = tmp_path / "data", np.sort(np.uint8(kind.ids)[rng.integers(0, len(kind.ids), (24, 36))], 0)
     written[8:, 12:] = kind.ids[1]
     for number in range(1, 5):
-        save(make_picture(number), root / "images" / f"p{number}.png")
+        save(make_image(number), root / "images" / f"p{number}.png")
         save_bytes(kind.write(np.roll(written, number)), root / "masks" / f"p{number}.png")
     (root / "classes.txt").write_text(kind.classes)
     whole = (root / "masks" / "p2.png").read_bytes()
@@ -107,7 +107,7 @@ def test_a_mask_with_one_bit_flipped_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "LA", "I;16"])
 def test_an_image_with_one_bit_flipped_is_not_predicted(tmp_path, mode):
-    picture = np.sort(make_picture(1), 0)
+    picture = np.sort(make_image(1), 0)
     picture[8:, 12:] = 51
     image = Image.fromarray(picture[..., 0].astype(np.uint16) if mode == "I;16" else picture)
     image.convert(mode).save(tmp_path / "a.png")
@@ -120,11 +120,11 @@ def test_an_image_with_one_bit_flipped_is_not_predicted(tmp_path, mode):
 
 def with_damaged_profile() -> bytes:
     """A TIFF with a number in the place of its colour profile."""
-    return write_tiff(make_picture(1)).replace(struct.pack("<HH", 278, 4), struct.pack("<HH", 34675, 4))
+    return write_tiff(make_image(1)).replace(struct.pack("<HH", 278, 4), struct.pack("<HH", 34675, 4))
 
 
 def twelve_bits_with_alpha() -> bytes:
-    samples = np.concatenate([make_picture(1).astype(np.uint16) << 4, np.full((24, 36, 1), 0xFFFF)], -1)
+    samples = np.concatenate([make_image(1).astype(np.uint16) << 4, np.full((24, 36, 1), 0xFFFF)], -1)
     return write_png(samples, 16, 6)
 
 
@@ -142,5 +142,5 @@ def test_what_the_fuzzing_has_found_is_read_as_it_is(tmp_path, found):
     (root / name).with_suffix(".png").unlink()
     (root / name).write_bytes(make())
     picture, ids = read_as_training_does(prepare(root))["p2"]
-    np.testing.assert_array_equal(picture, make_picture(1))
+    np.testing.assert_array_equal(picture, make_image(1))
     np.testing.assert_array_equal(ids, make_ids(1))

@@ -23,7 +23,7 @@ def write_pairs(root, image, mask, numbers=NUMBERS):
     """Pairs of names with a number in them; no two images and no two masks are alike."""
     for n in numbers:
         if image:
-            good.save(good.make_picture(n), root / image.format(n))
+            good.save(good.make_image(n), root / image.format(n))
         if mask:
             good.save(good.make_ids(n % 12, (0, 1, 2)), root / mask.format(n))
     return root
@@ -31,7 +31,7 @@ def write_pairs(root, image, mask, numbers=NUMBERS):
 
 def assert_pair(pair, labels, n):
     check_pairs([pair], labels)
-    np.testing.assert_array_equal(decode_image(pair.image), good.make_picture(n))
+    np.testing.assert_array_equal(decode_image(pair.image), good.make_image(n))
     np.testing.assert_array_equal(decode_mask(pair.mask, labels)[..., 0], good.make_ids(n % 12, (0, 1, 2)))
 
 
@@ -78,7 +78,7 @@ def test_splits_are_found_in_these_folders(tmp_path, layout):
     numbers = {"train": (1, 2, 3), "validation": (4, 5), "test": (6,)}
     for split, name in zip(SPLITS, names, strict=True):
         for place, n in enumerate(numbers[split]):  # the names in each split are the same
-            good.save(good.make_picture(n), tmp_path / "data" / image.format(name).format(place))
+            good.save(good.make_image(n), tmp_path / "data" / image.format(name).format(place))
             good.save(good.make_ids(n, (0, 1, 2)), tmp_path / "data" / mask.format(name).format(place))
     prepared = good.prepare(tmp_path / "data")
     for split in SPLITS:
@@ -274,7 +274,7 @@ def test_avif_images_are_read(tmp_path):
     root = write_pairs(tmp_path / "data", None, "masks/p{}.png")
     (root / "images").mkdir()
     for n in NUMBERS:
-        Image.fromarray(good.make_picture(n)).save(root / "images" / f"p{n}.avif", quality=100)
+        Image.fromarray(good.make_image(n)).save(root / "images" / f"p{n}.avif", quality=100)
     read = good.read_as_training_does(good.prepare(root))
     for n in NUMBERS:
         with Image.open(root / "images" / f"p{n}.avif") as image:

@@ -83,12 +83,12 @@ def find_in(root: Path, places: dict[str | None, tuple], needed: Collection[str]
             found.warnings.add("there are no masks for its images; they are left out", place.images)
         elif not images:
             sentence = "found no image that can be read; expected PNG or JPEG files, or folders train/ and val/ of them"
-            found.errors.add(sentence, place.images, few([path.name for path in others], SHOWN))
+            found.errors.add(sentence, place.images, few([path.name for path in others], MAX_LISTED))
         elif not masks:
             there = dict.fromkeys([*annotations.list_files(split), *sorted(place.masks.glob("[!.]*"))])
             wanted = f"LabelMe's JSON in {PurePath(os.path.relpath(place.masks, root)).as_posix()}/, or COCO's JSON"
             sentence = f"found no masks for its images, expected image files or {wanted} with polygons; put them there"
-            found.errors.add(sentence, place.images, few([path.name for path in there], SHOWN))
+            found.errors.add(sentence, place.images, few([path.name for path in there], MAX_LISTED))
         else:
             for path in others:
                 if os.path.isdir(path):
