@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,8 @@ def test_each_fault_of_a_file_is_named_with_the_file(write_pair, labels):
     pair = write_pair(values=np.uint8([[0, 1], [2, 7]]))
     with pytest.raises(ValueError, match=r"a\.png: it holds \[7\], expected class ids 0\.\.2 or void \[3, 255\]"):
         check_pair(pair, labels)
+    with pytest.raises(ValueError, match=r"a\.png: it holds \[3, 7\], expected class ids 0\.\.2 or void \[255\]"):
+        check_pair(write_pair(values=np.uint8([[0, 1], [3, 7]])), replace(labels, void_values=(255,)))
     _replace(pair.mask, np.zeros((2, 3), np.uint8))
     with pytest.raises(ValueError, match=r"masks.a\.png: .*same height x width.*2x3, .*images.a\.png 2x2"):
         check_pair(pair, labels)
