@@ -214,13 +214,10 @@ def contours_of(mask: np.ndarray) -> np.ndarray:
 
 
 def hard_to_tell(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
-    """Ids of the classes in the mask, large ones first, whose colour the red-green blind confuse with another's in it.
-
-    To them, a colour is little more than its brightness and its share of blue.
-    """
+    """Ids of the classes in the mask, large ones first, whose colour the red-green blind confuse with another one."""
     pixels = class_pixels(mask, labels)
     present = np.flatnonzero(pixels)
-    seen = labels.palette[present] @ np.array([[0.3, 0], [0.59, 0], [0.11, 1]])
+    seen = labels.palette[present] @ np.array([[0.3, 0], [0.59, 0], [0.11, 1]])  # they see brightness and blue
     apart = np.linalg.norm(seen[:, None] - seen, axis=-1)
     np.fill_diagonal(apart, np.inf)
     close = present[apart.min(axis=1, initial=np.inf) < 60]
