@@ -47,9 +47,9 @@ def save_network(folder, labels=LABELS, size=(16, 24)):
     return folder / "best.keras"
 
 
-def save_start(path):
+def save_start(path, **options):
     """A small untrained U-Net to start from, so that a training takes seconds: its filters are those of the file."""
-    switches = {"half_resolution": True, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
+    switches = {"half_resolution": True, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0} | options
     networks.save_network(path, with_keras_layers_only(unet_model((None, None, 3), 2, 3, **switches)))
     return path
 
