@@ -67,3 +67,18 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
 def messages(errors: str) -> list[str]:
     assert "Traceback" not in errors
     return [line for line in errors.splitlines() if line.startswith("unet_helpers: ")]
+
+
+def succeeds(capsys, *arguments) -> str:
+    """What is printed by a command that succeeds and complains of nothing."""
+    code, shown, errors = run(capsys, *arguments)
+    assert (code, errors) == (0, "")
+    return shown
+
+
+def fails(capsys, *arguments, n_messages: int | None = None) -> str:
+    """What is said by a command that fails, in so many messages."""
+    code, _, errors = run(capsys, *arguments)
+    assert code == 1
+    assert n_messages in (None, len(messages(errors)))
+    return errors

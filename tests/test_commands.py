@@ -19,7 +19,7 @@ from unittest.mock import Mock
 import keras
 import numpy as np
 import pytest
-from builders import make_folder, make_lyft, messages, run, save_network, save_start
+from builders import fails, make_folder, make_lyft, messages, run, save_network, save_start, succeeds
 from conftest import LABELS, write_pair_to
 from limits import start
 from PIL import Image
@@ -48,9 +48,6 @@ def folder(tmp_path):
 @pytest.fixture
 def network(tmp_path):
     return save_network(tmp_path / "run")
-
-
-# ---- arguments ----
 
 
 def test_help_and_wrong_usage_are_quick():
@@ -106,9 +103,6 @@ def test_defaults_are_the_parameters_of_the_notebook():
     assert set(RULES) <= {*OPTIONS, *command_train.FIXED}  # messages name each parameter as its option
 
 
-# ---- processes ----
-
-
 def test_a_terminal_shows_the_messages_and_nothing_else(folder):
     """In a process of its own: TensorFlow's start-up messages are kept from the user."""
     (folder / "masks" / "p05.png").write_bytes(b"no mask")
@@ -149,9 +143,6 @@ def test_a_reader_that_ends_early_is_no_traceback(folder):
     assert "BrokenPipe" not in errors
 
 
-# ---- check ----
-
-
 def test_check_says_what_was_found_in_one_table(capsys, folder, monkeypatch):
     """It fits the terminal; files that must be converted and odd names are tested with `custom_data`."""
     write_pair_to(folder, "p23", values=np.full((64, 80), 255, np.uint8))  # void
@@ -160,8 +151,7 @@ def test_check_says_what_was_found_in_one_table(capsys, folder, monkeypatch):
     monkeypatch.setattr("unet_helpers.commands.PROGRESS_SECONDS", 0)
     monkeypatch.chdir(folder.parent)
     monkeypatch.setenv("COLUMNS", "70")
-    code, shown, errors = run(capsys, "check", folder.name)
-    assert (code, errors) == (0, "")
+    shown = succeeds(capsys, "check", folder.name)
     assert max(len(line) for line in shown.splitlines() if "writing" not in line) <= 70
     for said in (
         "masks (GIF of mode P); the copies are in data set.prepared", "pairs 17 train, 3 validation, 4 test",
@@ -202,20 +192,17 @@ def test_nothing_is_trained_on_bad_files_or_too_few(capsys, folder, tmp_path):
     options = ("--epochs", 1, "--runs", tmp_path / "runs")
     (folder / "images" / "p03.png").write_bytes(b"no image")
     Image.fromarray(np.zeros((64, 95), np.uint8)).save(folder / "masks" / "p22.png")
-    code, _, errors = run(capsys, "train", folder, *options)
-    assert (code, len(messages(errors))) == (1, 1)
+    errors = fails(capsys, "train", folder, *options, n_messages=1)
     assert [sum(name in line for line in errors.splitlines()) for name in ("p03.png", "p22.png")] == [1, 1]
     (bad,) = make_lyft(tmp_path, "F4-1")
     for dataset, directory, said in (
         ("folder", make_folder(tmp_path / "one", 1), "found 1 pairs, expected 4 at least"),
         ("lyft", tmp_path, "the validation split is empty"),
     ):
-        code, _, errors = run(capsys, "train", directory, "--dataset", dataset, *options)
-        assert code == 1
+        errors = fails(capsys, "train", directory, "--dataset", dataset, *options)
         assert said in errors
     bad.image.write_bytes(b"no image")
-    code, _, errors = run(capsys, "train", tmp_path, "--dataset", "lyft", *options)
-    assert code == 1
+    errors = fails(capsys, "train", tmp_path, "--dataset", "lyft", *options)
     assert [name in said for name, said in zip([str(bad.image), "1 bad"], messages(errors), strict=True)] == [True] * 2
     assert not list(tmp_path.glob("runs/*"))
 
@@ -229,20 +216,14 @@ def test_sequences_are_not_split_by_any_command(capsys, tmp_path, monkeypatch):
         write_pair_to(folder, f"drive{n // 4}_{n % 4}", (32, 48), seed=n)
     (folder / "classes.txt").write_text("\n".join(LABELS.names))
     network = save_network(tmp_path / "run")
-    assert "pairs      17 train, 3 validation, 4 test" in run(capsys, "check", folder)[1]
-    assert "pairs      16 train, 4 validation, 4 test" in run(capsys, "check", folder, *by_drive)[1]
-    shown = run(capsys, "evaluate", network, folder, "--split", "validation", *by_drive)[1]
+    assert "pairs      17 train, 3 validation, 4 test" in succeeds(capsys, "check", folder)
+    assert "pairs      16 train, 4 validation, 4 test" in succeeds(capsys, "check", folder, *by_drive)
+    shown = succeeds(capsys, "evaluate", network, folder, "--split", "validation", *by_drive)
     assert "validation: 4 images" in shown
     assert run(capsys, "train", folder, "--runs", tmp_path / "runs", *by_drive)[0] == 130
     recipe, data = fit.call_args.args
     assert (recipe.split_by, len(data.train), len(data.validation)) == (by_drive[1], 16, 4)
-    code, shown, errors = run(capsys, "check", folder, "--split-by", "movie")
-    assert code == 1
-    assert "--split-by 'movie' finds no group in its name" in " ".join(shown.split())
-    assert "SPLIT_BY" not in shown + errors
 
-
-# ---- train: the same as the notebook ----
 
 PARAMETERS = {"DATASET": "folder", "EPOCHS": 2, "IMAGE_SIZE": (64, 64), "SEED": 5}
 WHOLE_CELLS = ("bootstrap", "versions", "parameters", "recipe", "data", "check")
@@ -370,42 +351,35 @@ def test_train_starts_from_a_runs_folder_and_freezes_its_encoder(capsys, folder,
 def test_a_training_that_could_save_nothing_is_no_success(capsys, folder, tmp_path, monkeypatch):
     """A full disk, of which the training itself tells only in a sentence."""
     monkeypatch.setattr(command_train, "_fit", lambda *_: tmp_path / "run")
-    code, _, errors = run(capsys, "train", folder, "--runs", tmp_path / "runs")
-    assert code == 1
+    errors = fails(capsys, "train", folder, "--runs", tmp_path / "runs")
     assert errors.startswith(f"unet_helpers: {tmp_path / 'run'}: no network could be saved; make room")
 
 
-# ---- evaluate ----
-
-
 def test_scores_are_those_of_the_notebook(capsys, trained):
-    code, shown, errors = run(capsys, "evaluate", trained.run_dir, trained.data)
-    assert (code, errors) == (0, "")
+    shown = succeeds(capsys, "evaluate", trained.run_dir, trained.data)
     scores, baseline = trained.names["scores"], trained.names["baseline"]
     assert shown.endswith(f"\n{scores.table()}\n")
     rows = {"the network": scores, "without TTA": scores.without_tta, r"baseline \(always .*\)": baseline}
     for title, row in rows.items():
         assert re.search(rf"^{title} +mIoU {row.miou:.3f}   accuracy {row.accuracy:.3f}$", shown, re.MULTILINE)
     assert "folder, test: 4 images" in shown
-    assert "folder, validation: 3" in run(capsys, "evaluate", trained.run_dir, trained.data, "--split", "validation")[1]
 
 
 def test_evaluate_and_predict_agree_at_each_masks_own_size(capsys, tmp_path, network):
-    folder = make_folder(tmp_path / "data")
+    folder, out = make_folder(tmp_path / "data"), tmp_path / "out"
     write_pair_to(folder, "p21", (40, 60), seed=99)  # in test, with three of 64x96
-    (code, shown, _), out = run(capsys, "evaluate", network, folder), tmp_path / "out"
-    assert code == 0
     stems = [f"p{n}" for n in (20, 21, 22, 23)]
-    assert run(capsys, "predict", network, *(folder / "images" / f"{stem}.png" for stem in stems), "--out", out)[0] == 0
+    succeeds(capsys, "predict", network, *(folder / "images" / f"{stem}.png" for stem in stems), "--out", out)
     true = [np.asarray(Image.open(folder / "masks" / f"{stem}.png")) for stem in stems]
     predicted = [np.asarray(Image.open(out / f"{stem}_ids.png")) for stem in stems]
     parts = [confusion_matrices(t[None], p[None], 3) for t, p in zip(true, predicted, strict=True)]
     scores = Scores(LABELS, np.concatenate(parts))
     assert 0.7 < scores.miou < 1
+    shown = succeeds(capsys, "evaluate", network, folder)
     assert f"mIoU {scores.miou:.3f}   accuracy {scores.accuracy:.3f}" in shown
 
 
-def test_the_cameras_own_car_is_left_out_in_a_score_of_its_own(capsys, tmp_path):
+def test_the_cameras_own_car_is_left_out_in_a_score_of_its_own_and_bad_files_of_all(capsys, tmp_path):
     """Its pixels are sky to this network, so that without them nothing is wrong; masks of several sizes have none."""
     values = np.zeros((32, 48), np.uint8)
     values[24:] = 10
@@ -414,29 +388,23 @@ def test_the_cameras_own_car_is_left_out_in_a_score_of_its_own(capsys, tmp_path)
         (pair,) = make_lyft(tmp_path, name)
         Image.new("RGB", (width, 32), (90, 130, 220)).save(pair.image)
         Image.fromarray(values[:, :width]).save(pair.mask)
-        return pair
+        return pair.mask
 
-    pairs = [write(name) for name in ("F4-1", "F4-2", "F2-1", "F1-1")]  # two train, one validates, one tests
+    bad, _, _, tested = map(write, ("F4-1", "F4-2", "F2-1", "F1-1"))  # two train, one validates, one tests
     evaluate = ("evaluate", save_network(tmp_path / "carla", CARLA), tmp_path, "--dataset", "lyft")
-    _, shown, _ = run(capsys, *evaluate)
+    shown = succeeds(capsys, *evaluate)
     assert re.search(r"^the network +mIoU 0\.375   accuracy 0\.750$", shown, re.MULTILINE)
     assert re.search(r"^without the bonnet +mIoU 1\.000   accuracy 1\.000$", shown, re.MULTILINE)
     other = write("F1-2", 40)
-    code, shown, _ = run(capsys, *evaluate)
-    assert (code, "bonnet" in shown) == (0, False)
-    for bad in (pairs[0], other):  # is named, and the others are scored
-        bad.mask.write_bytes(b"no mask")
+    assert "bonnet" not in succeeds(capsys, *evaluate)
+    bad.write_bytes(b"no mask")
+    other.write_bytes(b"no mask")
     code, shown, errors = run(capsys, *evaluate)
-    assert code == 1
-    assert [path.name in said for path, said in zip((pairs[0].mask, other.mask), messages(errors), strict=False)] == [
-        True, True
-    ]  # fmt: skip
-    assert "test: 1 images" in shown
+    assert (code, "test: 1 images" in shown) == (1, True)
+    assert all(f"{mask}: " in errors for mask in (bad, other))
     assert re.search(r"^the network +mIoU 0\.375", shown, re.MULTILINE)
-    pairs[3].mask.write_bytes(b"no mask")
-    code, shown, errors = run(capsys, *evaluate)
-    assert (code, "mIoU" in shown) == (1, False)
-    assert "the test split has no pair that can be scored; try another --split" in messages(errors)[-1]
+    tested.write_bytes(b"no mask")
+    assert "the test split has no pair that can be scored; try another --split" in fails(capsys, *evaluate)
 
 
 def test_networks_that_can_not_be_scored_are_said(capsys, folder, tmp_path, network):
@@ -449,15 +417,11 @@ def test_networks_that_can_not_be_scored_are_said(capsys, folder, tmp_path, netw
         alone: "give what is missing: --classes FILE, --image-size HxW",
     }
     for path, said in cases.items():
-        code, _, errors = run(capsys, "evaluate", path, folder)
-        assert (code, len(messages(errors))) == (1, 1)
+        errors = fails(capsys, "evaluate", path, folder, n_messages=1)
         assert str(path) in errors
         assert said in errors
     given = ("--image-size", "16x24", "--classes", folder / "classes.txt")
-    assert run(capsys, "evaluate", alone, folder, *given)[0] == 0
-
-
-# ---- installed ----
+    succeeds(capsys, "evaluate", alone, folder, *given)
 
 
 def test_each_package_that_is_imported_is_in_the_requirements():

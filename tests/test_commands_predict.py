@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from builders import make_folder, messages, run, save_network
+from builders import fails, make_folder, messages, run, save_network, succeeds
 from conftest import LABELS
 from limits import pipe, small_disk
 from PIL import Image
@@ -49,9 +49,6 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-# ---- what is written ----
-
-
 def test_three_files_for_each_image_upright_as_it_is_shown(capsys, tmp_path, network):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees: what is stored at the bottom is shown at the left
@@ -59,8 +56,7 @@ def test_three_files_for_each_image_upright_as_it_is_shown(capsys, tmp_path, net
     draw(SKY, CAR, (50, 70)).save(file, exif=exif)
     (tmp_path / "names.txt").write_text("sky\nthe road\nred car\n")
     given = (file, "--out", out, "--classes", tmp_path / "names.txt")
-    code, shown, errors = run(capsys, "predict", network.parent, *given)
-    assert (code, errors) == (0, "")
+    shown = succeeds(capsys, "predict", network.parent, *given)
     assert sorted(p.name for p in out.iterdir()) == [f"my street_{end}.png" for end in ("colors", "ids", "overlay")]
     mask = pixels(out / "my street_ids.png")
     assert mask.shape == (70, 50)
@@ -70,7 +66,7 @@ def test_three_files_for_each_image_upright_as_it_is_shown(capsys, tmp_path, net
     image = np.rot90(np.asarray(draw(SKY, CAR, (50, 70))), -1).astype(int)
     np.testing.assert_allclose(overlay, (image + colors) / 2, atol=1)
     assert re.search(r"^my street: (sky|red car) \d+%, (sky|red car) \d+%", shown, re.MULTILINE)
-    assert run(capsys, "predict", network, file, "--out", out, "--overwrite")[0] == 0
+    succeeds(capsys, "predict", network, file, "--out", out, "--overwrite")
     colors = pixels(out / "my street_colors.png")  # those of the training
     np.testing.assert_array_equal(colors[0, [5, 45]], [LABELS.colors[2], LABELS.colors[0]])
 
@@ -79,8 +75,7 @@ def test_a_folder_of_frames_is_an_animation_in_the_order_of_their_numbers(capsys
     order = {1: (SKY, ROAD), 2: (ROAD, CAR), 10: (CAR, SKY)}
     for n, colors in order.items():
         draw(*colors).save(images / f"f{n}.png")
-    code, shown, _ = run(capsys, "predict", network, images, "--out", tmp_path / "out")
-    assert code == 0
+    shown = succeeds(capsys, "predict", network, images, "--out", tmp_path / "out")
     assert "images_animation.gif: 3 of 3 frames at 32x100, " in shown
     with Image.open(tmp_path / "out" / "images_animation.gif") as made:
         assert (made.n_frames, made.size) == (3, (100, 32))
@@ -97,7 +92,7 @@ def test_an_animation_is_predicted_frame_by_frame(capsys, tmp_path, network):
     for duration, expected in ((70, 70), (0, 100)):
         first.save(tmp_path / "drive.gif", save_all=True, append_images=others, duration=duration, disposal=2)
         out = tmp_path / f"out{duration}"
-        assert run(capsys, "predict", network, tmp_path / "drive.gif", "--out", out)[0] == 0
+        succeeds(capsys, "predict", network, tmp_path / "drive.gif", "--out", out)
         files = sorted(out.glob("*_ids.png"))
         assert [path.name for path in files] == [f"drive_{n:02}_ids.png" for n in range(1, 13)]
         assert [pixels(path)[3, 3] for path in files] == 4 * [0, 2, 1]
@@ -136,9 +131,6 @@ def test_an_animation_stays_small(monkeypatch):
         assert f"{image.n_frames} of 4 frames at {image.height}x{image.width}" in said
 
 
-# ---- 16 bits ----
-
-
 def test_16_bit_images_of_a_folder_share_one_scale_as_in_training(capsys, tmp_path, images, network):
     """Dark and bright ones of a 12-bit camera: alone, the dark ones would be as bright as the others."""
     masks = tmp_path / "masks"
@@ -150,8 +142,7 @@ def test_16_bit_images_of_a_folder_share_one_scale_as_in_training(capsys, tmp_pa
     trained_on = {pair.image.stem: pair.image for pair in datasets.load_dataset("folder", tmp_path).train}
 
     def predicted(name, *files):
-        code, shown, _ = run(capsys, "predict", network, *files, "--out", tmp_path / name)
-        assert code == 0
+        shown = succeeds(capsys, "predict", network, *files, "--out", tmp_path / name)
         return shown
 
     def read(name, stem):  # the image as the network saw it, from the half of it in the overlay
@@ -168,13 +159,13 @@ def test_16_bit_images_of_a_folder_share_one_scale_as_in_training(capsys, tmp_pa
 
 def make_deep(folder, highest):
     """Five pairs of 16 bits: road is 1600, sky 800; one pixel of each image has the highest value of all."""
+    make_folder(folder, 5, (32, 48), "p{}")
+    (folder / "classes.txt").write_text("sky\nroad\n")
     for n in range(5):
         values = np.uint16([800, 1600])[make_road(n)]
         values[0, 0] = highest
-        for name, array in (("images", values), ("masks", make_road(n))):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(folder / name / f"p{n}.png")
-    (folder / "classes.txt").write_text("sky\nroad\n")
+        Image.fromarray(values).save(folder / "images" / f"p{n}.png")
+        Image.fromarray(make_road(n)).save(folder / "masks" / f"p{n}.png")
     return folder
 
 
@@ -189,7 +180,7 @@ def test_the_bits_that_were_in_use_in_training_are_taken_again(capsys, tmp_path,
     bright, dark = make_deep(tmp_path / "bright", 4000), make_deep(tmp_path / "dark", 2000)
     monkeypatch.setattr(command_train, "unet_model", lambda shape, _, *n, **kw: unet_model(shape, 2, *n, **kw, depth=1))
     options = ("--epochs", 1, "--image-size", "64x64", "--batch-size", 4, "--runs", tmp_path / "runs")
-    assert run(capsys, "train", bright, *options)[0] == 0
+    succeeds(capsys, "train", bright, *options)
     trained = load_network(next((tmp_path / "runs").glob("*/best.keras")))
     assert trained.bits == 12
 
@@ -199,19 +190,15 @@ def test_the_bits_that_were_in_use_in_training_are_taken_again(capsys, tmp_path,
     threshold.set_weights([np.float32([[[[0, 1], [0, 0], [0, 0]]]]), np.float32([0, -75])])
     file, out = tmp_path / "net.keras", tmp_path / "out"
     networks.save_network(file, model, trained.labels, (32, 48), trained.bits)
-    code, shown, _ = run(capsys, "predict", file, dark / "images", "--out", out)
-    assert (code, "16 bits" in shown) == (0, False)
+    assert "16 bits" not in succeeds(capsys, "predict", file, dark / "images", "--out", out)
     for path in out.glob("*_ids.png"):
         assert (pixels(path) != make_road(int(path.name[1]))).sum() <= 1  # the pixel of 2000
-    assert "accuracy 0.999" in run(capsys, "evaluate", file, dark, "--split", "validation")[1]
+    assert "accuracy 0.999" in succeeds(capsys, "evaluate", file, dark, "--split", "validation")
     first = datasets.load_dataset("folder", dark).train[0].image  # what a training on them reads is as it was
     assert np.asarray(Image.open(first)).max() == 2000 >> 3
     networks.save_network(file, model, trained.labels, (32, 48))
     run(capsys, "predict", file, dark / "images", "--out", tmp_path / "without")
     assert (pixels(tmp_path / "without" / "p3_ids.png") == 1).all()
-
-
-# ---- bad inputs ----
 
 
 def test_a_bad_image_is_one_message_and_the_others_are_done(capsys, tmp_path, images, network):
@@ -245,8 +232,7 @@ def test_a_small_animation_of_a_disk_full_of_frames_is_refused(capsys, tmp_path,
         frame = struct.pack("<BHHHHB", 0x2C, 0, 0, 1, 1, 0) + b"\2\2\x44\1\0"
         start = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + bytes(6)
         (tmp_path / "drive.gif").write_bytes(start + n_frames * frame + b";")
-        code, _, errors = run(capsys, "predict", network, tmp_path / "drive.gif", "--out", tmp_path / "out")
-        assert code == 1
+        errors = fails(capsys, "predict", network, tmp_path / "drive.gif", "--out", tmp_path / "out")
         assert f"drive.gif: found an animation of {found}" in errors
         assert "expected at most 10,000 and 5,000,000,000; cut it into parts" in errors
         assert not list((tmp_path / "out").iterdir())
@@ -288,9 +274,6 @@ def test_options_that_fit_no_network_or_folder_are_said_before_anything_is_done(
     assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
 
 
-# ---- what is never replaced, and half files ----
-
-
 def test_nothing_is_overwritten_unless_asked_for(capsys, tmp_path, images, network):
     out, files = tmp_path / "out", []
     for folder, name, colors in (("a", "P.png", (SKY, ROAD)), ("b", "p.png", (CAR, ROAD)), ("c", "P.png", (ROAD, SKY))):
@@ -302,12 +285,11 @@ def test_nothing_is_overwritten_unless_asked_for(capsys, tmp_path, images, netwo
     for name in ("P_colors.png", "images_animation.gif"):
         (out / name).write_bytes(b"somebody's")
     for given, name, n_files in ((files[0], "P_colors.png", 2), (images, "images_animation.gif", 11)):
-        code, _, errors = run(capsys, "predict", network, given, "--out", out)
-        assert code == 1
+        errors = fails(capsys, "predict", network, given, "--out", out)
         assert f"{name}: it is there already; give another --out, or --overwrite" in errors
         assert (out / name).read_bytes() == b"somebody's"
         assert len(list(out.iterdir())) == n_files
-    assert run(capsys, "predict", network, *files, "--out", out, "--overwrite")[0] == 0
+    succeeds(capsys, "predict", network, *files, "--out", out, "--overwrite")
     assert (out / "P_colors.png").read_bytes() != b"somebody's"
     # On the disks of Windows and macOS, names that differ in capitals alone are one file.
     assert [pixels(out / f"{stem}_ids.png")[3, 3] for stem in ("P", "p_2", "P_3")] == [0, 2, 1]
@@ -325,13 +307,11 @@ def test_the_images_themselves_are_never_replaced(capsys, tmp_path, images, netw
     before = (out / "p_ids.png").read_bytes()
     monkeypatch.chdir(images)
     files = {"files": ["p.png", "../archive/p_ids.png"], "folder by a link": [tmp_path / "link"]}[given]
-    code, _, errors = run(capsys, "predict", network, *files, "--out", out, "--overwrite")
-    assert code == 1
+    errors = fails(capsys, "predict", network, *files, "--out", out, "--overwrite")
     assert f"{out / 'p_ids.png'}: it is one of the images themselves" in errors
     assert (out / "p_ids.png").read_bytes() == before
     assert len(list(out.glob("*_overlay.png"))) == 1
-    code, _, errors = run(capsys, "predict", network, images, "--out", tmp_path / "link", "--overwrite")
-    assert code == 1
+    errors = fails(capsys, "predict", network, images, "--out", tmp_path / "link", "--overwrite")
     assert "it is the folder of the images" in errors
     assert len(list(images.iterdir())) == 2
 
@@ -341,8 +321,7 @@ def test_a_full_disk_leaves_no_half_file(capsys, tmp_path, images, network):
     for n in (1, 2):
         Image.fromarray(noise).save(images / f"p{n}.png")
     with small_disk(tmp_path / "disk", 600_000) as disk:
-        code, _, errors = run(capsys, "predict", network, images, "--out", disk / "out")
-        assert code == 1
+        errors = fails(capsys, "predict", network, images, "--out", disk / "out")
         for said in messages(errors):
             assert re.search(rf"{disk}/out/\w+\.(png|gif): it can't be written \(No space left on device\); ", said)
         made = list((disk / "out").iterdir())
@@ -351,19 +330,15 @@ def test_a_full_disk_leaves_no_half_file(capsys, tmp_path, images, network):
             Image.open(io.BytesIO(path.read_bytes())).load()  # no open file would let the disk go
 
 
-# ---- export ----
-
-
 def test_an_exported_network_predicts_the_same_and_needs_no_labels(capsys, tmp_path, network):
     alone, out, half = tmp_path / "alone.keras", tmp_path / "new" / "n", tmp_path / "half.keras"
     keras.models.load_model(network).save(alone)  # as another program saves it, without labels and size
     batch = np.random.default_rng(0).uniform(0, 255, (1, 16, 24, 3)).astype(np.float32)
     expected = keras.models.load_model(network).predict_on_batch(batch)
-    code, shown, errors = run(capsys, "export", alone, "--format", "tf_saved_model", "--out", out)
-    assert (code, errors) == (0, "")
+    shown = succeeds(capsys, "export", alone, "--format", "tf_saved_model", "--out", out)
     assert f"{out}: " in shown
     np.testing.assert_allclose(open_saved_model(out)(batch), expected, rtol=1e-4, atol=1e-3)
-    assert run(capsys, "export", network.parent, "--format", "keras_half", "--out", half)[0] == 0
+    succeeds(capsys, "export", network.parent, "--format", "keras_half", "--out", half)
     assert load_network(half).labels == LABELS
 
 
@@ -375,7 +350,6 @@ def test_an_export_that_fails_halfway_leaves_nothing(capsys, tmp_path, network, 
 
     monkeypatch.setattr(keras.Model, "export", full)
     for kind, name, said in (("tf_saved_model", "n", "No space left on device"), ("litert", "n.bin", "--out: found")):
-        code, _, errors = run(capsys, "export", network, "--format", kind, "--out", tmp_path / "new" / name)
-        assert (code, len(messages(errors))) == (1, 1)
+        errors = fails(capsys, "export", network, "--format", kind, "--out", tmp_path / "new" / name, n_messages=1)
         assert said in errors
     assert not list((tmp_path / "new").iterdir())

@@ -26,9 +26,6 @@ def parameters(function) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
-# --- Keras ---
-
-
 def test_muon_asks_overridable_methods_and_gives_them_whole_kernels():
     told = "keras.optimizers.Muon: KernelMuon overrides {}: kernels would be left to AdamW, or their steps not adjusted"
     calls = []
@@ -104,9 +101,6 @@ def test_keras_ignores_an_extra_member_of_its_file(tmp_path):
         np.testing.assert_array_equal(found, expected)
 
 
-# --- TensorFlow ---
-
-
 def test_the_fused_kernel_gives_the_unbiased_variance():
     told = "tf.compat.v1.nn.fused_batch_norm: model.FusedBatchNormalization trains with it and corrects its variance "
     told += "by (n - 1) / n; if it is gone, use keras.layers.BatchNormalization instead, which is slower"
@@ -135,9 +129,6 @@ def test_scale_and_translate_resizes_a_part():
             kernel_type="triangle", antialias=False,
         )  # fmt: skip
     np.testing.assert_allclose(part, expected, atol=1e-5)
-
-
-# --- Kaggle's client, and requests below it ---
 
 
 @pytest.fixture
@@ -200,9 +191,6 @@ def test_zipfile_keeps_a_members_name_as_it_was():
     """archives.py looks for bad characters in it, which `filename` hides."""
     member = zipfile.ZipInfo("a\0b")
     assert (member.filename, getattr(member, "orig_filename", None)) == ("a", "a\0b")
-
-
-# --- Jupyter ---
 
 
 def test_ipython_lets_an_error_render_itself(capsys):

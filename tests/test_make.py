@@ -80,9 +80,6 @@ def installed(calls) -> list[str]:
     return [call[-1] for call in calls if call[1:3] == ["-m", "pip"]]
 
 
-# --- which Python ---
-
-
 @pytest.mark.parametrize("version", ["3.1", "3.14", None])
 def test_a_python_that_does_not_fit_is_named_before_anything_is_made(project, version):
     python = project.python("other", version) if version else "python3.99"
@@ -99,9 +96,6 @@ def test_a_python_with_tensorflow_is_taken_also_from_the_environment(project):
         calls, result = project.make("run", PYTHON=project.python(f"python{version}", version))
         assert result.returncode == 0, result.stderr
         assert [call[0] for call in calls if call[1:3] == ["-m", "venv"]] == [f"python{version}"]
-
-
-# --- when the environment is made ---
 
 
 def test_the_environment_is_made_once(project):
@@ -170,9 +164,6 @@ def test_a_real_python_tells_its_version_and_its_folder(project):
     _, result = project.make("run", f"PYTHON={python}", f"PYTHONS={version}")
     assert result.returncode == 0, result.stderr
     assert (project.folder / ".venv" / "made-by").read_text() == f"{version} in {sys.base_prefix}\n"
-
-
-# --- what is passed on ---
 
 
 def test_parameters_arrive_as_typed(project):

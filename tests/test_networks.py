@@ -70,9 +70,6 @@ def with_member(source, path, name, content):
     return path
 
 
-# ---- written and read ----
-
-
 def test_a_file_gives_back_network_labels_size_and_bits(tmp_path):
     model = small()
     for labels, size, bits in ((OLD_LABELS, (32, 48), 12), (LABELS, (64, 64), None)):
@@ -122,9 +119,6 @@ def test_a_file_without_labels_takes_them_as_arguments(tmp_path, file):
     assert load_network(plain, labels=OLD_LABELS, image_size=(64, 64)).image_size == (64, 64)
     with pytest.raises(ValueError, match=r"best\.keras: the network has 3 classes, found 13 labels"):
         load_network(file, labels=CARLA)
-
-
-# ---- what is no such file, or a hostile one ----
 
 
 def test_what_is_no_network_is_named(tmp_path, file):
@@ -242,9 +236,6 @@ def test_weights_in_another_file_or_far_too_many_are_refused(tmp_path, file, kin
     assert not out.exists()
 
 
-# ---- transfer learning ----
-
-
 def network(n_classes, n_filters=4, **options):
     return unet_model(
         (None, None, 3), n_filters, n_classes, **SWITCHES | {"depth": 1, "half_resolution": True} | options
@@ -329,9 +320,6 @@ def test_the_switches_are_read_out_of_the_file(trained, tmp_path):
             unet_switches(bad)
 
 
-# ---- exported ----
-
-
 @pytest.fixture(scope="module")
 def answers():
     """A network whose normalization has seen something, with coarser logits, and what Keras predicts at two sizes."""
@@ -397,9 +385,6 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(tmp_path, an
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
 
 
-# ---- in half the bytes ----
-
-
 def test_half_precision_halves_the_file_and_keeps_the_weights(trained, tmp_path):
     half = tmp_path / "new" / "half.keras"
     export_network(trained, half, "keras_half")
@@ -418,9 +403,6 @@ def test_half_precision_halves_the_file_and_keeps_the_weights(trained, tmp_path)
     with pytest.raises(ValueError, match=r"large\.keras: .* has numbers that 16 bits can't hold"):
         export_network(tmp_path / "large.keras", tmp_path / "half.keras", "keras_half")
     assert not list(tmp_path.glob("half*"))
-
-
-# ---- the included network ----
 
 
 def test_the_included_network_is_small_and_works_at_once(tmp_path):

@@ -82,9 +82,6 @@ def test_prediction_training_and_scores_see_the_same_image(own_size, write_pair,
         np.testing.assert_array_equal(seen[number + 1], images[:, :, ::-1])
 
 
-# ---- sizes ----
-
-
 def test_the_size_that_is_given_goes_before_that_of_the_training(labels, tmp_path):
     model, seen = recorder((None, None, 3))
     predict_mask(Network(model, labels, (48, 64)), noise(100, 100), (32, 32), tta=False)
@@ -114,9 +111,6 @@ def test_bad_images_are_named(bright):
         found = re.escape(f"{shape} {np.dtype(dtype)}")
         with pytest.raises(ValueError, match=rf"image: expected an \(H, W, 3\) uint8 RGB array, found {found}"):
             predict_mask(bright, np.ones(shape, dtype))
-
-
-# ---- letterbox ----
 
 
 def test_an_image_of_the_trainings_proportions_is_enlarged_once(trained, monkeypatch):
