@@ -71,16 +71,16 @@ def with_member(source, path, name, content):
 
 
 def test_a_file_gives_back_network_labels_size_and_bits(tmp_path):
-    model = small()
+    model, path = small(), tmp_path / "n.keras"
     for labels, size, bits in ((OLD_LABELS, (32, 48), 12), (LABELS, (64, 64), None)):
-        save_network(tmp_path / "n.keras", model, labels, size, bits)
-        network = load_network(str(tmp_path / "n.keras"))
+        save_network(path, model, labels, size, bits)
+        network = load_network(str(path))
         assert (network.labels, network.image_size, network.bits) == (labels, size, bits)
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3), np.uint8)
     expected = model.predict_on_batch(image)
-    np.testing.assert_array_equal(network.model.predict_on_batch(image), expected)
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "n.keras").predict_on_batch(image), expected)
-    assert [path.name for path in tmp_path.iterdir()] == ["n.keras"]
+    for loaded in (network.model, keras.models.load_model(path)):
+        np.testing.assert_array_equal(loaded.predict_on_batch(image), expected)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_holds_no_argument_that_only_the_newest_keras_knows(tmp_path):
