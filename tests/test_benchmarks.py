@@ -110,7 +110,7 @@ def test_the_ladder_leads_from_the_textbook_to_the_tutorial(camvid, tiny):
     assert first.model.loss.name == "sparse_categorical_crossentropy"
     assert not any("Normalization" in type(layer).__name__ for layer in first.model.layers)
     assert isinstance(last.model.optimizer, KernelMuon)
-    assert (last.model.loss.name, last.resizing.sizes) == (tutorial.model.loss.name, tutorial.resizing.sizes)
+    assert (last.model.loss, last.resizing.sizes) == (tutorial.model.loss, tutorial.resizing.sizes)
     assert [type(layer) for layer in last.model.layers] == [type(layer) for layer in tutorial.model.layers]
     for one, other in zip(next(iter(last.batches)), next(iter(tutorial.batches)), strict=True):
         np.testing.assert_array_equal(one, other)
