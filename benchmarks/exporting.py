@@ -31,7 +31,7 @@ import tensorflow as tf
 from unet_helpers.drawing import DRIVES, render_frame
 from unet_helpers.naming import EXPORT_SUFFIXES
 from unet_helpers.networks import export_network, load_model
-from unet_helpers.plots import levels
+from unet_helpers.plots import unet_levels
 
 ROUNDS = 15
 PACKAGES = ("keras", "tensorflow", "onnx", "tf2onnx", "onnxruntime")
@@ -89,7 +89,7 @@ def measure(network: Path, sizes: list[tuple[int, int]], n_pictures: int) -> dic
     """What exporting.json holds. sizes: (height, width) at which answers are compared; at the first they are timed."""
     model = load_model(network)
     try:
-        levels(model, sizes[0])
+        unet_levels(model, sizes[0])
     except ValueError as error:  # its levels do not fit together at this size
         raise ValueError(f"--size: {error}") from None
     drawn = [np.float32([render_frame(drive, 0, size=size)[0] for drive in DRIVES[:n_pictures]]) for size in sizes]

@@ -47,9 +47,9 @@ def save_network(folder, labels=LABELS, size=(16, 24)):
     return folder / "best.keras"
 
 
-def save_start(path):
+def save_start(path, **options):
     """A small untrained U-Net to start from, so that a training takes seconds: its filters are those of the file."""
-    switches = {"half_resolution": True, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
+    switches = {"half_resolution": True, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0} | options
     networks.save_network(path, with_keras_layers_only(unet_model((None, None, 3), 2, 3, **switches)))
     return path
 
@@ -67,3 +67,18 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
 def messages(errors: str) -> list[str]:
     assert "Traceback" not in errors
     return [line for line in errors.splitlines() if line.startswith("unet_helpers: ")]
+
+
+def succeeds(capsys, *arguments) -> str:
+    """What is printed by a command that succeeds and complains of nothing."""
+    code, shown, errors = run(capsys, *arguments)
+    assert (code, errors) == (0, "")
+    return shown
+
+
+def fails(capsys, *arguments, n_messages: int | None = None) -> str:
+    """What is said by a command that fails, in so many messages."""
+    code, _, errors = run(capsys, *arguments)
+    assert code == 1
+    assert n_messages in (None, len(messages(errors)))
+    return errors

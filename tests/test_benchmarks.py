@@ -1,5 +1,6 @@
 import json
 import re
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,10 +10,10 @@ from PIL import Image
 
 from benchmarks import faults, learning, lesson, throughput, transfer
 from unet_helpers.datasets import drive_of, load_dataset
-from unet_helpers.evaluation import evaluate_model
 from unet_helpers.labels import CARLA
 from unet_helpers.model import unet_model, with_keras_layers_only
 from unet_helpers.networks import save_network
+from unet_helpers.optimizers import KernelMuon
 
 
 @pytest.fixture
@@ -30,34 +31,24 @@ def camvid(tmp_path):
     return tmp_path / "camvid"
 
 
-@pytest.mark.slow
-def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, capsys, monkeypatch):
-    recipe = learning.notebook_recipe
-
-    monkeypatch.setattr(learning, "notebook_recipe", lambda dataset, **changes: recipe(dataset, **TINY | changes))
-    learning.main(
-        ["--data", str(camvid), "--minutes", "0.05", "--seeds", "1", "--out", str(tmp_path / "out"), "--scores", "3"]
-        + ["--recipes", "assignment@0.001,tutorial,adamw@0.001"]
-    )  # fmt: skip
+def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, capsys, tiny):
+    options = ["--seeds", "1", "--recipes", "tutorial,adamw@0.001", "--out", str(tmp_path / "out"), "--scores", "3"]
+    learning.main(["--data", str(camvid), "--minutes", "0.05", *options])
     record = json.loads((tmp_path / "out" / "learning.json").read_text())
     assert record["data"] == "camvid, validation: 4 pictures at 64x96"
     results = record["results"]
-    assert [(result["recipe"], result["seed"]) for result in results] == [
-        ("assignment", 1), ("tutorial", 1), ("adamw", 1)
-    ]  # fmt: skip
+    assert [(result["recipe"], result["seed"]) for result in results] == [("tutorial", 1), ("adamw", 1)]
     for result in results:
         assert result["seconds"] >= 60 * result["minutes"] - 0.1
         assert result["curve"][-1] == [result["seconds"], result["without_tta"]]
         assert len(result["curve"]) <= 3
         assert result["curve"] == sorted(result["curve"])
         assert set(result["iou"]) >= {"sky", "road", "bicyclist"}
-    assert results[1]["epochs"] > 1
+    assert results[0]["epochs"] > 1
     tables = (tmp_path / "out" / "learning.md").read_text()
     assert tables in capsys.readouterr().out
-    assert re.search(r"\| assignment, 0.001 min \| 1 \| 8,640,471 \|", tables)
-    assert re.search(r"\| road( \| [01]\.\d{3}){3} \|", tables)
-    with Image.open(tmp_path / "out" / "learning.png") as picture:
-        assert picture.size[0] > 600
+    assert re.search(r"\| road( \| [01]\.\d{3}){2} \|", tables)
+    assert (tmp_path / "out" / "learning.png").is_file()
 
 
 TINY = {
@@ -66,17 +57,17 @@ TINY = {
 }  # fmt: skip
 
 
-def test_the_tutorials_recipe_is_the_notebooks():
-    for dataset, size in (("demo", (192, 256)), ("camvid", (384, 512))):
-        recipe = learning.notebook_recipe(dataset)
-        assert (recipe.image_size, recipe.n_filters, recipe.seed) == (size, 16, 0)
-        assert recipe.learning_rate < 0.1
-    assert learning.notebook_recipe("camvid", BATCH_SIZE=3).batch_size == 3
+@pytest.fixture
+def tiny(monkeypatch):
+    """The notebook's recipe for a network so small that a training takes a second."""
+    recipe = learning.notebook_recipe
+    for script in (learning, transfer):
+        monkeypatch.setattr(script, "notebook_recipe", lambda dataset, **changes: recipe(dataset, **TINY | changes))
 
 
 def test_the_assignments_recipe_has_the_assignments_errors(camvid):
     dataset = load_dataset("camvid", camvid)
-    training = learning.assignment(dataset, dataset.validation, 0, tf.Variable(0.0))
+    training = learning.assignment(dataset, dataset.validation[:1], 0, tf.Variable(0.0))
     assert (training.model.count_params(), training.epochs) == (8_640_471, 40)
     images, masks = next(iter(training.batches))
     seen = training.model.layers[1](images)
@@ -86,7 +77,7 @@ def test_the_assignments_recipe_has_the_assignments_errors(camvid):
     assert set(np.unique(masks)) == {0, 3, 11}  # void is learned as a class
     score = training.score(True)
     assert score.confusion.shape == (11, 11)
-    assert score.confusion.sum() == 4 * 60 * 96  # void is not scored, and at the masks' own size
+    assert score.confusion.sum() == 60 * 96  # void is not scored, and at the masks' own size
 
 
 def test_sizes_change_after_their_share_of_the_steps(monkeypatch):
@@ -110,40 +101,19 @@ def test_a_target_that_one_seed_missed_is_not_reached():
     assert "| sign | absent |" in table
 
 
-def describe(training) -> dict:
-    """All that decides how a training goes, but the numbers in the layers' names."""
-    model, batch = training.model, next(iter(training.batches))
-    layers = [
-        (type(layer).__name__, {k: v for k, v in layer.get_config().items() if k != "name"}) for layer in model.layers
-    ]
-    optimizer = {**model.optimizer.get_config(), "name": type(model.optimizer).__name__}
-    rate = optimizer.pop("learning_rate")
-    rate = float(rate) if isinstance(rate, (int, float)) else rate
-    return {
-        "layers": layers, "optimizer": optimizer, "rate": rate, "loss": getattr(model.loss, "name", model.loss),
-        "batch": [part.numpy().tolist() for part in batch], "sizes": training.resizing.sizes,
-    }  # fmt: skip
-
-
-def test_the_ladder_leads_from_the_textbook_to_the_tutorial(camvid, monkeypatch):
-    """Each step changes something, the first is every textbook's, and with all changes it is the tutorial's recipe."""
-    recipe = learning.notebook_recipe
-    monkeypatch.setattr(learning, "notebook_recipe", lambda dataset, **changes: recipe(dataset, **TINY | changes))
-    monkeypatch.setattr(learning.ByClock, "get_config", lambda self: {}, raising=False)
-    monkeypatch.setattr(learning, "check_pairs", lambda pairs, labels: np.arange(11))  # so the sky is pasted
-    dataset = load_dataset("camvid", camvid)
-
-    def described(name):
-        return describe(learning.RECIPES[name](dataset, dataset.validation, 0, tf.Variable(0.0)))
-
-    steps = [described(name) for name in learning.LADDER]
-    assert steps[0]["optimizer"]["name"] == "Adam"
-    assert steps[0]["rate"] == pytest.approx(1e-3)
-    assert steps[0]["loss"] == "sparse_categorical_crossentropy"
-    assert not any("Normalization" in kind for kind, _ in steps[0]["layers"])
-    assert all(step != before for before, step in zip(steps, steps[1:], strict=False))
-    assert steps[-2] == described("tutorial")
-    assert steps[-1] == described("pasting")
+def test_the_ladder_leads_from_the_textbook_to_the_tutorial(camvid, tiny):
+    """The first step is every textbook's, and with all changes it is the tutorial's recipe."""
+    dataset, names = load_dataset("camvid", camvid), (learning.LADDER[0], learning.LADDER[-2], "tutorial")
+    first, last, tutorial = (learning.RECIPES[name](dataset, dataset.validation, 0, tf.Variable(0.0)) for name in names)
+    assert type(first.model.optimizer) is keras.optimizers.Adam
+    assert float(first.model.optimizer.learning_rate) == pytest.approx(1e-3)
+    assert first.model.loss.name == "sparse_categorical_crossentropy"
+    assert not any("Normalization" in type(layer).__name__ for layer in first.model.layers)
+    assert isinstance(last.model.optimizer, KernelMuon)
+    assert (last.model.loss, last.resizing.sizes) == (tutorial.model.loss, tutorial.resizing.sizes)
+    assert [type(layer) for layer in last.model.layers] == [type(layer) for layer in tutorial.model.layers]
+    for one, other in zip(next(iter(last.batches)), next(iter(tutorial.batches)), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_what_the_notebook_reads_is_made_of_the_trainings():
@@ -151,28 +121,19 @@ def test_what_the_notebook_reads_is_made_of_the_trainings():
         curve = [(60.0, 0.31), (120.0, miou)]
         return learning.Result(recipe, seed, 2, 9, 120.0, 2.0, 30.0, miou + 0.01, miou, 0.5, {}, curve)
 
-    found = [
-        result(*each)
-        for each in (
-            ("textbook", 0, 0.4), ("+ new views", 0, 0.5), ("+ copy-paste", 0, 0.2),
-            ("textbook", 1, 0.2), ("+ new views", 1, 0.6), ("+ copy-paste", 1, 0.5),
-        )
-    ]  # fmt: skip
+    found = [result("textbook", 0, 0.4), result("+ new views", 0, 0.5), result("+ copy-paste", 0, 0.2)]
+    found += [result("textbook", 1, 0.2), result("+ new views", 1, 0.6), result("+ copy-paste", 1, 0.5)]
     summary = learning.summary(found, "demo")
     assert summary["seeds"] == 2
-    assert summary["steps"] == [  # the textbook's mean is 0.3
-        {"name": "textbook", "miou": [0.4, 0.2], "seconds": 120.0},
-        {"name": "+ new views", "miou": [0.5, 0.6], "seconds": 60.0},
-        {"name": "+ mirror", "miou": [0.51, 0.61], "seconds": 60.0},
-        {"name": "+ copy-paste", "miou": [0.21, 0.51], "seconds": 60.0},
-    ]
+    assert [list(step.values()) for step in summary["steps"]] == [  # the textbook's mean is 0.3
+        ["textbook", [0.4, 0.2], 120.0], ["+ new views", [0.5, 0.6], 60.0], ["+ mirror", [0.51, 0.61], 60.0],
+        ["+ copy-paste", [0.21, 0.51], 60.0],
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_photographs_start_from_the_drawn_scenes_and_train_for_as_many_epochs(camvid, tmp_path, monkeypatch):
+def test_photographs_start_from_the_drawn_scenes_and_train_for_as_many_epochs(camvid, tmp_path, monkeypatch, tiny):
     """And a second call adds to what the first has found."""
-    recipe = learning.notebook_recipe
-    monkeypatch.setattr(transfer, "notebook_recipe", lambda dataset, **changes: recipe(dataset, **TINY | changes))
     monkeypatch.setattr(transfer, "DRAWN_EPOCHS", 2)
     monkeypatch.setattr(transfer, "DRAWN_PICTURES", 4)
     switches = {"up_kernel_size": 2, "last_conv": False, "dropout_prob": 0, "half_resolution": True}
@@ -180,12 +141,11 @@ def test_photographs_start_from_the_drawn_scenes_and_train_for_as_many_epochs(ca
     save_network(tmp_path / "drawn.keras", network, CARLA, (64, 96))
     taken = []
     monkeypatch.setattr(transfer, "transfer_weights", lambda *args, **options: taken.append((args[2], options)))
-    usual = ["--data", str(camvid), "--network", str(tmp_path / "drawn.keras"), "--epochs", "2", "--seeds", "3"]
-    transfer.main([*usual, "--trainings", "drawn,long", "--out", str(tmp_path / "out")])
-    assert taken == [(tmp_path / "drawn.keras", {"freeze_encoder": False})]
-    options = ["--trainings", "frozen@0.01", "--note", ", few scenes", "--out", str(tmp_path / "out")]
-    transfer.main([*usual[:-1], "4", *options])
-    assert taken[1:] == [(tmp_path / "drawn.keras", {"freeze_encoder": True})]
+    usual = ["--data", str(camvid), "--network", str(tmp_path / "drawn.keras"), "--epochs", "2"]
+    usual += ["--out", str(tmp_path / "out")]
+    transfer.main([*usual, "--seeds", "3", "--trainings", "drawn,long"])
+    transfer.main([*usual, "--seeds", "4", "--trainings", "frozen@0.01", "--note", ", few scenes"])
+    assert taken == [(tmp_path / "drawn.keras", {"freeze_encoder": frozen}) for frozen in (False, True)]
     rows = json.loads((tmp_path / "out" / "transfer.json").read_text())["trainings"]
     # Long: 8 x (4 x 0.25 + 1) pictures of full size, where 4 x 1.25 drawn ones and 8 x 1.25 photographs were seen.
     assert [(row["name"], row["epochs"], row["seeds"]) for row in rows] == [
@@ -196,61 +156,51 @@ def test_photographs_start_from_the_drawn_scenes_and_train_for_as_many_epochs(ca
 
 
 def test_part_1_is_trained_with_and_without_skips_and_scored_on_both_kinds_of_frames(tmp_path, monkeypatch):
-    tiny, scored = learning.notebook_recipe("demo", **TINY | {"FRAMES_PER_DRIVE": 1}), []
+    recipe, scored = learning.notebook_recipe("demo", **TINY | {"FRAMES_PER_DRIVE": 1}), []
 
-    def score(model, pairs, *others, **options):
+    def score(model, pairs, *_, **__):
         scored.append((model, pairs))
-        return evaluate_model(model, pairs, *others, **options)
+        return SimpleNamespace(miou=len(scored) / 10)
 
-    monkeypatch.setattr(lesson, "notebook_recipe", lambda dataset: tiny)
+    monkeypatch.setattr(lesson, "notebook_recipe", lambda dataset: recipe)
     monkeypatch.setattr(lesson, "evaluate_model", score)
     out = tmp_path / "lesson.json"
     lesson.main(["--data", str(tmp_path), "--epochs", "1,2", "--seeds", "4", "--out", str(out)])
-    record = json.loads(out.read_text())
-    assert record["epochs"] == [1, 2]
-    assert [(training["skips"], training["seed"]) for training in record["trainings"]] == [(True, 4), (False, 4)]
-    assert all(len(training[name]) == 2 for training in record["trainings"] for name in ("new drives", "set aside"))
+    assert json.loads(out.read_text())["trainings"] == [
+        {"skips": True, "seed": 4, "new drives": [0.1, 0.3], "set aside": [0.2, 0.4]},
+        {"skips": False, "seed": 4, "new drives": [0.5, 0.7], "set aside": [0.6, 0.8]},
+    ]
     skips = [any(layer.name.startswith("concatenate") for layer in model.layers) for model, _ in scored]
     assert skips == [True] * 4 + [False] * 4
     drives = [{drive_of(pair.image.stem) for pair in pairs} for _, pairs in scored[:2]]
-    dataset = load_dataset("demo", tmp_path, frames_per_drive=1)
-    trained = {drive_of(pair.image.stem) for pair in dataset.train}
+    trained = {drive_of(pair.image.stem) for pair in load_dataset("demo", tmp_path, frames_per_drive=1).train}
     assert not drives[0] & trained
     assert drives[1] <= trained
 
 
-def test_the_lesson_reads_what_was_measured_for_its_first_network():
-    """Why the skip connections stay: each seed gained, and more with more epochs. Neighbouring frames flatter."""
-    found = json.loads(lesson.FILE.read_text())
-    runs = {(run["skips"], run["seed"]): run for run in found["trainings"]}
-    assert runs.keys() == {(skips, seed) for skips in (True, False) for seed in (0, 1, 2)}
-    gains = np.array([np.subtract(runs[True, n]["new drives"], runs[False, n]["new drives"]) for n in range(3)])
-    assert (gains[:, 0] > 0).all()
-    assert (np.diff(gains, axis=1) > 0).all()
-    gaps = np.array([np.subtract(runs[True, n]["set aside"], runs[True, n]["new drives"]) for n in range(3)])
+def test_the_lesson_says_what_was_measured():
+    """Why the skip connections stay: each seed gained, and more with more epochs. Neighbouring frames flatter. And why
+    CamVid starts from the drawn scenes: every seed gained, though they are not worth their own time."""
+    runs = {(run["skips"], run["seed"]): run for run in json.loads(lesson.FILE.read_text())["trainings"]}
+    drives = np.array([[runs[skips, n]["new drives"] for n in range(3)] for skips in (False, True)])
+    gaps = [runs[True, n]["set aside"] for n in range(3)] - drives[1]
+    assert (drives[1, :, 0] > drives[0, :, 0]).all()
+    assert (np.diff(drives[1] - drives[0], axis=1) > 0).all()
     assert (gaps > 0).all()
     assert gaps[:, 0].mean() < gaps[:, -1].mean()
-
-
-def test_the_lesson_reads_what_was_measured_for_photographs():
     found = json.loads((learning.ROOT / "benchmarks" / "transfer_camvid.json").read_text())
     rows = {row["name"]: row for row in found["trainings"]}
     scratch, drawn, long = (rows[name] for name in ("from scratch", "from the drawn scenes", "long: from scratch"))
-    assert scratch["seeds"] == drawn["seeds"] == long["seeds"] == [0, 1, 2]
     assert scratch["epochs"] == drawn["epochs"] < long["epochs"]
-    # Why CamVid starts from the drawn scenes: every seed gained. And they are not worth their own time.
     assert all(b > a for a, b in zip(scratch["miou"], drawn["miou"], strict=True))
     assert np.mean(long["miou"]) > np.mean(drawn["miou"])
 
 
 def test_wrong_arguments_are_named(capsys):
-    for option, value, message in (
-        ("--recipes", "tutorail", "there is no 'tutorail'"), ("--recipes", "tutorial@x", "expected 0,1,2 and NAME"),
-        ("--minutes", "0", "--minutes: expected more than 0, found 0"),
-    ):  # fmt: skip
+    for option, value, said in (("--recipes", "tutorail", "'tutorail'"), ("--minutes", "0", "--minutes: ")):
         with pytest.raises(SystemExit):
             learning.main([option, value])
-        assert message in capsys.readouterr().err
+        assert said in capsys.readouterr().err
 
 
 def test_operations_are_counted_as_by_hand():
@@ -262,15 +212,10 @@ def test_operations_are_counted_as_by_hand():
 
 
 def test_muons_operations_are_counted_as_by_hand():
-    model = throughput.build((32, 32), 2, half_resolution=False)
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3), keras.layers.Conv2D(3, 1)])
+    model.compile(KernelMuon(0.1, ns_steps=3))
     model.optimizer.build(model.trainable_variables)
-    products = 0
-    for layer in model.layers:
-        if "conv" in layer.name:
-            *_, rows, columns = layer.kernel.shape
-            rows *= layer.kernel.shape[0] * layer.kernel.shape[1]
-            small, large = min(rows, columns), max(rows, columns)
-            products += 3 * (small * large * small + small**3 + small * small * large)
+    products = 3 * (2 * 9 * 2 + 2**3 + 2 * 2 * 9)  # of the 9 x 2 matrix; the 1x1 kernel is AdamW's
     assert throughput.optimizer_gflop(model) == pytest.approx(2 * products / 1e9)
 
 
@@ -283,21 +228,10 @@ def test_a_measurement_is_made_in_a_process_of_its_own():
 
 
 @pytest.mark.slow
-def test_the_other_measurements_too():
-    limit, _ = throughput.in_own_process("measure_limit", 0.01, 256)
-    assert limit["gflops"] > 0.1
-    cost, _ = throughput.in_own_process("measure_cost", 0.01, (32, 64), 2, 4)
-    assert cost.keys() == {"fixed", "fed", "cost", "first_epoch", "later_epoch", "peak_mib"}
-    normalization, _ = throughput.in_own_process("measure_normalization", 0.01, (32, 64), 2, 2)
-    assert min(normalization.values()) > 0
-
-
-@pytest.mark.slow
 def test_a_killed_walk_goes_on(tmp_path):
     """The short form of faults.py: a kill while unpacking, while a state is written, and while scoring."""
-    results = faults.main(["--kills", "3", "--kinds", "unpack,state,score", "--out", str(tmp_path)])
-    assert [(result["kind"], result["went on"]) for result in results] == [
-        ("unpack", True), ("state", True), ("score", True)
-    ], results  # fmt: skip
+    kinds = ["unpack", "state", "score"]
+    results = faults.main(["--kills", "3", "--kinds", ",".join(kinds), "--out", str(tmp_path)])
+    assert [(result["kind"], result["went on"]) for result in results] == [(kind, True) for kind in kinds], results
     assert not any(result["lost"] or result["missing or double"] for result in results)
     assert "| together | 3 | 3 | 3 | 0 | 0 |" in (tmp_path / "faults.md").read_text()

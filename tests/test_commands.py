@@ -11,19 +11,20 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
-from builders import make_folder, make_lyft, messages, run, save_network, save_start
+from builders import fails, make_folder, make_lyft, messages, run, save_network, save_start, succeeds
 from conftest import LABELS, write_pair_to
 from limits import start
 from PIL import Image
 
-from unet_helpers import naming, networks
-from unet_helpers import recipe as parameters
+from unet_helpers import naming
 from unet_helpers.__main__ import main
 from unet_helpers.commands import OPTIONS
 from unet_helpers.commands import train as command_train
@@ -33,6 +34,7 @@ from unet_helpers.evaluation import Scores, confusion_matrices
 from unet_helpers.labels import CARLA, Pair
 from unet_helpers.model import unet_model
 from unet_helpers.networks import encoder
+from unet_helpers.recipe import RULES, note_better_size
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("check", "train", "diagnose", "evaluate", "predict", "export")
@@ -48,9 +50,6 @@ def network(tmp_path):
     return save_network(tmp_path / "run")
 
 
-# ---- arguments ----
-
-
 def test_help_and_wrong_usage_are_quick():
     """No TensorFlow before the arguments are right: its import takes seconds."""
     code = (
@@ -64,56 +63,25 @@ def test_help_and_wrong_usage_are_quick():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == f"{[0, 2] * 7} set()"
-    for words in ("", *(f" {command}" for command in COMMANDS)):
-        assert f"usage: python -m unet_helpers{words} [-h]" in done.stdout
-
-
-@pytest.mark.parametrize("arguments", [
-    (), ("nonsense",), ("check",), ("check", "x", "--dataset", "imagenet"), ("train", "x", "--image-size", "64"),
-    ("train", "x", "--epochs", "many"), ("train", "x", "--epoch", "3"), ("evaluate", "net"),
-    ("predict", "net", "p.png"), ("predict", "net", "--out", "x"), ("export", "net", "--out", "x"),
-    ("export", "net", "--format", "tflite", "--out", "x"),
-])  # fmt: skip
-def test_wrong_usage(capsys, arguments):
-    code, _, errors = run(capsys, *arguments)
-    assert code == 2
-    assert errors.startswith("usage: python -m unet_helpers")
+    assert all(f"usage: python -m unet_helpers {command} [-h]" in done.stdout for command in COMMANDS)
 
 
 def test_options_that_no_data_can_make_right_are_wrong_usage(capsys, tmp_path):
-    for option, value, said in (
-        ("--minutes", "0", "found 0.0, expected a number above 0, at most 1000000; try --minutes 4"),
-        ("--epochs", "0", "found 0, expected None or a whole number above 0, at most 100000; try --epochs 20"),
-        ("--seed", "-1", "found -1, expected a whole number"),
-        ("--image-size", "100x64", "height and width must be divisible by 32, from 64 to 8192, found 100x64; try 128"),
-        ("--runs", "x" * 300, "found 'xxx"),
-    ):  # fmt: skip
-        code, _, errors = run(capsys, "train", tmp_path, option, value)
-        assert code == 2
-        assert errors.startswith(f"unet_helpers: {option}: {said}")
-    for pattern, dataset, said in (
-        ("(", "folder", "found '(' (missing )"), ("", "folder", "found '' (it is empty)"),
-        ("a", "lyft", "lyft has splits of its own"), ("a", "demo", "demo has splits of its own"),
-    ):  # fmt: skip
-        for command in (("check",), ("train",), ("evaluate", "network")):
-            code, _, errors = run(capsys, *command, tmp_path, "--split-by", pattern, "--dataset", dataset)
-            assert code == 2
-            assert f"--split-by: {said}" in errors
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("nothing", ["", " "])
-def test_an_empty_path_is_wrong_usage_not_the_current_folder(capsys, tmp_path, monkeypatch, nothing):
-    monkeypatch.chdir(tmp_path)
-    for arguments in (
-        ("predict", "net", "p.png", "--out", nothing), ("predict", "net", nothing, "--out", "x"), ("check", nothing),
-        ("predict", nothing, "p.png", "--out", "x"), ("evaluate", "net", "x", "--classes", nothing),
-        ("export", "net", "--format", "onnx", "--out", nothing), ("train", "x", "--runs", nothing),
-        ("train", "x", "--start-from", nothing), ("diagnose", nothing, "x"), ("diagnose", "x", nothing),
-    ):  # fmt: skip
-        code, _, errors = run(capsys, *arguments)
-        assert code == 2
-        assert errors.endswith(": found nothing, expected a path\n")
+    for arguments, said in (
+        (("train", tmp_path, "--minutes", "0"), "--minutes: found 0.0"),
+        (("train", tmp_path, "--epochs", "0"), "--epochs: found 0"),
+        (("train", tmp_path, "--image-size", "100x64"), "--image-size: height and width must be divisible by 32"),
+        (("train", tmp_path, "--image-size", "64"), "--image-size: "),
+        (("train", tmp_path, "--runs", "x" * 300), "--runs: found 'xxx"),
+        (("check", tmp_path, "--split-by", "("), "--split-by: found '(' (missing )"),
+        (("evaluate", "net", tmp_path, "--split-by", "a", "--dataset", "lyft"), "--split-by: lyft has splits of its"),
+        (("predict", "net", "p.png", "--out", ""), "found nothing, expected a path"),  # not the current folder
+        (("check", " "), "found nothing, expected a path"),
+        (("train", "x", "--start-from", ""), "found nothing, expected a path"),
+    ):
+        code, shown, errors = run(capsys, *arguments)
+        assert (code, shown) == (2, "")
+        assert said in errors
     assert not list(tmp_path.iterdir())
 
 
@@ -132,23 +100,7 @@ def test_defaults_are_the_parameters_of_the_notebook():
     for name, value in command_train.FIXED.items():
         assert value == names[name], name
     assert {make_parser().parse_args([c, *words]).seed for c, *words in (("check", "x"), ("evaluate", "n", "x"))} == {0}
-
-
-def test_messages_name_options_in_a_command_only():
-    """And there is one for each parameter, except those that only the notebook has."""
-    only_there = {"ARCHIVE", "N_FILTERS", "HALF_RESOLUTION", "SIZE_STAGES", "FRAMES_PER_DRIVE"}
-    assert set(parameters.RULES) <= {*OPTIONS, *only_there}
-    said = {"TRAIN_ANEW": (True, "--train-anew"), "SPLIT_BY": (None, "no --split-by"),
-            "MINUTES": (15.0, "--minutes 15"), "IMAGE_SIZE": ((64, 96), "--image-size 64x96"),
-            "N_FILTERS": (None, "N_FILTERS = None")}  # fmt: skip
-    with naming.options_named(OPTIONS):
-        assert {name: (value, naming.setting(name, value)) for name, (value, _) in said.items()} == said
-        assert naming.named("run the cell again, or") == "run the cell again, or"
-    assert naming.setting("IMAGE_SIZE", (64, 96)) == "IMAGE_SIZE = (64, 96)"
-    assert naming.named("run the cell again") == "run the cell again"
-
-
-# ---- processes ----
+    assert set(RULES) <= {*OPTIONS, *command_train.FIXED}  # messages name each parameter as its option
 
 
 def test_a_terminal_shows_the_messages_and_nothing_else(folder):
@@ -191,9 +143,6 @@ def test_a_reader_that_ends_early_is_no_traceback(folder):
     assert "BrokenPipe" not in errors
 
 
-# ---- check ----
-
-
 def test_check_says_what_was_found_in_one_table(capsys, folder, monkeypatch):
     """It fits the terminal; files that must be converted and odd names are tested with `custom_data`."""
     write_pair_to(folder, "p23", values=np.full((64, 80), 255, np.uint8))  # void
@@ -202,141 +151,87 @@ def test_check_says_what_was_found_in_one_table(capsys, folder, monkeypatch):
     monkeypatch.setattr("unet_helpers.commands.PROGRESS_SECONDS", 0)
     monkeypatch.chdir(folder.parent)
     monkeypatch.setenv("COLUMNS", "70")
-    code, shown, errors = run(capsys, "check", folder.name)
-    assert (code, errors) == (0, "")
+    shown = succeeds(capsys, "check", folder.name)
     assert max(len(line) for line in shown.splitlines() if "writing" not in line) <= 70
-    assert "masks (GIF of mode P); the copies are in data set.prepared" in " ".join(shown.split())
-    for line in (
-        "pairs      17 train, 3 validation, 4 test", "sizes      23 of 64x96, 1 of 64x80 (height x width)",
-        "masks      23 PNG of mode L (grey), 1 GIF of mode P (palette)",
-        "all pairs are fine",
+    for said in (
+        "masks (GIF of mode P); the copies are in data set.prepared", "pairs 17 train, 3 validation, 4 test",
+        "sizes 23 of 64x96, 1 of 64x80", "23 PNG of mode L (grey), 1 GIF of mode P (palette)", "all pairs are fine",
     ):  # fmt: skip
-        assert line in shown.splitlines()
+        assert said in " ".join(shown.split())
     masks = [np.asarray(Image.open(path)).ravel() for path in sorted((folder / "masks").iterdir())]
-    for row, value, name in (("class 0", 0, "sky"), ("class 1", 1, "road"), ("class 2", 2, "car"), ("void", 255, "")):
+    for row, value, name in (("class 0", 0, "sky"), ("class 2", 2, "car"), ("void", 255, "")):
         parts = (masks, masks[:17], masks[17:20], masks[20:])
-        shares = [100 * np.mean(np.concatenate(part) == value) for part in parts]
-        numbers = " +".join(re.escape(f"{share:.3f}") for share in shares)
+        numbers = " +".join(re.escape(f"{100 * np.mean(np.concatenate(part) == value):.3f}") for part in parts)
         assert re.search(f"^{row} +{numbers}  {name}", shown, re.MULTILINE)
     assert re.findall(r"^train: (\d+) of 17$", shown, re.MULTILINE) == [str(n) for n in range(1, 17)]  # progress
 
 
 def test_check_names_all_problems_at_once(capsys, folder):
-    """Those that are found by name, when a file is examined, and when TensorFlow decodes it."""
-    for n in range(12):
-        (folder / "masks" / f"p{n:02}.png").write_bytes(b"no mask")
-    chessboard = np.where((np.indices((64, 96)).sum(0) % 2)[..., None], [255, 0, 0], [0, 255, 255]).astype(np.uint8)
-    Image.fromarray(chessboard).save(folder / "images" / "p12.png", "JPEG", quality=100)  # TensorFlow reads it wrongly
+    """Those that are found by name, and when a file is examined."""
     (folder / "masks" / "p13.png").unlink()
     Image.fromarray(np.full((64, 96), 77, np.uint8)).save(folder / "masks" / "p17.png")
-    said = {"masks/p09.png": "and 2 more: ", "images/p12.png": "read different pixels",
-            "images/p13.png": "it has no mask", "masks/p17.png": "expected class ids 0..2"}  # fmt: skip
     code, shown, errors = run(capsys, "check", folder)
     assert code == 1
-    assert errors.startswith(f"unet_helpers: {folder}: errors in the table: 4; ")
+    assert errors.startswith(f"unet_helpers: {folder}: errors in the table: 2; ")
     problems = [" ".join(problem.split()) for problem in shown.split("ERROR")[1:]]
-    assert len(problems) == 4
-    for name, sentence in said.items():
-        assert sum(name in problem and sentence in problem for problem in problems) == 1, name
-    assert "p10.png" not in shown  # ten names a problem
-    assert "pairs      3 train, 2 validation, 4 test; " in shown
-
-
-def test_a_folder_without_a_good_pair_or_none_is_said(capsys, folder, tmp_path):
+    assert problems[0].startswith("images/p13.png: it has no mask")
+    assert "masks/p17.png (holds [77]): expected class ids 0..2" in problems[1]
+    assert "pairs      16 train, 2 validation, 4 test; " in shown
     for path in (folder / "masks").iterdir():
         path.write_bytes(b"no mask")
-    code, shown, errors = run(capsys, "check", folder)
-    assert code == 1
-    assert "24 of 64x96" in shown
-    assert "masks/p09.png (cannot identify image file) and 14 more: it can't be read" in " ".join(shown.split())
-    assert len(messages(errors)) == 1
-    code, _, errors = run(capsys, "check", tmp_path / "none")
-    assert code == 1
-    assert errors.startswith(f"unet_helpers: DIR: there is no folder '{tmp_path / 'none'}'; ")
-    assert len(errors.splitlines()) == 1
-
-
-def test_bad_files_of_a_known_data_set_are_named_once_and_not_trained_on(capsys, tmp_path):
-    pairs = make_lyft(tmp_path, "F4-1", "F4-2", "F4-3", "F2-1", "F1-1")
-    pairs[0].image.write_bytes(b"no image")
-    Image.fromarray(np.full((32, 48), 77, np.uint8)).save(pairs[1].mask)
-    Image.fromarray(np.zeros((32, 47), np.uint8)).save(pairs[4].mask)
-    bad = [str(path) for path in (pairs[0].image, pairs[1].mask, pairs[4].mask)]
-    code, shown, errors = run(capsys, "check", tmp_path, "--dataset", "lyft")
+    code, shown, errors = run(capsys, "check", folder)  # not one good pair is left
     assert (code, len(messages(errors))) == (1, 1)
-    for problem, path in zip(shown.split("ERROR")[1:], bad, strict=True):
-        assert path in problem
-    assert "pairs      1 train, 1 validation, 0 test" in shown
+    assert "masks/p09.png (cannot identify image file) and 13 more: " in " ".join(shown.split())  # ten names
+
+
+def test_nothing_is_trained_on_bad_files_or_too_few(capsys, folder, tmp_path):
     options = ("--epochs", 1, "--runs", tmp_path / "runs")
-    code, _, errors = run(capsys, "train", tmp_path, "--dataset", "lyft", *options)
-    assert code == 1
-    assert all(name in said for name, said in zip([*bad, "3 bad"], messages(errors), strict=True))
-    assert not list(tmp_path.glob("runs/*"))
-
-
-def test_nothing_is_trained_on_a_folder_with_bad_files_or_too_few(capsys, folder, tmp_path):
     (folder / "images" / "p03.png").write_bytes(b"no image")
     Image.fromarray(np.zeros((64, 95), np.uint8)).save(folder / "masks" / "p22.png")
-    options = ("--epochs", 1, "--runs", tmp_path / "runs")
-    code, _, errors = run(capsys, "train", folder, *options)
-    assert code == 1
-    assert len(messages(errors)) == 1
+    errors = fails(capsys, "train", folder, *options, n_messages=1)
     assert [sum(name in line for line in errors.splitlines()) for name in ("p03.png", "p22.png")] == [1, 1]
-    code, _, errors = run(capsys, "train", make_folder(tmp_path / "one", 1), *options)
-    assert code == 1
-    assert "found 1 pairs, expected 4 at least" in errors
-    make_lyft(tmp_path, "F4-1")
-    code, _, errors = run(capsys, "train", tmp_path, "--dataset", "lyft", *options)
-    assert code == 1
-    assert "the validation split is empty" in errors
+    (bad,) = make_lyft(tmp_path, "F4-1")
+    for dataset, directory, said in (
+        ("folder", make_folder(tmp_path / "one", 1), "found 1 pairs, expected 4 at least"),
+        ("lyft", tmp_path, "the validation split is empty"),
+    ):
+        errors = fails(capsys, "train", directory, "--dataset", dataset, *options)
+        assert said in errors
+    bad.image.write_bytes(b"no image")
+    errors = fails(capsys, "train", tmp_path, "--dataset", "lyft", *options)
+    assert [name in said for name, said in zip([str(bad.image), "1 bad"], messages(errors), strict=True)] == [True] * 2
     assert not list(tmp_path.glob("runs/*"))
 
 
 def test_sequences_are_not_split_by_any_command(capsys, tmp_path, monkeypatch):
     """Six drives of four frames; the blocks of names alone would cut two of them."""
-    seen = {}
-
-    def stop(recipe, data):
-        seen.update(recipe=recipe, data=data)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command_train, "_fit", stop)
+    fit = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(command_train, "_fit", fit)
     folder, by_drive = tmp_path / "drives", ("--split-by", r"^(drive\d)_")
     for n in range(24):
         write_pair_to(folder, f"drive{n // 4}_{n % 4}", (32, 48), seed=n)
     (folder / "classes.txt").write_text("\n".join(LABELS.names))
     network = save_network(tmp_path / "run")
-    assert "pairs      17 train, 3 validation, 4 test" in run(capsys, "check", folder)[1]
-    assert "pairs      16 train, 4 validation, 4 test" in run(capsys, "check", folder, *by_drive)[1]
-    assert "validation: 3 images" in run(capsys, "evaluate", network, folder, "--split", "validation")[1]
-    shown = run(capsys, "evaluate", network, folder, "--split", "validation", *by_drive)[1]
+    assert "pairs      17 train, 3 validation, 4 test" in succeeds(capsys, "check", folder)
+    assert "pairs      16 train, 4 validation, 4 test" in succeeds(capsys, "check", folder, *by_drive)
+    shown = succeeds(capsys, "evaluate", network, folder, "--split", "validation", *by_drive)
     assert "validation: 4 images" in shown
     assert run(capsys, "train", folder, "--runs", tmp_path / "runs", *by_drive)[0] == 130
-    assert [len(getattr(seen["data"], split)) for split in ("train", "validation", "test")] == [16, 4, 4]
-    assert seen["recipe"].split_by == by_drive[1]
-    code, shown, errors = run(capsys, "check", folder, "--split-by", "movie")
-    assert code == 1
-    assert "--split-by 'movie' finds no group in its name" in " ".join(shown.split())
-    assert "SPLIT_BY" not in shown + errors
+    recipe, data = fit.call_args.args
+    assert (recipe.split_by, len(data.train), len(data.validation)) == (by_drive[1], 16, 4)
 
-
-# ---- train: the same as the notebook ----
 
 PARAMETERS = {"DATASET": "folder", "EPOCHS": 2, "IMAGE_SIZE": (64, 64), "SEED": 5}
 WHOLE_CELLS = ("bootstrap", "versions", "parameters", "recipe", "data", "check")
-RECIPE_CELLS = ("recipe-batches", "recipe-network", "train")
+WHOLE_CELLS += ("recipe-batches", "recipe-network", "train", "scores")
 
 
 def run_notebook_cells(**parameters) -> dict:
     """Part 3's cells with all that they need of those before: imports and `plain`, the switches of part 1's network."""
     cells = json.loads((ROOT / "segmentation_unet.ipynb").read_text(encoding="utf-8"))["cells"]
-    sources = {cell["id"]: "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"}
     names = {}
-    for name, source in sources.items():
-        if name in WHOLE_CELLS + RECIPE_CELLS + ("scores",):
-            exec(source, names)
-        else:
-            exec(_imports_and_plain(source), names)
+    for name, source in {c["id"]: "".join(c["source"]) for c in cells if c["cell_type"] == "code"}.items():
+        exec(source if name in WHOLE_CELLS else _imports_and_plain(source), names)
         if name == "parameters":
             assert parameters.keys() <= names.keys()
             names |= parameters
@@ -357,12 +252,17 @@ def _imports_and_plain(source: str) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The data, the names that the notebook's cells leave behind, and the folder of its run."""
-    root = tmp_path_factory.mktemp("trained")
-    data = make_folder(root / "data set")
-    start = str(save_start(root / "start.keras"))
-    names = run_notebook_cells(**PARAMETERS, DATA_DIR=str(data), RUN_DIR=str(root / "notebook"), START_FROM=start)
-    return SimpleNamespace(data=data, names=names, run_dir=names["run_dir"], start=start)
+    """The data, the names that the notebook's cells leave behind, and the folder of its run.
+
+    All networks have one level: TensorFlow would take most of the time to prepare the others.
+    """
+    root, small = tmp_path_factory.mktemp("trained"), partial(unet_model, depth=1)
+    data, start = make_folder(root / "data set"), str(save_start(root / "start.keras", depth=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unet_helpers.model.unet_model", small)  # the notebook's
+        patch.setattr(command_train, "unet_model", small)
+        names = run_notebook_cells(**PARAMETERS, DATA_DIR=str(data), RUN_DIR=str(root / "notebook"), START_FROM=start)
+        yield SimpleNamespace(data=data, names=names, run_dir=names["run_dir"], start=start)
 
 
 def train(trained, runs_dir) -> int:
@@ -372,7 +272,7 @@ def train(trained, runs_dir) -> int:
 
 def assert_same_run(one: Path, other: Path):
     assert one.name == other.name
-    assert json.loads((one / "settings.json").read_text()) == json.loads((other / "settings.json").read_text())
+    assert (one / "settings.json").read_text() == (other / "settings.json").read_text()
     logs = [np.genfromtxt(path / "log.csv", delimiter=",", names=True) for path in (one, other)]
     assert logs[0].dtype.names == logs[1].dtype.names
     assert len(logs[0]) == 2
@@ -409,156 +309,98 @@ def test_training_is_that_of_the_notebook_also_when_it_was_interrupted(capsys, t
     assert [path.name for path in trained.run_dir.parent.iterdir()] == [trained.run_dir.name]
 
 
-@pytest.mark.parametrize(
-    ("sizes", "asked", "said"),
-    [
+def test_a_better_size_is_said_for_upright_and_for_small_images(capsys, tmp_path):
+    """Before the training: a size is suggested where it shows the images larger, or as large in less time."""
+    for sizes, asked, said in (
         ([(640, 400)], (64, 96), "fill 42% .* --image-size 128x64"),
-        ([(400, 640)], (64, 96), None),
         ([(400, 600), (400, 600), (900, 150)], (64, 96), None),  # 64x96 is the size of most of them
         ([(400, 800)], (192, 256), None),  # 128x320 has their proportions, too, and shows them just as large
         ([(240, 320)], (384, 512), "enlarged 1.6 times .* --image-size 256x320"),
         ([(360, 480)], (384, 512), None),
-    ],
-)
-def test_a_better_size_is_said_for_upright_and_for_small_images(capsys, tmp_path, sizes, asked, said):
-    """Before the training: a size is suggested where it shows the images larger, or as large in less time."""
-    for number in range(9):
-        Image.new("RGB", sizes[number % len(sizes)][::-1]).save(tmp_path / f"p{number}.png")
-    pairs = [Pair(path, None) for path in sorted(tmp_path.iterdir())]
-    with naming.options_named(OPTIONS):
-        command_train.note_better_size(pairs, SimpleNamespace(image_size=asked))
-    shown = capsys.readouterr().out
-    assert re.search(f"^note: images .*{said}" if said else "^$", shown)
+    ):
+        for number in range(9):
+            Image.new("RGB", sizes[number % len(sizes)][::-1]).save(tmp_path / f"p{number}.png")
+        pairs = [Pair(path, None) for path in sorted(tmp_path.iterdir())]
+        with naming.options_named(OPTIONS):
+            note_better_size(pairs, SimpleNamespace(image_size=asked))
+        assert re.search(f"^note: images .*{said}" if said else "^$", capsys.readouterr().out)
 
 
 def test_train_starts_from_a_runs_folder_and_freezes_its_encoder(capsys, folder, tmp_path, monkeypatch):
     """Up to where it compiles: the training itself is tested elsewhere. It notes a better size before."""
-    switches = {"up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
-    theirs = unet_model((None, None, 3), 2, 3, half_resolution=True, **switches)
     (tmp_path / "my run").mkdir()
-    networks.save_network(tmp_path / "my run" / "best.keras", theirs, LABELS, (32, 64))
-
-    def stop(model, *_):
-        compiled.append(model)
-        raise ValueError("here it would train")
-
-    compiled = []
-    monkeypatch.setattr(command_train, "compile_unet", stop)
+    start = keras.models.load_model(save_start(tmp_path / "my run" / "best.keras", depth=1))
+    monkeypatch.setattr(command_train, "unet_model", partial(unet_model, depth=1))
+    compiled = Mock(side_effect=ValueError("here it would train"))
+    monkeypatch.setattr(command_train, "compile_unet", compiled)
     options = ["--start-from", tmp_path / "my run", "--image-size", "128x192", "--runs", tmp_path / "runs"]
     code, shown, errors = run(capsys, "train", folder, *options, "--freeze-encoder")
     assert (code, errors) == (1, "unet_helpers: here it would train\n")
     assert re.search("^note: images .* --image-size 64x128", shown, re.MULTILINE)
-    for mine, other in zip(compiled[0].get_weights(), theirs.get_weights(), strict=True):
+    model = compiled.call_args.args[0]
+    for mine, other in zip(model.get_weights()[:-2], start.get_weights()[:-2], strict=True):  # but the last layer's
         np.testing.assert_array_equal(mine, other)
-    kept = encoder(compiled[0])
-    assert [layer.trainable for layer in compiled[0].layers] == [layer not in kept for layer in compiled[0].layers]
+    kept = encoder(model)
+    assert [layer.trainable for layer in model.layers] == [layer not in kept for layer in model.layers]
 
 
 def test_a_training_that_could_save_nothing_is_no_success(capsys, folder, tmp_path, monkeypatch):
     """A full disk, of which the training itself tells only in a sentence."""
     monkeypatch.setattr(command_train, "_fit", lambda *_: tmp_path / "run")
-    code, _, errors = run(capsys, "train", folder, "--runs", tmp_path / "runs")
-    assert code == 1
+    errors = fails(capsys, "train", folder, "--runs", tmp_path / "runs")
     assert errors.startswith(f"unet_helpers: {tmp_path / 'run'}: no network could be saved; make room")
 
 
-# ---- evaluate ----
-
-
 def test_scores_are_those_of_the_notebook(capsys, trained):
-    code, shown, errors = run(capsys, "evaluate", trained.run_dir, trained.data)
-    assert (code, errors) == (0, "")
+    shown = succeeds(capsys, "evaluate", trained.run_dir, trained.data)
     scores, baseline = trained.names["scores"], trained.names["baseline"]
     assert shown.endswith(f"\n{scores.table()}\n")
     rows = {"the network": scores, "without TTA": scores.without_tta, r"baseline \(always .*\)": baseline}
     for title, row in rows.items():
         assert re.search(rf"^{title} +mIoU {row.miou:.3f}   accuracy {row.accuracy:.3f}$", shown, re.MULTILINE)
     assert "folder, test: 4 images" in shown
-    assert "folder, validation: 3" in run(capsys, "evaluate", trained.run_dir, trained.data, "--split", "validation")[1]
 
 
 def test_evaluate_and_predict_agree_at_each_masks_own_size(capsys, tmp_path, network):
-    folder = make_folder(tmp_path / "data")
+    folder, out = make_folder(tmp_path / "data"), tmp_path / "out"
     write_pair_to(folder, "p21", (40, 60), seed=99)  # in test, with three of 64x96
-    (code, shown, _), out = run(capsys, "evaluate", network, folder), tmp_path / "out"
-    assert code == 0
     stems = [f"p{n}" for n in (20, 21, 22, 23)]
-    assert run(capsys, "predict", network, *(folder / "images" / f"{stem}.png" for stem in stems), "--out", out)[0] == 0
+    succeeds(capsys, "predict", network, *(folder / "images" / f"{stem}.png" for stem in stems), "--out", out)
     true = [np.asarray(Image.open(folder / "masks" / f"{stem}.png")) for stem in stems]
     predicted = [np.asarray(Image.open(out / f"{stem}_ids.png")) for stem in stems]
     parts = [confusion_matrices(t[None], p[None], 3) for t, p in zip(true, predicted, strict=True)]
     scores = Scores(LABELS, np.concatenate(parts))
     assert 0.7 < scores.miou < 1
+    shown = succeeds(capsys, "evaluate", network, folder)
     assert f"mIoU {scores.miou:.3f}   accuracy {scores.accuracy:.3f}" in shown
 
 
-def test_the_cameras_own_car_is_left_out_in_a_score_of_its_own(capsys, tmp_path):
+def test_the_cameras_own_car_is_left_out_in_a_score_of_its_own_and_bad_files_of_all(capsys, tmp_path):
     """Its pixels are sky to this network, so that without them nothing is wrong; masks of several sizes have none."""
     values = np.zeros((32, 48), np.uint8)
     values[24:] = 10
 
-    def write(name, size):
+    def write(name, width=48):
         (pair,) = make_lyft(tmp_path, name)
-        Image.new("RGB", size[::-1], (90, 130, 220)).save(pair.image)
-        Image.fromarray(values[:, : size[1]]).save(pair.mask)
-        return pair
+        Image.new("RGB", (width, 32), (90, 130, 220)).save(pair.image)
+        Image.fromarray(values[:, :width]).save(pair.mask)
+        return pair.mask
 
-    pairs = [write(name, (32, 48)) for name in ("F4-1", "F4-2", "F2-1", "F1-1")]  # two train, one validates, one tests
-    network = save_network(tmp_path / "carla", CARLA)
-    _, shown, _ = run(capsys, "evaluate", network, tmp_path, "--dataset", "lyft")
+    bad, _, _, tested = map(write, ("F4-1", "F4-2", "F2-1", "F1-1"))  # two train, one validates, one tests
+    evaluate = ("evaluate", save_network(tmp_path / "carla", CARLA), tmp_path, "--dataset", "lyft")
+    shown = succeeds(capsys, *evaluate)
     assert re.search(r"^the network +mIoU 0\.375   accuracy 0\.750$", shown, re.MULTILINE)
     assert re.search(r"^without the bonnet +mIoU 1\.000   accuracy 1\.000$", shown, re.MULTILINE)
-    write("F1-2", (32, 40))
-    code, shown, _ = run(capsys, "evaluate", network, tmp_path, "--dataset", "lyft")
-    assert code == 0
-    assert "bonnet" not in shown
-    pairs[0].mask.write_bytes(b"no mask")
-    code, shown, errors = run(capsys, "evaluate", network, tmp_path, "--dataset", "lyft")
-    assert code == 1
-    assert "F4-1.png" in messages(errors)[0]
+    other = write("F1-2", 40)
+    assert "bonnet" not in succeeds(capsys, *evaluate)
+    bad.write_bytes(b"no mask")
+    other.write_bytes(b"no mask")
+    code, shown, errors = run(capsys, *evaluate)
+    assert (code, "test: 1 images" in shown) == (1, True)
+    assert all(f"{mask}: " in errors for mask in (bad, other))
     assert re.search(r"^the network +mIoU 0\.375", shown, re.MULTILINE)
-
-
-def test_evaluate_names_bad_files_and_scores_the_others(capsys, tmp_path):
-    pairs = make_lyft(tmp_path, "F4-1", "F2-1", "F1-1", "F1-2", "F1-3")
-    network = save_network(tmp_path / "run", CARLA)
-    pairs[3].mask.write_bytes(b"no mask")
-    code, shown, errors = run(capsys, "evaluate", network, tmp_path, "--dataset", "lyft")
-    assert code == 1
-    assert [str(pairs[3].mask) in message for message in messages(errors)] == [True]
-    assert "test: 2 images" in shown
-    for pair in pairs[2:]:
-        pair.mask.write_bytes(b"no mask")
-    code, shown, errors = run(capsys, "evaluate", network, tmp_path, "--dataset", "lyft")
-    assert code == 1
-    assert "mIoU" not in shown
-    said = f"unet_helpers: {tmp_path}: the test split has no pair that can be scored; try another --split"
-    assert messages(errors)[-1] == said
-
-
-def test_evaluate_names_bad_files_of_a_folder_and_scores_the_others(capsys, folder, network):
-    """The same scores as without the pair, also where it has to be converted, and again."""
-    for path in (folder / "masks").iterdir():
-        Image.open(path).save(path.with_suffix(".gif"))
-        path.unlink()
-    for name in ("p01", "p21"):
-        (folder / "masks" / f"{name}.gif").write_bytes(b"no mask")
-    for name, numbers in {"train": range(17), "val": (17, 18), "test": (20, 21, 22, 23)}.items():
-        (folder / f"{name}.txt").write_text("\n".join(f"p{n:02}" for n in numbers))
-    for _ in range(2):
-        code, shown, errors = run(capsys, "evaluate", network, folder)
-        assert code == 1
-        assert len(messages(errors)) == 1
-        assert messages(errors)[0].startswith(f"unet_helpers: {folder}: left out: masks/p01.gif, masks/p21.gif (")
-        assert "folder, test: 3 images" in shown
-    for name, numbers in {"train": (2, 3), "test": (20, 22, 23)}.items():
-        (folder / f"{name}.txt").write_text("\n".join(f"p{n:02}" for n in numbers))
-    for name in ("p01", "p21"):
-        (folder / "masks" / f"{name}.gif").unlink()
-        (folder / "images" / f"{name}.png").unlink()
-    code, expected, _ = run(capsys, "evaluate", network, folder)
-    assert code == 0
-    assert shown.split("folder, test")[1] == expected.split("folder, test")[1]
+    tested.write_bytes(b"no mask")
+    assert "the test split has no pair that can be scored; try another --split" in fails(capsys, *evaluate)
 
 
 def test_networks_that_can_not_be_scored_are_said(capsys, folder, tmp_path, network):
@@ -566,22 +408,16 @@ def test_networks_that_can_not_be_scored_are_said(capsys, folder, tmp_path, netw
     keras.models.load_model(network).save(alone)  # as another program saves it, without labels and size
     cases = {
         tmp_path / "none": "there is no such file",
-        folder / "classes.txt": "found another suffix than .keras",
         save_network(tmp_path / "four", make_labels(("a", "b", "c", "d"))): "its classes are a, b, c, d, but",
         save_network(tmp_path / "turned", replace(LABELS, names=LABELS.names[::-1])): "its classes are car, road, sky,",
         alone: "give what is missing: --classes FILE, --image-size HxW",
     }
     for path, said in cases.items():
-        code, _, errors = run(capsys, "evaluate", path, folder)
-        assert code == 1
-        assert len(messages(errors)) == 1
+        errors = fails(capsys, "evaluate", path, folder, n_messages=1)
         assert str(path) in errors
         assert said in errors
     given = ("--image-size", "16x24", "--classes", folder / "classes.txt")
-    assert run(capsys, "evaluate", alone, folder, *given)[0] == 0
-
-
-# ---- installed ----
+    succeeds(capsys, "evaluate", alone, folder, *given)
 
 
 def test_each_package_that_is_imported_is_in_the_requirements():
@@ -600,11 +436,9 @@ def test_each_package_that_is_imported_is_in_the_requirements():
 
 def test_the_installed_package_is_whole_and_runs_anywhere(tmp_path):
     """Without the network: the wheel is made by this environment's setuptools, from a copy."""
-    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    source = tmp_path / "source"
     source.mkdir()
-    elsewhere.mkdir()
-    folders = ("unet_helpers", "benchmarks", "tests", "docs")
-    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE", *folders):
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE", "unet_helpers", "benchmarks", "tests"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
@@ -620,5 +454,5 @@ def test_the_installed_package_is_whole_and_runs_anywhere(tmp_path):
     assert sorted(needed) == sorted((ROOT / "requirements.txt").read_text().split())
     program = [sys.executable, "-m", "unet_helpers", "check", "--help"]
     environment = {"PYTHONPATH": str(tmp_path / "installed"), "PATH": ""}
-    done = subprocess.run(program, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: python -m unet_helpers check")

@@ -1,7 +1,6 @@
 """The real make, with stubs in place of Python: nothing is installed, and what make asks of Python is written down."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -81,42 +80,22 @@ def installed(calls) -> list[str]:
     return [call[-1] for call in calls if call[1:3] == ["-m", "pip"]]
 
 
-# --- which Python ---
-
-
-@pytest.mark.parametrize("version", ["3.1", "3.10", "3.14"])
-def test_a_python_without_tensorflow_is_named_before_anything_is_made(project, version):
-    python = project.python("other", version)
+@pytest.mark.parametrize("version", ["3.1", "3.14", None])
+def test_a_python_that_does_not_fit_is_named_before_anything_is_made(project, version):
+    python = project.python("other", version) if version else "python3.99"
     calls, result = project.make("lab", f"PYTHON={python}")
     assert result.returncode
-    assert result.stderr.splitlines()[0] == (
-        f"make: {python} is Python {version}; TensorFlow has wheels for 3.11 to 3.13: PYTHON=python3.12 make lab"
-    )
+    said = f"make: {python} is Python {version}; TensorFlow has wheels for 3.11 to 3.13: PYTHON=" if version else python
+    assert said in result.stderr
     assert calls == []
     assert not (project.folder / ".venv").exists()
 
 
-def test_every_python_with_tensorflow_is_taken_also_from_the_environment(project):
-    for version in ("3.11", "3.12", "3.13"):
+def test_a_python_with_tensorflow_is_taken_also_from_the_environment(project):
+    for version in ("3.11", "3.13"):
         calls, result = project.make("run", PYTHON=project.python(f"python{version}", version))
         assert result.returncode == 0, result.stderr
         assert [call[0] for call in calls if call[1:3] == ["-m", "venv"]] == [f"python{version}"]
-
-
-def test_a_python_that_is_not_there_is_named(project):
-    calls, result = project.make("run", "PYTHON=python3.99")
-    assert result.returncode
-    assert "python3.99 does not run; install Python 3.11 to 3.13" in result.stderr
-    assert calls == []
-
-
-def test_the_first_python_is_the_one_that_the_code_is_checked_for():
-    versions = re.search(r"^PYTHONS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-    target = re.search(r'target-version = "py3(\d+)"', (ROOT / "pyproject.toml").read_text())[1]
-    assert versions[0] == f"3.{target}"
-
-
-# --- when the environment is made ---
 
 
 def test_the_environment_is_made_once(project):
@@ -130,7 +109,7 @@ def test_the_environment_is_made_once(project):
     calls, _ = project.make("test")
     assert made(calls) == []
     assert installed(calls) == ["tests/requirements.txt"]
-    pytest_call = ["python", "-m", "pytest", "-n", "2", "--dist", "loadfile"]
+    pytest_call = ["python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", "not slow"]
     assert [call for call in calls if "pip" not in call] == [["ruff", "check", "."], pytest_call]
 
 
@@ -141,33 +120,23 @@ def test_another_python_makes_the_environment_anew(project):
     assert made(calls) == ["--clear .venv"]
     assert installed(calls) == ["requirements.txt", "tests/requirements.txt"]
     assert not (project.folder / ".venv" / "left_over").exists()
-    same_version = project.python("third", "3.13", "/opt/third")
-    assert made(project.make("run", f"PYTHON={same_version}")[0]) == ["--clear .venv"]
     link = project.folder.parent / "bin" / "linked"
-    link.symlink_to(same_version)  # another name of the same Python
+    link.symlink_to("other")  # another name of the same Python
     assert made(project.make("run", f"PYTHON={link}")[0]) == []
+    (project.folder / ".venv" / "bin" / "python").unlink()  # the Python is gone
+    assert made(project.make("run", f"PYTHON={link}")[0]) == ["--clear .venv"]
     project.python("python3", "3.14")  # the default is too new by now: a Python needs to be chosen only once
     calls, result = project.make("run")
-    assert result.returncode == 0, result.stderr
-    assert len(calls) == 1
-
-
-def test_an_environment_whose_python_is_gone_is_made_anew(project):
-    project.make("run")
-    (project.folder / ".venv" / "bin" / "python").unlink()
-    assert made(project.make("run")[0]) == ["--clear .venv"]
+    assert (result.returncode, len(calls)) == (0, 1)
 
 
 def test_an_interrupted_installation_is_done_again(project):
     calls, result = project.make("test", VENV_FAILS="1")
-    assert result.returncode
-    assert installed(calls) == []
+    assert (result.returncode, installed(calls)) == (2, [])
     calls, result = project.make("test", PIP_FAILS="1")
-    assert result.returncode
-    assert made(calls) == [".venv"]
+    assert (result.returncode, made(calls)) == (2, [".venv"])
     calls, result = project.make("test")
-    assert result.returncode == 0, result.stderr
-    assert made(calls) == []
+    assert (result.returncode, made(calls)) == (0, [])
     assert installed(calls) == ["requirements.txt", "tests/requirements.txt"]
 
 
@@ -176,28 +145,16 @@ def test_changed_requirements_are_installed(project):
     later = (project.folder / ".venv" / "installed").stat().st_mtime + 5
     os.utime(project.folder / "requirements.txt", (later, later))
     calls, _ = project.make("run")
-    assert made(calls) == []
-    assert installed(calls) == ["requirements.txt"]
+    assert (made(calls), installed(calls)) == ([], ["requirements.txt"])
 
 
-def test_an_environment_made_by_hand_is_used(project):
+def test_an_environment_made_by_hand_is_used_and_a_folder_that_is_none_is_never_cleared(project):
     subprocess.run(["python3", "-m", "venv", ".venv"], cwd=project.folder, env=project.environment, check=True)
     assert made(project.make("run", "PYTHON=python3")[0]) == [".venv"]  # not cleared: its packages stay
-
-
-def test_a_folder_that_is_no_environment_is_never_cleared(project):
     (project.folder / "mine").mkdir()
     (project.folder / "mine" / "work").write_text("of a week")
-    calls, _ = project.make("run", "VENV=mine")
-    assert made(calls) == ["mine"]
+    assert made(project.make("run", "VENV=mine")[0]) == ["mine"]
     assert (project.folder / "mine" / "work").read_text() == "of a week"
-
-
-def test_the_environment_may_lie_elsewhere(project, tmp_path):
-    venv = str(tmp_path / "new" / "newest")
-    assert made(project.make("run", f"VENV={venv}")[0]) == [venv]
-    assert len(project.make("run", f"VENV={venv}")[0]) == 1
-    assert not (project.folder / ".venv").exists()
 
 
 def test_a_real_python_tells_its_version_and_its_folder(project):
@@ -209,26 +166,18 @@ def test_a_real_python_tells_its_version_and_its_folder(project):
     assert (project.folder / ".venv" / "made-by").read_text() == f"{version} in {sys.base_prefix}\n"
 
 
-# --- what is passed on ---
-
-
-@pytest.mark.parametrize(
-    ("typed", "parameters"),
-    [
-        ("", {}),
-        ("  IMAGE_SIZE=(96, 128)  EPOCHS=2 ", {"IMAGE_SIZE": (96, 128), "EPOCHS": 2}),
-        ("SIZE_STAGES=((0.5,0.5),(1,1)) SEED=1", {"SIZE_STAGES": ((0.5, 0.5), (1, 1)), "SEED": 1}),
-        ("DATA_DIR='my folder' DATASET=\"camvid\"", {"DATA_DIR": "my folder", "DATASET": "camvid"}),
-        ("DATA_DIR=it's/$HOME;`x`\\*|&<#> SEED=1", {"DATA_DIR": "it's/$HOME;`x`\\*|&<#>", "SEED": 1}),
-    ],
-)
-def test_parameters_arrive_as_typed(project, typed, parameters):
-    for arguments, environment in (([f"PARAMETERS={typed}"], {}), ([], {"PARAMETERS": typed})):
-        calls, result = project.make("run", *arguments, **environment)
-        assert result.returncode == 0, result.stderr
-        program, script, *passed = calls[-1]
-        assert (program, script) == ("python", "run_notebook.py")
-        assert parse_parameters(passed) == parameters
+def test_parameters_arrive_as_typed(project):
+    odd = "it's/$HOME;`x`\\*|&<#>"
+    for typed, parameters in (
+        ("", {}), ("  IMAGE_SIZE=(96, 128)  EPOCHS=2 ", {"IMAGE_SIZE": (96, 128), "EPOCHS": 2}),
+        (f"DATA_DIR={odd} SEED=1", {"DATA_DIR": odd, "SEED": 1}),
+    ):  # fmt: skip
+        for arguments, environment in (([f"PARAMETERS={typed}"], {}), ([], {"PARAMETERS": typed})):
+            calls, result = project.make("run", *arguments, **environment)
+            assert result.returncode == 0, result.stderr
+            program, script, *passed = calls[-1]
+            assert (program, script) == ("python", "run_notebook.py")
+            assert parse_parameters(passed) == parameters
 
 
 def test_options_go_to_jupyterlab(project):
@@ -236,9 +185,3 @@ def test_options_go_to_jupyterlab(project):
     notebook = "segmentation_unet.ipynb"
     assert calls[-1] == ["jupyter", "lab", notebook, "--port", "9999", "--allow-root", "--ServerApp.root_dir=my folder"]
     assert project.make("lab")[0] == [["jupyter", "lab", notebook]]
-
-
-def test_the_makefile_needs_no_make_newer_than_macs_have():
-    """GNU make 3.81, of 2006, knows none of these and mostly ignores them silently."""
-    newer = r"\.ONESHELL|\.SHELLFLAGS|^\w+ *(?:!=|::=|:::=)|&:|\$\((?:file|let|intcmp) |^undefine"
-    assert not re.findall(newer, (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -3,16 +3,15 @@ import inspect
 import io
 import json
 import os
-import re
 import tracemalloc
 import zipfile
+from unittest.mock import Mock
 
 import h5py
 import keras
 import numpy as np
 import pytest
 from conftest import LABELS
-from limits import small_disk
 
 from benchmarks.exporting import PROGRAMS, open_saved_model
 from unet_helpers.datasets import load_dataset
@@ -71,20 +70,17 @@ def with_member(source, path, name, content):
     return path
 
 
-# ---- written and read ----
-
-
 def test_a_file_gives_back_network_labels_size_and_bits(tmp_path):
-    model = small()
+    model, path = small(), tmp_path / "n.keras"
     for labels, size, bits in ((OLD_LABELS, (32, 48), 12), (LABELS, (64, 64), None)):
-        save_network(tmp_path / "n.keras", model, labels, size, bits)
-        network = load_network(str(tmp_path / "n.keras"))
+        save_network(path, model, labels, size, bits)
+        network = load_network(str(path))
         assert (network.labels, network.image_size, network.bits) == (labels, size, bits)
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3), np.uint8)
     expected = model.predict_on_batch(image)
-    np.testing.assert_array_equal(network.model.predict_on_batch(image), expected)
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "n.keras").predict_on_batch(image), expected)
-    assert [path.name for path in tmp_path.iterdir()] == ["n.keras"]
+    for loaded in (network.model, keras.models.load_model(path)):
+        np.testing.assert_array_equal(loaded.predict_on_batch(image), expected)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_holds_no_argument_that_only_the_newest_keras_knows(tmp_path):
@@ -101,74 +97,43 @@ def test_a_file_holds_no_argument_that_only_the_newest_keras_knows(tmp_path):
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, file, monkeypatch):
     before = file.read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
     for owner, name in ((keras.Model, "save"), (zipfile.ZipFile, "writestr"), (os, "replace")):
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, full)
+            patch.setattr(owner, name, Mock(side_effect=OSError(28, "No space left on device")))
             with pytest.raises(OSError, match="No space"):
                 save_network(file, small(), CARLA, (64, 64))
         assert file.read_bytes() == before
         assert [path.name for path in tmp_path.iterdir()] == ["best.keras"]
 
 
-@keras.saving.register_keras_serializable("test_networks")
-class Own(keras.Model):
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.head = keras.layers.Conv2D(3, 1)
-
-    def call(self, x):
-        return self.head(x)
-
-
-def test_a_model_of_the_users_own_class_is_written(tmp_path):
-    own = Own()
-    own(np.zeros((1, 8, 8, 3)))
-    save_network(tmp_path / "own.keras", own, OLD_LABELS, (8, 8))
-    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "own.keras").head.kernel, own.head.kernel)
-
-
 def test_a_file_without_labels_takes_them_as_arguments(tmp_path, file):
     plain = tmp_path / "plain.keras"
     small().save(plain)
-    with pytest.raises(ValueError, match=r"plain\.keras: .* not its labels: .*image_size="):
-        load_network(plain)
-    with pytest.raises(ValueError, match=r"not its image size: .* load_network\(path, image_size=\(height, width\)\)"):
-        load_network(plain, labels=OLD_LABELS)
+    for given, missing in (({}, "not its labels"), ({"labels": OLD_LABELS}, "not its image size")):
+        with pytest.raises(ValueError, match=rf"plain\.keras: .*{missing}"):
+            load_network(plain, **given)
     network = load_network(plain, labels=OLD_LABELS, image_size=(16, 24))
     assert (network.labels, network.image_size) == (OLD_LABELS, (16, 24))
     save_network(plain, small(), None, (32, 48))  # as a training without labels does
     assert load_network(plain, labels=OLD_LABELS).image_size == (32, 48)
     assert load_network(plain, labels=OLD_LABELS, image_size=(64, 64)).image_size == (64, 64)
-    with_keras_layers_only(unet_model((32, 64, 3), 2, 3, depth=1)).save(plain)
-    assert load_network(plain, labels=OLD_LABELS).image_size == (32, 64)
     with pytest.raises(ValueError, match=r"best\.keras: the network has 3 classes, found 13 labels"):
         load_network(file, labels=CARLA)
 
 
-# ---- what is no such file, or a hostile one ----
-
-
 def test_what_is_no_network_is_named(tmp_path, file):
     (tmp_path / "text.keras").write_text("no network")
-    (tmp_path / "empty.keras").write_bytes(b"")
     (tmp_path / "half.keras").write_bytes(file.read_bytes()[:2000])
     (tmp_path / "old.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    (tmp_path / "renamed.zip").write_bytes(file.read_bytes())
     with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
         archive.writestr("a.txt", "a")
     (tmp_path / "exported").mkdir()
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "dense.keras")
     with_member(file, tmp_path / "bad.keras", WEIGHTS, b"no HDF5")
     for name, found in {
-        "none.keras": "there is no such file; expected the .keras file", "text.keras": "no zip",
-        "empty.keras": "no zip", "half.keras": "no zip, or a damaged one", "old.h5": "HDF5 file",
-        "renamed.zip": "another suffix than .keras", "other.keras": "a zip that holds no network of Keras",
-        "exported": "a folder; .* SavedModel", "dense.keras": "found a network from .* expected one for segmentation",
-        "bad.keras": "its model.weights.h5 can't be read",
+        "none.keras": "no such file", "text.keras": "no zip", "half.keras": "damaged", "old.h5": "HDF5 file",
+        "other.keras": "no network of Keras", "exported": "a folder", "dense.keras": "expected one for segmentation",
+        "bad.keras": WEIGHTS,
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=rf"(?s){name}: .*{found}"):
             load_network(tmp_path / name)
@@ -178,41 +143,39 @@ def test_a_damaged_file_is_named_whichever_of_its_bytes_is_wrong(tmp_path, file)
     """By all that read it; bytes that nobody looks at, such as dates, may be wrong."""
     export_network(file, tmp_path / "packed.keras", "keras_half")
     rng, damaged, out = np.random.default_rng(0), tmp_path / "damaged.keras", tmp_path / "out.keras"
-    said = {load_network: [], unet_switches: [], export_network: []}
+    readers = {load_network: (), unet_switches: (), export_network: (out, "keras_half")}
+    said = {reader: [] for reader in readers}
     for source in (file, tmp_path / "packed.keras"):
         content = source.read_bytes()
         with zipfile.ZipFile(source) as archive:
             starts = [*(member.header_offset for member in archive.infolist()), archive.start_dir]
-        places = [rng.integers(start, start + 150) for start in starts[:-1] for _ in range(5)]
-        places += rng.integers(starts[-1], len(content), 30).tolist()  # the list of what is in the zip
-        for place in places:
+        places = [rng.integers(start, start + 150) for start in starts[:-1] for _ in range(3)]
+        places += rng.integers(starts[-1], len(content), 10).tolist()  # the list of what is in the zip
+        for n, place in enumerate(places):
             wrong = bytearray(content)
             wrong[place] ^= rng.integers(1, 256)
             damaged.write_bytes(wrong)
-            readers = [(unet_switches, ()), (export_network, (out, "keras_half")), (load_network, ())]
-            for reader, arguments in readers[: 2 + (place % 6 == 0)]:
+            for reader in list(readers)[n % 3 > 0 :]:  # load_network takes longest
                 out.unlink(missing_ok=True)
                 try:
-                    reader(damaged, *arguments)
+                    reader(damaged, *readers[reader])
                 except ValueError as error:
                     said[reader].append(str(error))
     for messages in said.values():
-        assert len(messages) > 5
+        assert len(messages) > 3
         assert all("damaged.keras: " in message for message in messages)
 
 
 GOOD = {"names": ["sky", "road", "car"], "colors": [[0, 0, 255], [128, 64, 128], [255, 0, 0]], "void_values": [255]}
 WRONG = [
-    ("names", "sky"), ("names", ["sky", "road", 3]), ("names", {"sky": 1}), ("names", None),
-    ("names", ["sky", "\x1b[2J", "car"]), ("colors", 3), ("colors", [[0, 0, 0], [1, 1, 1], [1, 1, 256]]),
-    ("void_values", 255), ("void_values", [True]), ("ego_class", -1), ("image_size", "32x48"), ("image_size", [32]),
-    ("image_size", [0, 48]), ("image_size", {"height": 32}), ("image_size", [32.5, 48]), ("bits", 7), ("bits", "12"),
-    ("format", 2),
+    ("names", "sky"), ("names", ["sky", "road", 3]), ("names", None), ("names", ["sky", "\x1b[2J", "car"]),
+    ("colors", 3), ("colors", [[0, 0, 0], [1, 1, 1], [1, 1, 256]]), ("void_values", [True]), ("ego_class", -1),
+    ("image_size", "32x48"), ("image_size", [0, 48]), ("image_size", [32.5, 48]), ("bits", 7), ("format", 2),
 ]  # fmt: skip
 
 
 def test_a_record_that_cannot_be_right_is_named_with_its_file(tmp_path, file):
-    texts = ["{", "3", "[]", "{}", '{"format": 1, "labels": 3}', 10**5 * "["]
+    texts = ["{", "3", "{}", '{"format": 1, "labels": 3}', 10**5 * "["]
     for field, value in [(None, text) for text in texts] + WRONG:
         record = {"format": 1, "labels": dict(GOOD), "image_size": [32, 48]}
         (record["labels"] if field in (*GOOD, "ego_class") else record)[field] = value
@@ -222,30 +185,21 @@ def test_a_record_that_cannot_be_right_is_named_with_its_file(tmp_path, file):
         assert "\x1b" not in str(caught.value)
 
 
-def read_with_all(path, out):
-    """What all that read the file say of it."""
-    for read in (load_network, unet_switches, lambda p: export_network(p, out, "keras_half")):
-        with pytest.raises(ValueError, match=r"^\S+bad\.keras: ") as caught:
-            read(path)
-        yield str(caught.value)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("name", [METADATA, CONFIG, WEIGHTS, "more.bin"])
-def test_a_zip_that_unpacks_to_far_more_is_not_unpacked(tmp_path, file, name):
-    bad = with_member(file, tmp_path / "bad.keras", name, bytes(80 << 20))
+@pytest.mark.parametrize(("name", "content", "said"), [
+    (METADATA, json.dumps({"format": 1}).encode() + bytes(17 << 20), f"its {METADATA} has 17,825,805 bytes"),
+    (WEIGHTS, bytes(80 << 20), r"\d bytes of it would unpack to 8\d,\d{3},\d{3}, expected at most 100 times"),
+    ("more.bin", bytes(80 << 20), "would unpack to 8"),
+])  # fmt: skip
+def test_a_zip_that_unpacks_to_far_more_is_not_unpacked(tmp_path, file, name, content, said):
+    bad, out = with_member(file, tmp_path / "bad.keras", name, content), tmp_path / "out.keras"
     assert bad.stat().st_size < 1 << 20
     tracemalloc.start()
-    for said in read_with_all(bad, tmp_path / "out.keras"):
-        assert re.search(r"\d bytes of it would unpack to 8\d,\d{3},\d{3}, expected at most 100 times", said)
+    for read in (load_network, unet_switches, lambda path: export_network(path, out, "keras_half")):
+        with pytest.raises(ValueError, match=rf"bad\.keras: .*{said}"):
+            read(bad)
     assert tracemalloc.get_traced_memory()[1] < 10 << 20
     tracemalloc.stop()
-
-
-def test_a_record_of_many_megabytes_is_not_read(tmp_path, file):
-    bad = with_member(file, tmp_path / "bad.keras", METADATA, json.dumps({"format": 1}).encode() + bytes(17 << 20))
-    for said in read_with_all(bad, tmp_path / "out.keras"):
-        assert f"its {METADATA} has 17,825,805 bytes, more than 16,777,216" in said
+    assert not out.exists()
 
 
 def change_weights(weights, name, kind, secret):
@@ -254,8 +208,6 @@ def change_weights(weights, name, kind, secret):
     del weights[name]
     if kind == "link":
         weights[name] = h5py.ExternalLink(str(secret), "x")
-    elif kind == "soft link":
-        weights[name] = h5py.SoftLink("/elsewhere")
     elif kind == "raw":
         weights.create_dataset(name, shape, dtype, external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
     elif kind == "virtual":
@@ -266,7 +218,7 @@ def change_weights(weights, name, kind, secret):
         weights.create_dataset(name, (1 << 15, 1 << 15), "f4", chunks=(64, 64), compression="gzip")
 
 
-@pytest.mark.parametrize("kind", ["link", "soft link", "raw", "virtual", "too many"])
+@pytest.mark.parametrize("kind", ["link", "raw", "virtual", "too many"])
 def test_weights_in_another_file_or_far_too_many_are_refused(tmp_path, file, kind):
     """Else somebody else's network would carry the reader's own files into what is exported, and passed on."""
     secret, out = tmp_path / "secret", tmp_path / "out.keras"
@@ -282,9 +234,6 @@ def test_weights_in_another_file_or_far_too_many_are_refused(tmp_path, file, kin
         with pytest.raises(ValueError, match=rf"bad\.keras: .*{said}"):
             read(bad)
     assert not out.exists()
-
-
-# ---- transfer learning ----
 
 
 def network(n_classes, n_filters=4, **options):
@@ -310,19 +259,8 @@ def assert_same_weights(some, others):
             np.testing.assert_array_equal(a, b)
 
 
-def test_the_same_classes_load_all_weights(trained):
-    model = network(3)
-    assert transfer_weights(model, LABELS, trained)
-    assert all(layer.trainable for layer in model.layers)
-    images = np.random.default_rng(1).integers(0, 256, (2, 32, 64, 3)).astype("f4")
-    expected = load_network(trained).model.predict_on_batch(images)
-    np.testing.assert_allclose(model.predict_on_batch(images), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "names", [("sky", "road", "tram"), ("road", "sky", "car"), ("sky", "road", "car", "tram"), None]
-)
-def test_other_classes_keep_a_new_last_layer(names, trained, tmp_path):
+@pytest.mark.parametrize("names", [LABELS.names, ("road", "sky", "car"), ("sky", "road", "car", "tram"), None])
+def test_the_same_classes_load_all_weights_and_others_keep_a_new_last_layer(names, trained, tmp_path):
     """Also as many classes with other names: a head that calls trams cars would have to unlearn that first. Without
     names (None), as in a file that Keras alone saved, nobody knows which class the last layer means."""
     theirs, file, labels = load_network(trained).model, trained, LABELS
@@ -332,10 +270,13 @@ def test_other_classes_keep_a_new_last_layer(names, trained, tmp_path):
         file = tmp_path / "other.keras"
         theirs.save(file)
     model = network(labels.n_classes)
-    head = model.layers[-1].get_weights()
-    assert not transfer_weights(model, labels, file)
-    for before, after in zip(head, model.layers[-1].get_weights(), strict=True):
-        np.testing.assert_array_equal(before, after)
+    new_head = model.layers[-1].get_weights()
+    same = names == LABELS.names
+    assert transfer_weights(model, labels, file) == same
+    assert all(layer.trainable for layer in model.layers)
+    expected = theirs.layers[-1].get_weights() if same else new_head
+    for found, numbers in zip(model.layers[-1].get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(found, numbers)
     assert_same_weights(model.layers[:-1], theirs.layers[:-1])
 
 
@@ -356,7 +297,7 @@ def test_a_frozen_encoder_keeps_its_weights_and_the_decoder_learns(trained):
 
 
 def test_a_network_of_other_layers_is_named_and_nothing_is_loaded(trained, tmp_path):
-    for options in ({"n_filters": 8}, {"half_resolution": False}, {"normalization": None}, {"depth": 3}):
+    for options in ({"half_resolution": False}, {"depth": 2}):
         model = network(3, **options)
         before = model.get_weights()
         with pytest.raises(ValueError, match=r"START_FROM: the layers of .*best\.keras are not those"):
@@ -364,26 +305,19 @@ def test_a_network_of_other_layers_is_named_and_nothing_is_loaded(trained, tmp_p
         assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     inputs = keras.Input((None, None, 3))
     save_network(tmp_path / "nested.keras", keras.Model(inputs, network(3)(inputs)), LABELS, (32, 64))
-    with pytest.raises(ValueError, match=r"nested\.keras are not those .* found 1 with"):
+    with pytest.raises(ValueError, match=r"nested\.keras are not those"):
         transfer_weights(model, LABELS, tmp_path / "nested.keras")
-    with pytest.raises(ValueError, match=r"none\.keras: there is no such file"):
-        transfer_weights(model, LABELS, trained.with_name("none.keras"))
 
 
 def test_the_switches_are_read_out_of_the_file(trained, tmp_path):
     assert unet_switches(trained) == (4, True)
     save_network(tmp_path / "whole.keras", network(3, 6, half_resolution=False), LABELS, (32, 64))
     assert unet_switches(tmp_path / "whole.keras") == (6, False)
-    dense = json.dumps({"config": {"layers": [{"class_name": "Dense", "config": {}}]}})
     odd = '{"config": {"layers": [{"class_name": "Conv2D", "config": {"filters": Infinity}}]}}'
-    for config in (dense, odd, 10**5 * "["):
-        with zipfile.ZipFile(tmp_path / "odd.keras", "w") as archive:
-            archive.writestr(CONFIG, config)
+    for config in (odd, 10**5 * "["):
+        bad = with_member(trained, tmp_path / "odd.keras", CONFIG, config)
         with pytest.raises(ValueError, match=r"odd\.keras: it holds no U-Net of this project"):
-            unet_switches(tmp_path / "odd.keras")
-
-
-# ---- exported ----
+            unet_switches(bad)
 
 
 @pytest.fixture(scope="module")
@@ -431,33 +365,24 @@ def test_a_network_in_half_precision_is_exported_in_single(tmp_path, answers):
 
 def test_what_cannot_be_exported_is_said_before_anything_is_written(tmp_path, answers, trained, monkeypatch):
     (tmp_path / "there").mkdir()
-    (tmp_path / "there.keras").write_text("somebody's")
+    before = trained.read_bytes()
+    (tmp_path / "link").symlink_to(trained.parent)
     for name, format, said in (
         ("n.tflite", "tflite", "format: found 'tflite', expected one of tf_saved_model, litert, onnx, keras_half"),
         ("n.bin", "litert", r"path: found .*n\.bin.* ends in \.tflite"),
-        ("n.zip", "keras_half", r"path: found .*n\.zip.* ends in \.keras"),
         ("there", "tf_saved_model", "path: .*there' is there already"),
-        ("there.keras", "keras_half", "path: .*there.keras' is there already"),
+        (f"link/{trained.name}", "keras_half", "path: .*there already"),  # itself: its 32 bits would be lost
     ):
         with pytest.raises(ValueError, match=said):
-            export_network(answers[0], tmp_path / name, format)
+            export_network(trained, tmp_path / name, format)
+    assert trained.read_bytes() == before
     with pytest.raises(ValueError, match=r"none\.keras: there is no such file"):
         export_network(tmp_path / "none.keras", tmp_path / "new" / "n", "tf_saved_model")
     find, hidden = importlib.util.find_spec, ("onnx", "tf2onnx")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name in hidden else find(name, *_))
-    with pytest.raises(ImportError, match="format: 'onnx' needs onnx and tf2onnx: pip install onnx tf2onnx"):
+    with pytest.raises(ImportError, match="format: .* pip install onnx tf2onnx"):
         export_network(answers[0], tmp_path / "n.onnx", "onnx")
-    before = trained.read_bytes()
-    (tmp_path / "link").symlink_to(trained.parent)
-    for out in (trained, tmp_path / "link" / trained.name):  # its 32 bits would be lost
-        with pytest.raises(ValueError, match=r"path: .*best\.keras' is there already"):
-            export_network(trained, out, "keras_half")
-    assert trained.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there", "there.keras"]
-    assert (tmp_path / "there.keras").read_text() == "somebody's"
-
-
-# ---- in half the bytes ----
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
 
 
 def test_half_precision_halves_the_file_and_keeps_the_weights(trained, tmp_path):
@@ -470,42 +395,14 @@ def test_half_precision_halves_the_file_and_keeps_the_weights(trained, tmp_path)
         assert b.dtype == "float32"
         np.testing.assert_array_equal(np.float32(np.float16(a)), b)
     keras.models.load_model(half)  # Keras alone can, too
-    old.model.set_weights([np.zeros(weight.shape) for weight in old.model.weights])
-    save_network(tmp_path / "zeros.keras", old.model, LABELS, (32, 64))
+    for value, name in ((0, "zeros"), (1e5, "large")):
+        old.model.set_weights([np.full(weight.shape, value) for weight in old.model.weights])
+        save_network(tmp_path / f"{name}.keras", old.model, LABELS, (32, 64))
     export_network(tmp_path / "zeros.keras", tmp_path / "packed.keras", "keras_half")
     assert load_network(tmp_path / "packed.keras").labels == LABELS  # no bomb, though zeros pack well
-    old.model.layers[-1].set_weights([1e5 * np.ones(w.shape) for w in old.model.layers[-1].weights])
-    save_network(tmp_path / "large.keras", old.model, LABELS, (32, 64))
     with pytest.raises(ValueError, match=r"large\.keras: .* has numbers that 16 bits can't hold"):
         export_network(tmp_path / "large.keras", tmp_path / "half.keras", "keras_half")
     assert not list(tmp_path.glob("half*"))
-
-
-def test_half_precision_leaves_other_numbers_as_they_are(tmp_path):
-    """Half ones in bfloat16, which NumPy does not know, and an optimizer's counters."""
-    keras.config.set_dtype_policy("bfloat16")
-    try:
-        model = network(3, normalization=None, depth=1)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    model.compile("sgd")
-    model.optimizer.iterations.assign(70_000)
-    save_network(tmp_path / "bf.keras", model, LABELS, (32, 64))
-    export_network(tmp_path / "bf.keras", tmp_path / "half.keras", "keras_half")
-    loaded = keras.models.load_model(tmp_path / "half.keras")
-    assert int(loaded.optimizer.iterations) == 70_000
-    assert {w.dtype for w in loaded.layers[-3].weights} == {"bfloat16"}
-    assert_same_weights(model.layers[:-1], loaded.layers[:-1])
-
-
-def test_half_precision_on_a_full_disk_leaves_no_half_file(trained, tmp_path):
-    with small_disk(tmp_path / "disk", 8192) as disk:
-        with pytest.raises(OSError, match="No space left on device"):
-            export_network(trained, disk / "half.keras", "keras_half")
-        assert not list(disk.iterdir())
-
-
-# ---- the included network ----
 
 
 def test_the_included_network_is_small_and_works_at_once(tmp_path):

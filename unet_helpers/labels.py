@@ -38,10 +38,11 @@ class LabelMap:
     def __post_init__(self):
         are_names = _are(str, self.names) and 2 <= len(set(self.names)) == len(self.names) <= VOID
         are_colors = _are((tuple, list), self.colors) and all(len(c) == 3 and _are_bytes(c) for c in self.colors)
+        are_colors = are_colors and are_names and len(self.colors) == len(self.names)
         for field, right, expected in (
             ("names", are_names, f"2 to {VOID} different texts"),
             ("names", are_names and not any(map(CONTROL.search, self.names)), "no control characters"),
-            ("colors", are_colors and len(self.colors) == len(self.names), "(red, green, blue), one for each name"),
+            ("colors", are_colors, "(red, green, blue), one for each name"),
             ("void_values", _are_bytes(self.void_values), "whole numbers, 0..255"),
             ("ego_class", self.ego_class is None or _are_bytes([self.ego_class]), "None or a class id"),
         ):
