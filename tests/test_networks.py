@@ -164,11 +164,11 @@ def test_what_is_no_network_is_named(tmp_path, file):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "dense.keras")
     with_member(file, tmp_path / "bad.keras", WEIGHTS, b"no HDF5")
     for name, found in {
-        "none.keras": "there is no such file; expected the .keras file", "text.keras": "no zip",
-        "empty.keras": "no zip", "half.keras": "no zip, or a damaged one", "old.h5": "HDF5 file",
-        "renamed.zip": "another suffix than .keras", "other.keras": "a zip that holds no network of Keras",
-        "exported": "a folder; .* SavedModel", "dense.keras": "found a network from .* expected one for segmentation",
-        "bad.keras": "its model.weights.h5 can't be read",
+        "none.keras": "there is no such file; expected the .keras file", "text.keras": "not a zip",
+        "empty.keras": "not a zip", "half.keras": "another file, or a damaged one", "old.h5": "HDF5 file",
+        "renamed.zip": "another suffix than .keras", "other.keras": "it holds no network of Keras",
+        "exported": "a folder, perhaps a SavedModel", "bad.keras": "its model.weights.h5 can't be read",
+        "dense.keras": "found a network from .* expected one for segmentation",
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=rf"(?s){name}: .*{found}"):
             load_network(tmp_path / name)
