@@ -16,9 +16,9 @@ from PIL import Image
 
 from benchmarks.exporting import open_saved_model
 from unet_helpers import datasets, networks
-from unet_helpers.commands import animation
+from unet_helpers.commands import predict as predicting
 from unet_helpers.commands import train as command_train
-from unet_helpers.commands.animation import Animation
+from unet_helpers.commands.predict import Animation
 from unet_helpers.model import unet_model
 from unet_helpers.networks import load_network
 
@@ -106,22 +106,22 @@ def test_animations_keep_few_small_frames_and_last_as_long():
         made = Animation(n_frames, duration)
         for n in range(n_frames):
             made.add(*np.full((2, 4, 6, 3), 255 * n // (n_frames - 1), np.uint8))
-        assert len(made.frames) == min(n_frames, animation.MAX_FRAMES)
+        assert len(made.frames) == min(n_frames, predicting.MAX_FRAMES)
         content, _ = made.make()
         with Image.open(io.BytesIO(content)) as image:
             shown = n_frames * duration / image.n_frames
-            assert image.info["duration"] == pytest.approx(min(animation.LONGEST, shown), abs=10)
+            assert image.info["duration"] == pytest.approx(min(predicting.LONGEST, shown), abs=10)
             assert np.asarray(image.convert("RGB"))[0, 0].max() <= 4
             image.seek(image.n_frames - 1)
             assert np.asarray(image.convert("RGB"))[0, 0].min() >= 251
     made = Animation(2)
     made.add(*np.zeros((2, 900, 1600, 3), np.uint8))
-    assert {panel.size for panel in made.frames[0]} == {(animation.MAX_SIDE, animation.MAX_SIDE * 9 // 16)}
+    assert made.frames[0].size == (2 * predicting.MAX_SIDE + predicting.GAP, predicting.MAX_SIDE * 9 // 16)
 
 
 def test_an_animation_stays_small(monkeypatch):
     """Noise, which no format compresses: smaller frames, and it is said."""
-    monkeypatch.setattr(animation, "MAX_BYTES", 50_000)
+    monkeypatch.setattr(predicting, "MAX_BYTES", 50_000)
     rng, made = np.random.default_rng(0), Animation(4)
     for _ in range(4):
         made.add(*rng.integers(0, 256, (2, 150, 150, 3), np.uint8))

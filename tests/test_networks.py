@@ -131,7 +131,7 @@ def test_what_is_no_network_is_named(tmp_path, file):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "dense.keras")
     with_member(file, tmp_path / "bad.keras", WEIGHTS, b"no HDF5")
     for name, found in {
-        "none.keras": "no such file", "text.keras": "no zip", "half.keras": "damaged", "old.h5": "HDF5 file",
+        "none.keras": "no such file", "text.keras": "not a zip", "half.keras": "damaged", "old.h5": "HDF5 file",
         "other.keras": "no network of Keras", "exported": "a folder", "dense.keras": "expected one for segmentation",
         "bad.keras": WEIGHTS,
     }.items():  # fmt: skip

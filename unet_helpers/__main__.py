@@ -47,11 +47,10 @@ def _without_stderr() -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments (those of the process if None) name, and return the exit code."""
     with contextlib.redirect_stdout(Printable(sys.stdout)), contextlib.redirect_stderr(Printable(sys.stderr)):
-        return _run(arguments)
+        return _run(vars(make_parser().parse_args(arguments)))
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    options = vars(make_parser().parse_args(arguments))
+def _run(options: dict) -> int:
     command = options.pop("command")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the notebook
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

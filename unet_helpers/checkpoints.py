@@ -88,9 +88,9 @@ atexit.register(lambda: [lock.close() for lock in _locks.values()])  # after an 
 class RunCheckpoint(keras.callbacks.Callback):
     """Saves a run after each epoch and resumes it: `model.fit(..., initial_epoch=checkpoint.resume(model))`.
 
-    In run_dir: state.npz, a `Checkpoint`, and the one before it. All else follows from it, so that after a kill at any
-    moment everything belongs to the same epoch: best.keras and best.json, the network with the highest validation mIoU
-    at the largest image size so far, of Keras's own layers without loss and optimizer; and log.csv.
+    In run_dir: state.npz, a `Checkpoint`, and the one before it. All else is written anew from it, so that after a kill
+    everything belongs to the same epoch: best.keras and best.json, the network with the highest validation mIoU at the
+    largest image size so far, of Keras's own layers without loss and optimizer; and log.csv.
     labels: the classes, written to best.keras for `networks.load_network`.
     Raises RuntimeError after an epoch with weights that are not finite; only log.csv records that epoch.
     """
@@ -113,11 +113,11 @@ class RunCheckpoint(keras.callbacks.Callback):
         checkpoint = read_checkpoint(self.run_dir)
         if checkpoint is None:  # also after a stop in the first epoch
             self.log, self.best, self.finished, self.best_weights = [], None, False, []
-            if not self._save(model):  # else hours of training could be lost
-                self._unlock()
-                todo = f"make room, or give another {named('RUN_DIR')}"
-                raise RuntimeError(f"{self.run_dir}: nothing can be saved, so nothing was trained; {todo}")
-            return 0
+            if self._save(model):
+                return 0
+            self._unlock()  # else hours of training could be lost
+            todo = f"make room, or give another {named('RUN_DIR')}"
+            raise RuntimeError(f"{self.run_dir}: nothing can be saved, so nothing was trained; {todo}")
         self.log, self.best, self.finished, variables, self.best_weights = checkpoint
         self._write_best(model)
         self._write_log()
@@ -135,10 +135,8 @@ class RunCheckpoint(keras.callbacks.Callback):
 
     def _lock(self) -> None:
         def refuse():
-            raise RuntimeError(
-                f"another process is training in {self.run_dir}: wait until it ends, or give another "
-                f"{named('RUN_DIR')} or {named('SEED')}"
-            )
+            todo = f"wait until it ends, or give another {named('RUN_DIR')} or {named('SEED')}"
+            raise RuntimeError(f"another process is training in {self.run_dir}: {todo}")
 
         self._unlock()  # an interrupted fit has not done it
         _locks[self.run_dir] = contextlib.ExitStack()
@@ -154,10 +152,10 @@ class RunCheckpoint(keras.callbacks.Callback):
         if not all(np.isfinite(array).all() for array in weights):  # mIoU may still be a number, even the best
             self._write_log()
             self._unlock()
+            kept = f"what was learned until epoch {epoch}" if epoch else "only a log"
             raise RuntimeError(
-                f"{named('LEARNING_RATE')}: the training diverged in epoch {epoch + 1}: its weights are not finite, "
-                "and further epochs cannot repair that; give a tenth of it and train again. "
-                f"{self.run_dir} keeps {f'what was learned until epoch {epoch}' if epoch else 'only a log'}"
+                f"{named('LEARNING_RATE')}: the training diverged in epoch {epoch + 1}: its weights are not finite; "
+                f"give a tenth of it and train again. {self.run_dir} keeps {kept}"
             )
         size = list(self.resizing.sizes[self.resizing.stage])
         beaten = self.best["val_mIoU"] if self.best and self.best["image_size"] == size else -math.inf
@@ -204,11 +202,11 @@ class RunCheckpoint(keras.callbacks.Callback):
             if shutil.disk_usage(self.run_dir).free < LEAST_FREE:  # HDF5 on a full disk can end the process
                 raise OSError(0, "the disk is full")
             write()
+            return True
         except OSError as error:
             reason = error.strerror or error
             print(f"{self.run_dir}: the training can't be saved ({reason}): it continues and tries again each epoch")
             return False
-        return True
 
 
 def _variables(model: keras.Model) -> list:
@@ -225,20 +223,19 @@ def load_best(run_dir: str | Path, image_size: tuple[int, int]) -> tuple[keras.M
     best = storage.read_json(Path(run_dir) / "best.json")
     if best is None:
         raise ValueError(f"{run_dir}: no epoch was finished here, so no network was saved; run the training cell again")
-    if tuple(best["image_size"]) != tuple(image_size):
-        height, width = best["image_size"]
-        print(f"The training ended before its last image size: the network is the best of those at {height}x{width}.")
-    return keras.models.load_model(Path(run_dir) / "best.keras"), tuple(best["image_size"])
+    size = tuple(best["image_size"])
+    if size != tuple(image_size):
+        print("The training ended before its last image size: the network is the best of those at {}x{}.".format(*size))
+    return keras.models.load_model(Path(run_dir) / "best.keras"), size
 
 
 def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -> Path:
     """The folder of exactly this training below recipe.run_dir; a new one gets a settings.json.
 
-    The settings are all that decides the result: the recipe, the initial weights, network and optimizer of the compiled
-    model, names and content of the data's files (but not their place and age), and others: further choices, such as
-    augment=[RandomResizedCrop()]. The name tells the main ones; if another training has it, a number is added, and a
-    note says how the two differ. With recipe.train_anew a finished training gets a new folder, too.
-    Raises ValueError, naming RUN_DIR, if the folder can't be made.
+    The settings are all that decides the result: the recipe, the file of the initial weights, network and optimizer of
+    the compiled model, names and content of the data's files, and others, such as augment=[RandomResizedCrop()]. If
+    another training has the folder's name, a number is added, and a note says how the two differ. With
+    recipe.train_anew a finished training gets a new folder, too. Raises ValueError if the folder can't be made.
     """
     settings = _settings(recipe, model, dataset, others)
     files = {
@@ -260,12 +257,11 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
             return same[-1]
         folder = recipe.run_dir / (f"{name}_{len(differences) + 1}" if differences else name)
         if same:
-            finished = f"{same[-1].name} is finished and stays"
-            print(f"note: {named('TRAIN_ANEW')}: {finished}; this training goes to {folder.name}")
+            what = f"{named('TRAIN_ANEW')}: {same[-1].name} is finished and stays"
+            print(f"note: {what}; this training goes to {folder.name}")
         elif differences:
-            closest = min(differences, key=lambda other: len(differences[other]))
-            found = "; ".join(differences[closest])
-            print(f"note: {closest.name} is of another training ({found}); this one goes to {folder.name}")
+            closest, found = min(differences.items(), key=lambda item: len(item[1]))
+            print(f"note: {closest.name} is of another training ({'; '.join(found)}); this one goes to {folder.name}")
         if alone:
             storage.remove_partial_folders(folder)
         settings["files"] = {split: storage.note_files(paths) for split, paths in files.items()}
@@ -273,10 +269,8 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
             with storage.write_folder(folder) as new:
                 storage.write_json(new / "settings.json", settings)
         except OSError as error:
-            raise ValueError(
-                f"{named('RUN_DIR')}: {folder} can't be made ({error.strerror or error}); make its folder writable, "
-                f"or give another one as {named('RUN_DIR')}, and run again"
-            ) from None
+            found = f"{named('RUN_DIR')}: {folder} can't be made ({error.strerror or error})"
+            raise ValueError(f"{found}; make its folder writable, or give another one, and run again") from None
     return folder
 
 
@@ -334,9 +328,8 @@ def make_plan(
     """Choose the epochs, print why, and keep them in run_dir/plan.json, which a resumed training follows.
 
     model: compiled. recipe.epochs, if given, is taken without timing. Otherwise as many epochs are chosen as fit into
-    minutes (default: recipe.long_minutes) at the speed of a short epoch here, with validation, statistics and saving;
-    the timing itself counts. If not even one epoch fits, it is cut to the steps that do. If fewer steps than
-    LEAST_STEPS fit, a line says how many MINUTES they take.
+    minutes (default: recipe.long_minutes) at the speed of a short epoch here; the timing itself counts. If not even one
+    fits, it is cut to the steps that do. If fewer steps than LEAST_STEPS fit, a line says how many MINUTES they take.
     """
     path = run_dir / "plan.json"
     if path.exists():
@@ -345,8 +338,7 @@ def make_plan(
             speed = Speed(kept["speed"]["start"], tuple(kept["speed"]["epoch"]))
             plan = Plan(int(kept["epochs"]), int(kept["steps"]), speed)
         except WRONG_TYPES:
-            todo = "delete it and run again, then the epochs are planned anew"
-            raise ValueError(f"{path}: it can't be read; {todo}") from None
+            raise ValueError(f"{path}: it can't be read; delete it and run again to plan the epochs anew") from None
         print(f"planned before: {plan.epochs} epochs")
         return plan
     if recipe.epochs:
@@ -377,15 +369,11 @@ def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, valida
     epochs = choose_epochs(left, resizing.stages, speed.epoch)
     fits = minutes(epochs) <= available
     steps = whole if fits else max(1, int(whole * left / speed.epoch[-1]))  # of a single epoch, at full size
-    print(
-        f"{epochs} epochs of {steps} steps, about {minutes(epochs, steps / whole):.1f} minutes, "
-        f"of which timing a few steps took {timing:.0f} s"
-    )
+    planned = f"{epochs} epochs of {steps} steps, about {minutes(epochs, steps / whole):.1f} minutes"
+    print(f"{planned}, of which timing a few steps took {timing:.0f} s")
     least = next(n for n in EPOCH_LADDER if n * whole >= LEAST_STEPS)
     if epochs < least or not fits:
         needed = math.ceil(10 * minutes(least) / 0.95 * recipe.minutes / given) / 10
-        print(
-            f"{setting('MINUTES', recipe.minutes)} are few here: photographs take {LEAST_STEPS} steps or more, that is "
-            f"{least} epochs; {setting('MINUTES', needed)} give them"
-        )
+        few = f"{setting('MINUTES', recipe.minutes)} are few here: photographs take {LEAST_STEPS} steps or more"
+        print(f"{few}, that is {least} epochs; {setting('MINUTES', needed)} give them")
     return Plan(epochs, steps, speed)

@@ -87,20 +87,19 @@ def load_network(
     """The network of a `.keras` file with its labels and image size.
 
     labels, image_size: for a file that does not hold them, or instead of those it holds.
-    Raises ValueError, naming the file, if it is no `.keras` file, can't be loaded, is no segmentation network, lacks
-    labels or size, unpacks to over a hundred times its size (and over 64 MB), or has weights in other files.
+    Raises ValueError, naming the file, if it can't be loaded, is no segmentation network, lacks labels or size, unpacks
+    to over EXPANSION times its size, or has weights in other files.
     """
     path = Path(path)
     if image_size is not None:
         image_size = check_image_size(named("image_size"), image_size)
-    check_file(path)
     known_labels, known_size, bits = read_record(path)
     model = load_model(path)
     labels, image_size = labels or known_labels, image_size or known_size
     if image_size is None and None not in model.input_shape[1:3]:
         image_size = model.input_shape[1:3]
-    missing = {"labels=LabelMap(names, colors)": labels, "image_size=(height, width)": image_size}
-    missing = ", ".join(named(text) for text, value in missing.items() if value is None)
+    given = {"labels=LabelMap(names, colors)": labels, "image_size=(height, width)": image_size}
+    missing = ", ".join(named(argument) for argument, value in given.items() if value is None)
     call = named("load_network(path, {})")
     if missing:
         raise ValueError(
@@ -109,19 +108,15 @@ def load_network(
         )
     if model.output_shape[-1] != labels.n_classes:
         raise ValueError(
-            f"{path}: the network has {model.output_shape[-1]} classes, found {labels.n_classes} labels; give one name "
-            f"and one colour for each class: {call.format(named('labels=LabelMap(names, colors)'))}"
+            f"{path}: the network has {model.output_shape[-1]} classes, found {labels.n_classes} labels; give one for "
+            f"each class: {call.format(named('labels=LabelMap(names, colors)'))}"
         )
     return Network(model, labels, tuple(image_size), bits)
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """The network of a `.keras` file alone, not compiled: another program's loss may be unknown here.
-
-    Raises ValueError as `load_network` does.
-    """
+    """The network of a `.keras` file alone, not compiled. Raises ValueError as `load_network` does."""
     path = Path(path)
-    check_file(path)
     open_weights(path).close()
     try:
         model = keras.models.load_model(path, compile=False)
@@ -140,77 +135,57 @@ def load_model(path: str | Path) -> keras.Model:
     return model
 
 
-def check_file(path: Path) -> None:
-    """Raises ValueError, saying what was found, if the zip's directory is not that of a `.keras` file."""
+def read_members(path: Path) -> dict[str, bytes]:
+    """The files in the zip that a `.keras` file is. Raises ValueError as `load_network` does."""
     expected = "expected the .keras file of a trained network, such as best.keras in the folder of a run"
-    if path.is_dir():
-        raise ValueError(f"{path}: found a folder; {expected}; a SavedModel can't be turned back into one")
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; {expected}")
+        found = "found a folder, perhaps a SavedModel" if path.is_dir() else "there is no such file"
+        raise ValueError(f"{path}: {found}; {expected}")
     if path.suffix != ".keras":
         todo = "rename it, or, if it is an HDF5 file, load it with keras.models.load_model and save it with this suffix"
         raise ValueError(f"{path}: found another suffix than .keras, without which Keras does not load it; {todo}")
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {member.filename: member.file_size for member in archive.infolist()}
+            _check_expansion(sum(sizes.values()), path.stat().st_size)
+            if CONFIG not in sizes:
+                raise ValueError("it holds no network of Keras")
+            for name in {CONFIG, METADATA} & sizes.keys():
+                if sizes[name] > LONGEST_TEXT:
+                    raise ValueError(f"its {name} has {sizes[name]:,} bytes, more than {LONGEST_TEXT:,}")
+            return {name: archive.read(name) for name in sizes}
     except Exception as error:  # zipfile raises a dozen kinds for damaged bytes
-        raise ValueError(f"{path}: found no zip, or a damaged one ({error}); {expected}: get it again") from error
-    _check_expansion(path, sum(sizes.values()), path.stat().st_size)
-    for name in (CONFIG, METADATA):
-        if sizes.get(name, 0) > LONGEST_TEXT:
-            raise ValueError(f"{path}: its {name} has {sizes[name]:,} bytes, more than {LONGEST_TEXT:,}; {expected}")
-    if CONFIG not in sizes:
-        raise ValueError(f"{path}: found a zip that holds no network of Keras; {expected}")
+        raise ValueError(f"{path}: found another file, or a damaged one ({error}); {expected}; get it again") from error
 
 
-def _check_expansion(path: Path, n_bytes: int, packed: int) -> None:
+def _check_expansion(n_bytes: int, packed: int) -> None:
     if n_bytes > max(ALWAYS, EXPANSION * packed):
-        raise ValueError(
-            f"{path}: {packed:,} bytes of it would unpack to {n_bytes:,}, expected at most {EXPANSION} times as many: "
-            "it could fill the memory; get one from a source that you trust"
-        )
+        found = f"{packed:,} bytes of it would unpack to {n_bytes:,}"
+        raise ValueError(f"{found}, expected at most {EXPANSION} times as many: it could fill the memory")
 
 
 def open_weights(path: Path) -> h5py.File:
-    """The weights of a `.keras` file, in memory.
-
-    Raises ValueError, naming the file, if they can't be read, unpack to too much, or are in another file.
-    """
-    content = read_member(path, WEIGHTS)
-    arrays: list[h5py.Dataset] = []
+    """The weights of a `.keras` file, in memory. Raises ValueError as `load_network` does."""
+    members, arrays = read_members(path), []
     try:
-        weights = h5py.File(io.BytesIO(content))
+        weights = h5py.File(io.BytesIO(members[WEIGHTS]))
         outside = weights.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name)
         weights.visititems(lambda _, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
         outside = outside or next((array.name for array in arrays if array.external or array.is_virtual), None)
-        n_bytes = sum(array.nbytes for array in arrays)
+        if outside:
+            raise ValueError(f"{outside!r} of its {WEIGHTS} links to another file")
+        _check_expansion(sum(array.nbytes for array in arrays), len(members[WEIGHTS]))
     except Exception as error:  # HDF5 raises many kinds for damaged bytes
-        raise ValueError(f"{path}: its {WEIGHTS} can't be read ({error}); it is damaged, get the file again") from error
-    if outside:
-        todo = "expected all weights in this one; get one from a source that you trust"
-        raise ValueError(f"{path}: {outside!r} of its {WEIGHTS} links to another file, {todo}")
-    _check_expansion(path, n_bytes, len(content))
+        todo = "get the file again, from a source that you trust"
+        raise ValueError(f"{path}: its {WEIGHTS} can't be read ({error}); {todo}") from error
     return weights
 
 
-def read_member(path: Path, name: str) -> bytes:
-    """A file in the zip that a `.keras` file is. Raises ValueError, naming the file, if it can't be read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(name)
-    except Exception as error:  # zipfile raises a dozen kinds for damaged bytes
-        raise ValueError(f"{path}: its {name} can't be read ({error}); it is damaged, get the file again") from error
-
-
 def read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None, int | None]:
-    """(labels, image size, bits) of a `.keras` file, see `Network`; None for what it does not hold.
-
-    Raises ValueError, naming the file.
-    """
-    with zipfile.ZipFile(path) as archive:
-        if METADATA not in archive.namelist():
-            return None, None, None
-    content = read_member(path, METADATA)
+    """(labels, image size, bits) of a `.keras` file, or None. Raises ValueError like `load_network`."""
+    content = read_members(path).get(METADATA)
+    if content is None:
+        return None, None, None
     try:
         record = json.loads(content)
         if record["format"] != FORMAT:
@@ -218,18 +193,18 @@ def read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None, in
         labels, size, bits = (record.get(key) for key in ("labels", "image_size", "bits"))
         if bits not in (None, *range(8, 17)):
             raise ValueError(f"bits: found {bits!r}, expected 8 to 16")
-        labels = labels if labels is None else LabelMap(**_as_tuples(labels))
+        labels = labels if labels is None else LabelMap(**{key: as_python(value) for key, value in labels.items()})
         return labels, size if size is None else check_image_size("image_size", size), bits
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         todo = "get the file again, or the version of this project that wrote it"
         raise ValueError(f"{path}: its {METADATA} can't be read ({error}); {todo}") from error
 
 
-def _as_tuples(content):
-    """JSON content with tuples for its lists."""
-    if isinstance(content, dict):
-        return {name: _as_tuples(value) for name, value in content.items()}
-    return tuple(map(_as_tuples, content)) if isinstance(content, list) else content
+def as_python(value):
+    """NumPy's numbers as Python's, lists and arrays as tuples."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return tuple(map(as_python, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def transfer_weights(model: keras.Model, labels: LabelMap, path: str | Path, freeze_encoder: bool = False) -> bool:
@@ -237,8 +212,7 @@ def transfer_weights(model: keras.Model, labels: LabelMap, path: str | Path, fre
 
     The last layer, which tells the classes apart, keeps its new weights unless the file names the same classes.
     freeze_encoder: train only the decoder: less to learn from few images.
-    Returns whether the last layer's weights were loaded. Raises ValueError, naming the file, if it can't be read or its
-    layers differ.
+    Returns whether the last layer's weights were loaded. Raises ValueError, naming the file, if its layers differ.
     Source: Yosinski et al. 2014, https://arxiv.org/abs/1411.1792.
     """
     network, path = load_model(path), Path(path)
@@ -262,13 +236,9 @@ def transfer_weights(model: keras.Model, labels: LabelMap, path: str | Path, fre
 
 
 def unet_switches(path: str | Path) -> tuple[int, bool]:
-    """(n_filters, half_resolution) of the `model.unet_model` in a `.keras` file, without loading it.
-
-    Raises ValueError, naming the file, if it holds no such network.
-    """
+    """(n_filters, half_resolution) of a `.keras` file's `model.unet_model`. Raises ValueError if it holds none."""
     path = Path(path)
-    check_file(path)
-    content = read_member(path, CONFIG)
+    content = read_members(path)[CONFIG]
     try:
         layers = json.loads(content)["config"]["layers"]
         first = next(layer["config"] for layer in layers if layer["class_name"] == "Conv2D")
@@ -288,16 +258,24 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
 
     network: a Network, a model, or a `.keras` file, with or without labels.
     path: ends in .tflite for "litert", in .onnx for "onnx"; a new folder for "tf_saved_model". Each takes images
-        (B, H, W, 3) float32 RGB, 0..255, of the sizes that the network takes, and returns logits (B, H', W', K)
-        float32, computed in float32 throughout, because runtimes differ in what they make of half precision.
-        With LiteRT, call `resize_tensor_input` before each new size.
+        (B, H, W, 3) float32 RGB, 0..255, of the sizes that the network takes, and returns logits (B, H', W', K),
+        float32 throughout: runtimes differ in half precision. With LiteRT, call `resize_tensor_input` for each size.
     format: one of EXPORT_SUFFIXES. "keras_half" writes a `.keras` file once more with its weights in float16. Keras
         loads them as float32, so the network computes as before, with rounded weights.
-    Raises ValueError, naming file or parameter, for an unknown format, a path that does not fit or exists, or a number
-    too large for 16 bits; ImportError where a package is missing; OSError if path can't be written.
+    Raises ValueError, naming file or parameter, ImportError for a missing package, OSError if path can't be written.
     """
     path = Path(path)
-    _check_export(path, format)
+    if format not in EXPORT_SUFFIXES:
+        raise ValueError(f"{named('format')}: found {format!r}, expected one of {', '.join(EXPORT_SUFFIXES)}")
+    suffix = EXPORT_SUFFIXES[format]
+    if suffix and path.suffix != suffix:
+        raise ValueError(f"{named('path')}: found {str(path)!r}, expected a name that ends in {suffix} for {format!r}")
+    if path.exists():
+        raise ValueError(f"{named('path')}: {str(path)!r} is there already; give another name")
+    missing = [name for name in ("onnx", "tf2onnx") if format == "onnx" and importlib.util.find_spec(name) is None]
+    if missing:
+        todo = f"{' and '.join(missing)}: pip install {' '.join(missing)}"
+        raise ImportError(f"{named('format')}: {format!r} needs {todo}")
     if format == "keras_half":
         content = _halve(Path(network))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -313,20 +291,6 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
         os.replace(Path(folder) / path.name, path)
 
 
-def _check_export(path: Path, format: str) -> None:
-    if format not in EXPORT_SUFFIXES:
-        raise ValueError(f"{named('format')}: found {format!r}, expected one of {', '.join(EXPORT_SUFFIXES)}")
-    suffix = EXPORT_SUFFIXES[format]
-    if suffix and path.suffix != suffix:
-        raise ValueError(f"{named('path')}: found {str(path)!r}, expected a name that ends in {suffix} for {format!r}")
-    if path.exists():
-        raise ValueError(f"{named('path')}: {str(path)!r} is there already; give another name")
-    missing = [name for name in ("onnx", "tf2onnx") if format == "onnx" and importlib.util.find_spec(name) is None]
-    if missing:
-        todo = f"{' and '.join(missing)}: pip install {' '.join(missing)}"
-        raise ImportError(f"{named('format')}: {format!r} needs {todo}")
-
-
 def _in_float32(model: keras.Model) -> keras.Model:
     """A copy of a network that computes in float32."""
     model = with_keras_layers_only(model)
@@ -338,32 +302,25 @@ def _in_float32(model: keras.Model) -> keras.Model:
 
 
 def _halve(path: Path) -> bytes:
-    """A `.keras` file once more, packed, with all its float32 weights in float16."""
-    check_file(path)
-    weights, archive = io.BytesIO(), io.BytesIO()
-    with open_weights(path) as old, h5py.File(weights, "w") as new:
+    """A `.keras` file once more, packed, with its float32 weights in float16; others, such as counters, as they are."""
+    halves, archive = io.BytesIO(), io.BytesIO()
+    with open_weights(path) as old, h5py.File(halves, "w") as new:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
             if isinstance(item, h5py.Group):
                 copied = new.require_group(name)
             else:
-                copied = new.create_dataset(name, data=_to_float16(item[()], f"{path}: {name}"))
+                values = item[()]
+                with np.errstate(over="ignore"):  # said below
+                    halved = values.astype(np.float16) if values.dtype == np.float32 else values
+                if halved is not values and not np.isfinite(halved).all():
+                    raise ValueError(f"{path}: {name} has numbers that 16 bits can't hold; keep the file as it is")
+                copied = new.create_dataset(name, data=halved)
             copied.attrs.update(item.attrs)
 
         old.visititems(copy)
         new.attrs.update(old.attrs)
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-        for name in source.namelist():
-            packed.writestr(name, weights.getvalue() if name == WEIGHTS else read_member(path, name))
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in (read_members(path) | {WEIGHTS: halves.getvalue()}).items():
+            packed.writestr(name, content)
     return archive.getvalue()
-
-
-def _to_float16(values: np.ndarray, name: str) -> np.ndarray:
-    """float32 values in float16, others, such as counters, as they are. Raises ValueError if one is too large."""
-    if values.dtype != np.float32:
-        return values
-    with np.errstate(over="ignore"):  # said below
-        halved = values.astype(np.float16)
-    if not np.isfinite(halved).all():
-        raise ValueError(f"{name} has numbers that 16 bits can't hold; keep the file as it is")
-    return halved

@@ -89,8 +89,7 @@ def write_prediction(
     """Fill mask, (H, W) uint8, and confidence, (H, W) float32, from the logits of its image; returns mask.
 
     logits: (h, w, K), of the image as `images.fit_image` letterboxes it into image_size; they may be coarser than that.
-    The logits are enlarged, not the ids: bilinear interpolation puts an edge between two pixels, nearest neighbour
-    could only repeat pixels.
+    The logits are enlarged, not the ids: bilinear interpolation puts an edge between two pixels.
     """
     top, left, bottom, right = fitted_box(mask.shape, image_size)
     per_pixel = mask.shape[0] / (bottom - top), mask.shape[1] / (right - left)  # of the letterboxed image

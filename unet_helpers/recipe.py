@@ -16,7 +16,7 @@ from .images import fitted_box
 from .labels import DATASETS, Pair
 from .model import LARGEST_SIDE, check_image_size
 from .naming import named, setting, shown
-from .networks import DRAWN_SCENES, unet_switches
+from .networks import DRAWN_SCENES, as_python, unet_switches
 
 # A coarse ladder: a machine that is a little faster today trains for as many epochs as yesterday.
 EPOCH_LADDER = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -50,10 +50,6 @@ def choose_epochs(seconds: float, stages: Sequence[tuple[float, float]], seconds
     """The most epochs of EPOCH_LADDER that fit into so many seconds; its first step if not even that fits."""
     fits = [n for n in EPOCH_LADDER if expected_seconds(n, stages, seconds_per_epoch) <= seconds]
     return max(fits, default=EPOCH_LADDER[0])
-
-
-class InvalidFolder(ValueError):
-    """A path is valid, but the disk does not allow what is to be done there."""
 
 
 def _is_bool(value) -> bool:
@@ -106,10 +102,7 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
     "DATA_DIR": (_is_path, "the path of a folder", "data"),
     "RUN_DIR": (_is_path, "the path of a folder", "runs"),
     "ARCHIVE": (_or_none(_is_path), "None or the path of a zip file", None),
-    "SPLIT_BY": (
-        _or_none(_is_pattern),
-        "None or a regular expression whose group names the drive, patient or recording in a file's name", None,
-    ),
+    "SPLIT_BY": (_or_none(_is_pattern), "None or a regular expression that finds the sequence in a file's name", None),
     "MINUTES": (lambda value: _is_number(value, 10**6), "a number above 0, at most 1000000", 4),
     "IMAGE_SIZE": (  # `check_image_size` raises a ValueError that says more
         _or_none(lambda value: bool(check_image_size(named("IMAGE_SIZE"), value, SIDE_STEP, LEAST_SIDE))),
@@ -122,8 +115,7 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
     "BATCH_SIZE": (_or_none(lambda value: _is_whole(value, 4096)), "None or a whole number above 0, at most 4096", 8),
     "SIZE_STAGES": (
         _or_none(_are_stages),
-        "None or (share of the epochs, fraction of the size) pairs, shares rising to 1, fractions up to 1, the last 1",
-        ((0.5, 0.5), (1, 1)),
+        "None or (share, fraction) pairs, shares rising to 1, fractions up to 1, the last 1", ((0.5, 0.5), (1, 1)),
     ),
     "LEARNING_RATE": (lambda value: _is_number(value, 1), "a number above 0, at most 1", 0.02),
     "START_FROM": (_or_none(_is_path), 'None, "scratch", "demo" or the path of a .keras file', "demo"),
@@ -134,9 +126,7 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
 
 
 def check_parameters(values: dict[str, object]) -> None:
-    """Raises ValueError for the first invalid parameter: what was found, and what works. Raises TypeError unless there
-    is a value for each of RULES, and for nothing else.
-    """
+    """Raises ValueError for the first invalid parameter, TypeError unless there is one value for each of RULES."""
     if odd := sorted(values.keys() ^ RULES):
         raise TypeError(f"{', '.join(odd)}: missing or unknown; expected a value for each of {', '.join(RULES)}")
     for name, (is_valid, expected, example) in RULES.items():
@@ -152,23 +142,20 @@ def check_parameters(values: dict[str, object]) -> None:
 
 
 def _checked_folder(name: str, value, written: bool) -> Path:
-    """The path with ~ expanded. Raises InvalidFolder if it is no folder or, if it is written, takes no file."""
+    """The path with ~ expanded. Raises ValueError if it is no folder or, if it is written, takes no file."""
     folder = Path(value).expanduser()
-    # os.path's functions return False where Path's raise because a folder may not be searched.
+    # os.path's functions, unlike Path's, return False for what is in a folder that may not be searched
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not os.path.isdir(there):
-        raise InvalidFolder(f"{named(name)}: {str(there)!r} is no folder; give the path of a folder")
+        raise ValueError(f"{named(name)}: {str(there)!r} is no folder; give the path of a folder")
     if written:
         try:
-            # Permissions do not tell of read-only disks, and a full disk still takes an empty file.
-            with tempfile.TemporaryFile(dir=there) as file:
+            with tempfile.TemporaryFile(dir=there) as file:  # a full disk still takes an empty file
                 file.write(bytes(LEAST_FREE))
                 file.flush()
         except OSError as error:
-            raise InvalidFolder(
-                f"{named(name)}: nothing can be written in {str(there)!r} ({os.strerror(error.errno or 0)}); give a "
-                "folder where you may write"
-            ) from None
+            found = f"nothing can be written in {str(there)!r} ({os.strerror(error.errno or 0)})"
+            raise ValueError(f"{named(name)}: {found}; give a folder where you may write") from None
     return folder
 
 
@@ -220,8 +207,7 @@ def make_recipe(device_kind: str, **parameters) -> Recipe:
     """Check the notebook's parameters, given under their names, and replace None by what suits device and data set.
 
     device_kind: "CPU" or "GPU". SPLIT_BY, START_FROM and FREEZE_ENCODER may be left out. Writes nothing.
-    Raises ValueError that names the parameter, what was found, what was expected, and a value that works; TypeError
-    that names a missing or unknown parameter.
+    Raises ValueError and TypeError as `check_parameters` does, ValueError also for paths that can't be used.
     """
     if device_kind not in ("CPU", "GPU"):
         raise ValueError(f'device_kind: found {device_kind!r}, expected "CPU" or "GPU"')
@@ -234,7 +220,7 @@ def make_recipe(device_kind: str, **parameters) -> Recipe:
         name, other = named("FREEZE_ENCODER"), named("START_FROM")
         raise ValueError(f"{name}: found True in a training from scratch; give {other}, too, or leave it out")
     values = {
-        name: _as_python((defaults | network).get(name) if value is None else value) for name, value in given.items()
+        name: as_python((defaults | network).get(name) if value is None else value) for name, value in given.items()
     }
     values |= {name: float(values[name]) for name in ("MINUTES", "LEARNING_RATE")}
     values["DATA_DIR"] = _checked_folder("DATA_DIR", given["DATA_DIR"], written=is_demo)
@@ -245,13 +231,6 @@ def make_recipe(device_kind: str, **parameters) -> Recipe:
     values["RUN_DIR"] = _checked_folder("RUN_DIR", given["RUN_DIR"], written=True)
     values["START_FROM"] = start
     return Recipe(**{name.lower(): value for name, value in values.items()})
-
-
-def _as_python(value):
-    """NumPy's numbers as Python's, lists and arrays as tuples."""
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return tuple(map(_as_python, value))
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _find_start(given: dict, defaults: dict) -> tuple[Path | None, dict]:

@@ -93,8 +93,8 @@ def read_regular(path: Path, most: int) -> bytes:
     """Content of a regular file of at most so many bytes. Raises OSError for others: a pipe or a device has no end."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no file, but a folder, a pipe or a device", str(path))
-    if path.stat().st_size > most:
-        raise OSError(errno.EFBIG, f"it has {path.stat().st_size:,} bytes, at most {most:,} are read", str(path))
+    if (size := path.stat().st_size) > most:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, at most {most:,} are read", str(path))
     return path.read_bytes()
 
 
@@ -132,9 +132,8 @@ def _hash(path: Path, size: int, changed: int) -> str:
 def hold_lock(folder: Path, busy: Callable[[], object] | None = None) -> Iterator[bool]:
     """Hold the lock of `folder` during the block, so that only one process runs it. Yields whether it is held.
 
-    It is a system lock on the hidden, empty file `.NAME.lock` beside the folder, whatever each process's TMPDIR is. It
-    ends with its process; the file of a killed process locks nothing, and the next holder deletes it. Between machines
-    it works only on disks that pass locks on, as NFS does. Where no lock is available, the block runs unlocked.
+    It is a system lock on the hidden, empty file `.NAME.lock` beside the folder. It ends with its process; the file of
+    a killed one locks nothing, and the next holder deletes it. Where no lock is available, the block runs unlocked.
     busy: called once before waiting for another process; without it, a busy lock is not waited for.
     """
     real = Path(os.path.realpath(folder))

@@ -41,8 +41,8 @@ def compile_unet(model: keras.Model, n_classes: int, learning_rate, jit_compile:
 
     Biases, normalizations and the last layer get AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101).
     learning_rate: a number, or a schedule such as `WarmupStableDecay`.
-    jit_compile: compile with XLA. None: not on TensorFlow, where Keras would compile on a GPU anew for each image size
-    and incomplete batch (33 to 45 s for two sizes of a tiny network on a CPU; its gain on a GPU is not measured).
+    jit_compile: compile with XLA. None: not on TensorFlow, where Keras would compile anew for each image size and
+        incomplete batch (33 to 45 s for two sizes of a tiny network on a CPU; its gain on a GPU is not measured).
     """
     if jit_compile is None:
         jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
@@ -65,8 +65,7 @@ class ProgressiveResizing(keras.callbacks.Callback):
     image_size: (height, width) at the end. stages: (share, fraction) pairs in order: until this share of the epochs is
         over the images have this fraction of image_size, rounded down to a multiple of step. The last share is 1.
     epochs: of the whole training; may be set later, before it begins.
-    `pipeline.make_batches` reads sizes, (height, width) of each stage; stage, the number of the current one; and epoch.
-    They follow from the epoch alone, so that a resumed training continues with the right size.
+    `pipeline.make_batches` reads sizes, those of each stage; stage, the current one; and epoch, from which all follows.
     Source: Howard et al. 2018, https://www.fast.ai/2018/08/10/fastai-diu-imagenet.
     """
 
@@ -91,7 +90,7 @@ class ProgressiveResizing(keras.callbacks.Callback):
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a training here. Without timing, start is 0 and the epochs are pixels, in proportion to seconds."""
+    """Seconds of a training here; without timing, pixels, in proportion to them."""
 
     start: float  # until its first step can begin
     epoch: tuple[float, ...]  # of an epoch of each stage
@@ -180,10 +179,7 @@ def images_per_second(batches, step=lambda *batch: None, max_batches: int = 20) 
 
 
 class TimeLimit(keras.callbacks.Callback):
-    """Ends a training after so many seconds, even within an epoch, so that two networks get the same time.
-
-    Neither the first step, which builds the graph, nor validation counts. spent: the seconds until now.
-    """
+    """Ends a training after so many seconds, without its first step, which builds the graph, and validation."""
 
     def __init__(self, seconds: float):
         super().__init__()

@@ -14,7 +14,6 @@ from ..labels import LabelMap, Pair
 from . import say_error, with_progress
 
 SPLITS = ("train", "validation", "test")
-MIN_WIDTH, MAX_WIDTH = 60, 100  # columns of the table; between them, those of the terminal
 
 
 def check(data_dir: str, dataset: str, seed: int, split_by: str | None) -> int:
@@ -23,7 +22,7 @@ def check(data_dir: str, dataset: str, seed: int, split_by: str | None) -> int:
         report = _examine(load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True), data_dir)
     except ValidationError as error:  # no pair is left
         report = error.report
-    print(report.table(min(MAX_WIDTH, max(MIN_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns))))
+    print(report.table(min(100, max(60, shutil.get_terminal_size((100, 24)).columns))))
     if report.errors:
         say_error(f"{data_dir}: errors in the table: {len(report.errors)}; correct them, and check again")
     else:
@@ -45,18 +44,6 @@ def _examine(data: Dataset, data_dir: str) -> Report:
         pixels[split] = [*counts.tolist(), n_pixels - int(counts.sum())]  # the others are void
     report.count(data.labels.names, pixels)
     return report
-
-
-def check_splits(data: Dataset) -> int:
-    """`check_files` for each split, and a line about it. Returns how many pairs are bad."""
-    print(f"{data.name}: {data.labels.n_classes} classes")
-    n_bad = 0
-    for split in SPLITS:
-        pairs = getattr(data, split)
-        bad = len(pairs) - len(check_files(pairs, data.labels, split)[0])
-        print(f"{split:>10}: {len(pairs)} pairs" + f", {bad} of them bad" * bool(bad))
-        n_bad += bad
-    return n_bad
 
 
 def check_files(

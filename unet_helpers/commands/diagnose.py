@@ -19,9 +19,8 @@ from .check import check_files
 def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
     """Print the likely causes of what went wrong, and what was looked at.
 
-    run_dir: a run's folder with settings.json and, if it got that far, log.csv and best.keras. data_dir: the folder of
-    its data set. dataset: which it is; None: that of the settings. Returns how many causes were found. Raises
-    ValueError, naming the folder, if it is no run's folder, the data are others, or one of their files is damaged.
+    run_dir: a run's folder with settings.json and, if it got that far, log.csv and best.keras. dataset: which data set
+    is in data_dir; None: that of the run. Returns how many causes were found. Raises ValueError, naming the folder.
     """
     recipe = _read_recipe(run_dir, data_dir)
     data = load_dataset(
@@ -31,10 +30,8 @@ def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
     best = run_dir / "best.keras"
     model = load_model(best) if best.is_file() else None
     if model is not None and model.output_shape[-1] != data.labels.n_classes:
-        raise ValueError(
-            f"{best}: it has {model.output_shape[-1]} classes, but the data set {data.name!r} in {data_dir} has "
-            f"{data.labels.n_classes}; give the data that it was trained on"
-        )
+        found = f"it has {model.output_shape[-1]} classes, but the data set {data.name!r} in {data_dir} has"
+        raise ValueError(f"{best}: {found} {data.labels.n_classes}; give the data that it was trained on")
     batches = make_batches(
         data.train, data.labels, tuple(recipe.image_size), recipe.batch_size, mask_size=recipe.output_size,
         shuffle=True, augment=[RandomResizedCrop()], seed=recipe.seed, cache=False,

@@ -26,15 +26,13 @@ def evaluate(
     data = load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True, bits=trained.bits)
     problems = data.report.errors if data.report else []
     if data.report and data.report.warnings:
-        print(data.report.notes(), flush=True)
+        print(data.report.notes())
     for line in problems:
         say_error(f"{data_dir}: left out: {line}")
     if labels.names != data.labels.names:
         found, expected = (", ".join(names) for names in (labels.names, data.labels.names))
-        raise ValueError(
-            f"{network}: its classes are {found}, but the data set {data.name!r} in {data_dir} has {expected}; give "
-            "the data set that it was trained on, or one with the same classes in that order"
-        )
+        found = f"its classes are {found}, but the data set {data.name!r} in {data_dir} has {expected}"
+        raise ValueError(f"{network}: {found}; give one with the same classes in the same order")
     name, pairs = (split, getattr(data, split)) if split else data.held_out
     good, _ = check_files(pairs, data.labels, f"checking {name}")
     if not good:

@@ -1,23 +1,31 @@
-"""predict: the network's masks of images, written as files that never replace anybody's own."""
+"""predict: the network's masks of images, folders and animations, in files that never replace anybody's own."""
 
 import contextlib
 import io
+import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
-from ..images import decode_image
+from ..custom_data import READABLE_SUFFIXES, natural
+from ..images import decode_image, find_bits
 from ..labels import LabelMap, class_pixels, colorize
 from ..networks import Network
 from ..prediction import predict_mask
 from ..storage import write_whole
 from . import say_error
-from .animation import Animation
 from .evaluate import load_checked
-from .sources import Source, find_scales, open_source
+
+MOST_FRAMES, MOST_PIXELS = 10_000, 5_000_000_000  # of an animation that is read: few bytes can fill a disk with masks
+# of the animation that is written; MAX_SIDE: of an image, in pixels; GAP: between image and prediction
+MAX_FRAMES, MAX_BYTES, MAX_SIDE, GAP = 100, 3_000_000, 400, 4
+LONGEST = 200  # milliseconds that a frame is shown: where frames are left out, the animation is quicker, not jerky
 
 
 def predict(
@@ -36,10 +44,10 @@ def predict(
     writer, sources = Writer(out, overwrite), []
     for path in images:
         with writer.counting_failures():
-            sources.append(open_source(path))
+            sources.append(_open_source(path))
     files = [file for source in sources for file in source.files]
     writer.inputs = set(map(os.path.realpath, files))
-    bits = {} if trained.bits else find_scales(files)
+    bits = {} if trained.bits else _find_bits(files)
     for source in sources:
         with writer.counting_failures():
             _predict_source(source, trained, writer, bits)
@@ -48,11 +56,83 @@ def predict(
     return writer.n_failed
 
 
+class Source(NamedTuple):
+    """One argument of predict."""
+
+    name: str  # of the animation that is made of its frames
+    files: list[Path]
+    n_frames: int
+    frames: Iterator[tuple[str, Path | np.ndarray]]  # (stem, image file or (H, W, 3) uint8 pixels), read one by one
+    duration: float = 100  # of a frame, in milliseconds
+
+
+def _open_source(path: Path) -> Source:
+    """Raises ValueError if there is nothing that can be opened."""
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file or folder; check its name")
+    if not path.is_dir():
+        return _open_animation(path) or Source(path.stem, [path], 1, iter([(path.stem, path)]))
+    shown = sorted((file for file in path.iterdir() if file.name[0] != "."), key=lambda file: natural(file.name))
+    files = [file for file in shown if file.suffix.lower() in READABLE_SUFFIXES]
+    if not files:
+        raise ValueError(f"{path}: found no image in this folder; give one that holds images")
+    others = [file.name for file in shown if file.is_file() and file not in files]
+    if others:
+        names = ", ".join(others[:3]) + ", ..." * bool(others[3:])
+        print(f"note: {path}: {len(others)} files have no suffix of an image, and are left out: {names}")
+    return Source(path.resolve().name, files, len(files), ((file.stem, file) for file in files))
+
+
+def _open_animation(path: Path) -> Source | None:
+    """A GIF of several frames; None for all else, also for a damaged file: what is wrong is said when it is read."""
+    if not path.is_file():
+        return None  # to open a pipe would wait for ever
+    try:
+        with Image.open(path) as image:
+            n_frames = image.n_frames if image.format == "GIF" else 1
+            n_pixels, duration = n_frames * image.width * image.height, image.info.get("duration") or 100
+    except Exception:  # Pillow raises many kinds for damaged files
+        return None
+    if n_frames == 1:
+        return None
+    if n_frames > MOST_FRAMES or n_pixels > MOST_PIXELS:
+        raise ValueError(
+            f"{path}: found an animation of {n_frames:,} frames, {n_pixels:,} pixels together, expected at most "
+            f"{MOST_FRAMES:,} and {MOST_PIXELS:,}; cut it into parts"
+        )
+    return Source(path.stem, [path], n_frames, _read_frames(path, n_frames), duration)
+
+
+def _read_frames(path: Path, n_frames: int) -> Iterator[tuple[str, np.ndarray]]:
+    try:
+        with Image.open(path) as image:
+            for number, frame in enumerate(ImageSequence.Iterator(image), 1):
+                yield f"{path.stem}_{number:0{len(str(n_frames))}}", np.asarray(frame.convert("RGB"))
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"{path}: its frames can't be read to the end ({error}); get it again") from None
+
+
+def _find_bits(files: Sequence[Path]) -> dict[Path, int]:
+    """{file: bits in use} of the 16-bit images, the same for those of one folder, as in training; a note says so.
+
+    For a network that does not know the bits of its training: with these, a dark image that is given alone is brighter.
+    """
+    found: dict[Path, int] = {}
+    parent = attrgetter("parent")
+    for folder, members in itertools.groupby(sorted(files, key=parent), key=parent):
+        bits = find_bits(list(members))
+        if bits:
+            alone = "; to scale it like others of its folder, give the folder" * (len(bits) == 1)
+            used = f"the highest 8 of the {max(bits.values())} bits in use are taken"
+            print(f"note: {folder}: images of 16 bits: {len(bits)}, of which {used}{alone}", flush=True)
+        found |= bits
+    return found
+
+
 class Writer:
     """Writes files to a folder, whole or not at all.
 
-    None replaces one that was there before, unless overwrite, and none ever replaces an input or another of the same
-    call: of two images with the same name, the second gets a number.
+    None replaces one that was there before, unless overwrite, and none ever an input or another one of the same call.
     """
 
     def __init__(self, folder: Path, overwrite: bool):
@@ -72,10 +152,8 @@ class Writer:
 
     def reserve(self, stem: str, endings: Sequence[str]) -> list[Path]:
         """New paths stem + ending. Raises ValueError for one that may not be replaced."""
-        number, name = 1, stem
-        while name.casefold() in self.taken:  # on some disks, names that differ in capitals are one file
-            number += 1
-            name = f"{stem}_{number}"
+        numbered = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        name = next(name for name in numbered if name.casefold() not in self.taken)  # on some disks P.png is p.png
         self.taken.add(name.casefold())
         paths = [self.folder / f"{name}{ending}" for ending in endings]
         for path in paths:
@@ -95,7 +173,6 @@ class Writer:
 
 
 def _predict_source(source: Source, network: Network, writer: Writer, bits: dict[Path, int]) -> None:
-    """bits: of 16-bit images, from `find_scales`."""
     animation, differs = Animation(source.n_frames, source.duration), ""
     for number, (stem, frame) in enumerate(source.frames, 1):
         with writer.counting_failures():
@@ -109,10 +186,7 @@ def _predict_source(source: Source, network: Network, writer: Writer, bits: dict
                 writer.write(path, file.getvalue())
             count = f"[{number}/{source.n_frames}] " if source.n_frames > 1 else ""
             print(f"{count}{paths[0].name.removesuffix('_ids.png')}: {_say_shares(mask, network.labels)}", flush=True)
-            try:
-                animation.add(image, colors)
-            except ValueError as error:
-                differs = differs or str(error)
+            differs = differs or animation.add(image, colors)
     if differs:
         print(f"{source.name}: no animation, because the images differ in size ({differs})")
     elif len(animation.frames) > 1:
@@ -127,3 +201,51 @@ def _say_shares(mask: np.ndarray, labels: LabelMap, most: int = 4) -> str:
     shares = class_pixels(mask, labels) / mask.size
     order = [k for k in np.argsort(-shares) if shares[k] > 0]
     return ", ".join(f"{labels.names[k]} {shares[k]:.0%}" for k in order[:most]) + ", ..." * (len(order) > most)
+
+
+class Animation:
+    """A short animated GIF that stays small, each image beside its prediction: `add` each, then `make`.
+
+    n_frames: how many will be added; of more than MAX_FRAMES, evenly spaced ones are kept, so that memory stays small.
+    duration: milliseconds of a frame.
+    """
+
+    def __init__(self, n_frames: int, duration: float = 100):
+        self.n_frames, self.duration, self.n_added = n_frames, duration, 0
+        self.frames: list[Image.Image] = []
+        self.chosen = set(np.linspace(0, n_frames - 1, min(n_frames, MAX_FRAMES)).round().astype(int).tolist())
+        self.size: tuple[int, int] | None = None  # (height, width) of the first image
+
+    def add(self, image: np.ndarray, colors: np.ndarray) -> str:
+        """image, colors: (H, W, 3) uint8. Returns "" or, where they are not as large as those before, what was found"""
+        self.size = self.size or image.shape[:2]
+        if image.shape[:2] != self.size:
+            return f"found {'{}x{}'.format(*image.shape[:2])} among {'{}x{}'.format(*self.size)}"
+        if self.n_added in self.chosen:
+            scale = min(1, MAX_SIDE / max(self.size))
+            left, right = (_resize(Image.fromarray(panel), scale) for panel in (image, colors))
+            frame = Image.new("RGB", (2 * left.width + GAP, left.height), "white")
+            frame.paste(left, (0, 0))
+            frame.paste(right, (left.width + GAP, 0))
+            self.frames.append(frame)
+        self.n_added += 1
+        return ""
+
+    def make(self) -> tuple[bytes, str]:
+        """The GIF, at most MAX_BYTES, and what it holds: "100 of 120 frames at 192x516, 2.9 MB"."""
+        n_kept, scale = len(self.frames), 1.0
+        duration = max(20, round(min(LONGEST, self.duration * self.n_added / n_kept)))
+        while True:
+            # without dithering, whose noise would double the size
+            resized = (_resize(frame, scale).quantize(256, dither=Image.Dither.NONE) for frame in self.frames)
+            (first, *others), file = resized, io.BytesIO()
+            first.save(file, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
+            n_bytes, size = len(file.getvalue()), f"{first.height}x{first.width}"
+            if n_bytes <= MAX_BYTES:
+                return file.getvalue(), f"{n_kept} of {self.n_frames} frames at {size}, {n_bytes / 1e6:.1f} MB"
+            scale *= math.sqrt(0.95 * MAX_BYTES / n_bytes)  # 0.95: smaller images compress less well
+
+
+def _resize(image: Image.Image, scale: float) -> Image.Image:
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    return image if size == image.size else image.resize(size, Image.Resampling.BOX)

@@ -12,11 +12,11 @@ from ..model import PreciseStatistics, unet_model
 from ..networks import transfer_weights
 from ..optimizers import WarmupStableDecay
 from ..pipeline import make_batches
-from ..recipe import InvalidFolder, Recipe, make_recipe, note_better_size
+from ..recipe import Recipe, make_recipe, note_better_size
 from ..storage import read_json
 from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
 from . import WrongOption, find_network
-from .check import check_splits
+from .check import SPLITS, check_files
 
 # Parameters of the notebook that no option changes.
 FIXED = {"ARCHIVE": None, "N_FILTERS": None, "HALF_RESOLUTION": None, "SIZE_STAGES": None, "FRAMES_PER_DRIVE": 20}
@@ -25,9 +25,8 @@ FIXED = {"ARCHIVE": None, "N_FILTERS": None, "HALF_RESOLUTION": None, "SIZE_STAG
 def train(*, runs: str, start_from: str | None, **options) -> int:
     """Train a network, or resume its training, and print where it is.
 
-    The options are the notebook's parameters, in lower case, with RUN_DIR as runs. The same parameters and data have
-    the same run folder as in the notebook: each resumes what the other began.
-    Returns 0. Raises ValueError if a file is bad: then nothing is trained.
+    The options are the notebook's parameters, in lower case, with RUN_DIR as runs: the same ones and the same data have
+    the same run folder as in the notebook. Returns 0. Raises ValueError if a file is bad: then nothing is trained.
     """
     if start_from not in (None, "demo", "scratch"):
         start_from = str(find_network(Path(start_from)))
@@ -36,8 +35,6 @@ def train(*, runs: str, start_from: str | None, **options) -> int:
     keras.config.set_dtype_policy(device["precision"])
     try:
         recipe = make_recipe(device["kind"], **FIXED | parameters)
-    except InvalidFolder:
-        raise
     except ValueError as error:
         raise WrongOption(str(error)) from None
     height, width = recipe.image_size
@@ -46,12 +43,15 @@ def train(*, runs: str, start_from: str | None, **options) -> int:
         recipe.dataset, recipe.data_dir, seed=recipe.seed, frames_per_drive=recipe.frames_per_drive,
         split_by=recipe.split_by,
     )  # fmt: skip
-    n_bad = check_splits(data)
+    n_bad = 0
+    for split in SPLITS:
+        pairs = getattr(data, split)
+        n_bad += len(pairs) - len(check_files(pairs, data.labels, split)[0])
+        print(f"{split:>10}: {len(pairs)} pairs")
+        if not pairs and split != "test":
+            raise ValueError(f"{recipe.data_dir}: the {split} split is empty, expected at least one pair; add pairs")
     if n_bad:
         raise ValueError(f"{recipe.data_dir}: {n_bad} bad pairs, so nothing was trained; correct or remove them")
-    for split in ("train", "validation"):
-        if not getattr(data, split):
-            raise ValueError(f"{recipe.data_dir}: the {split} split is empty, expected at least one pair; add pairs")
     note_better_size(data.train, recipe)
     run_dir = _fit(recipe, data)
     best = read_json(run_dir / "best.json")

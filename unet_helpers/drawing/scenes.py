@@ -110,11 +110,6 @@ def render_frame(
     return _develop(street, image, above, rng), mask
 
 
-def frame_name(drive: str, frame: int) -> str:
-    """The real data set's file name of a frame: '02_00_000.png' (from 0), 'F61-1.png' (from 1)."""
-    return f"{drive}-{frame + 1}.png" if drive.startswith("F") else f"{drive}_{frame:03d}.png"
-
-
 def check_arguments(drive: str, frame: int, seed: int, size: tuple[int, int], n_frames: int) -> None:
     """Raise ValueError that names the argument that is wrong."""
     whole = (int, np.integer)
@@ -124,8 +119,7 @@ def check_arguments(drive: str, frame: int, seed: int, size: tuple[int, int], n_
         ("seed", seed, isinstance(seed, whole) and seed >= 0, "a whole number from 0 on"),
         ("n_frames", n_frames, isinstance(n_frames, whole) and n_frames >= 1, "at least 1"),
         ("size", size, is_size, "(height, width), two whole numbers from 24 on"),
+        ("frame", frame, isinstance(frame, whole) and frame in range(n_frames), f"0..{n_frames - 1} (n_frames - 1)"),
     ):
         if not is_good:
             raise ValueError(f"{name}: found {value!r}, expected {expected}")
-    if not isinstance(frame, whole) or not 0 <= frame < n_frames:
-        raise ValueError(f"frame: found {frame!r}, expected 0..{n_frames - 1} (n_frames - 1)")

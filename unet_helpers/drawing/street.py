@@ -99,15 +99,13 @@ stop    other      plain  box       metal   0    2.45 0     .95  .07  2.1   0   
 stop    other      brick  box       any     0    1.2  1.9   .7   1.2  .05   0   0    one
 kiosk   other      facade box       any     0    1.2  0     .9   1.2  1.2   0   0    one
 kiosk   other      plain  box       any     0    2.5  0     1.1  .12  1.4   .2  .2   one
-house   building   facade box       house   0    .5   0     1    .5   1     0   0    one
+house+gable+flats     building   facade box   house   0    .5   0     1    .5   1   0   0    one
 house   building   roof   box       tile    0    1.2  0     1.1  .2   1.05  1   0    one
 house   building   brick  box       house   .2   1.4  .4    .07  .12  .05   0   0    one
 villa   building   facade box       house   0    .5   0     1    .5   .9    0   0    one
 villa   building   roof   box       tile    0    1.18 0     1.12 .19  1     .95 .6   one
 villa   building   facade box       house -1     .27  .5    .4   .27  .38   0   0    one
-gable   building   facade box       house   0    .5   0     1    .5   1     0   0    one
 gable   building   roof   box       tile    0    1.22 0     1.05 .23  1.1   0   1    one
-flats   building   facade box       house   0    .5   0     1    .5   1     0   0    one
 flats   building   plain  box       tile    0    1    0     1.05 .015 1.02  0   0    one
 fence   fence      bars   box       bars    0    .75  0     .03  .75  1     0   0    one
 wall    wall       brick  box       house   0    .55  0     .13  .55  1     0   0    one

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..naming import named
 from ..storage import hold_lock, remove_partial_folders, write_folder
-from .scenes import check_arguments, frame_name, render_frame
+from .scenes import check_arguments, render_frame
 from .street import DRIVES
 
 SPEED = 30 * 240 * 320  # pixels that two cores draw in a second: measured, 25 to 45 frames
@@ -32,10 +32,9 @@ def draw_scenes(
     """Draw `n_frames` frames of each drive below `folder`, whole or not at all, and return it.
 
     Files as on Kaggle: data{A..E}/data{A..E}/Camera{RGB,Seg}/NAME.png. seed, size, n_frames: as for `render_frame`;
-    drives: some of DRIVES; processes: None = one per core. exist_ok: return a folder that has all frames already. While
-    another process draws to `folder`, this one waits, and then returns it. `progress` gets a line before the first
-    frame, about one for each tenth of the frames, and one before it waits. Raises ValueError, naming the argument, if
-    one is wrong, `folder` exists already or can't be written.
+    drives: some of DRIVES; processes: None = one per core. exist_ok: return a folder that has all frames already.
+    progress(line) is called before the first frame, about each tenth of them, and before waiting for another process
+    that draws to `folder`. Raises ValueError, naming the argument, if one is wrong or `folder` can't be used.
     """
     folder, drives = Path(folder), tuple(drives)
     try:
@@ -70,12 +69,11 @@ def _is_drawn(folder: Path, drives: tuple[str, ...], n_frames: int) -> bool:
 
 
 def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress, **options) -> None:
-    """All frames, whole or not at all."""
     (rows, columns), n_frames = options["size"], options["n_frames"]
+    total, done, start = len(drives) * n_frames, 0, perf_counter()
     with write_folder(folder) as partial:
         parts = [(partial, drive, range(n_frames)[first:first + 10], options)
                  for drive in drives for first in range(0, n_frames, 10)]
-        total, done, start = len(drives) * n_frames, 0, perf_counter()
         seconds = max(10, round(total * rows * columns / SPEED, -1))
         progress(f"drawing {total} road scenes, once: about {seconds:.0f} seconds on two cores")
         with closing(_run(parts, min(processes or os.cpu_count() or 1, len(parts)))) as counts:
@@ -86,12 +84,11 @@ def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress
                     progress(f"drawing {total} road scenes: {done} done, {speed:.0f} per second")
 
 
-def _files_of(folder: Path, drive: str, frame: int) -> tuple[Path, Path]:
-    """The files of a frame: image and mask."""
-    name = frame_name(drive, frame)
+def _files_of(folder: Path, drive: str, frame: int) -> list[Path]:
+    """The files of a frame, image and mask, named as in the real data set: '02_00_000.png' or, from 1, 'F61-1.png'."""
+    name = f"{drive}-{frame + 1}.png" if drive.startswith("F") else f"{drive}_{frame:03d}.png"
     letter = "ABCDE"[int(name[-5]) // 2]  # of the last digit of the frame's number
-    place = folder / f"data{letter}" / f"data{letter}"
-    return place / "CameraRGB" / name, place / "CameraSeg" / name
+    return [folder / f"data{letter}" / f"data{letter}" / camera / name for camera in ("CameraRGB", "CameraSeg")]
 
 
 def _draw_part(folder: Path, drive: str, frames: range, options: dict) -> int:
