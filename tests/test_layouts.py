@@ -9,7 +9,7 @@ import data_files as good
 import numpy as np
 import pytest
 
-from unet_helpers.custom_data import ValidationError, prepare_folder
+from unet_helpers.custom_data import ValidationError
 from unet_helpers.custom_data.matching import match
 from unet_helpers.custom_data.splits import SPLITS
 from unet_helpers.datasets import check_pairs
@@ -79,14 +79,14 @@ def test_splits_are_found_in_these_folders(tmp_path, names, image, mask):
     assert prepared.report.warnings == []
 
 
-@pytest.mark.parametrize(
-    ("image", "mask", "other"),
-    [
-        ("images/p{}.png", "SegmentationClass/p{}.png", "Annotations/p{}.png"),
-        ("JPEGImages/p{}.png", "SegmentationClass/p{}.png", "train/p{}.png"),
-        ("train/p{}.png", "train/masks/p{}.png", "train/imgs/p{}.png"),
-    ],
-)
+OTHERS = [
+    ("images/p{}.png", "SegmentationClass/p{}.png", "Annotations/p{}.png"),
+    ("JPEGImages/p{}.png", "SegmentationClass/p{}.png", "train/p{}.png"),
+    ("train/p{}.png", "train/masks/p{}.png", "train/imgs/p{}.png"),
+]
+
+
+@pytest.mark.parametrize(("image", "mask", "other"), OTHERS)
 def test_the_usual_folders_are_taken_where_there_are_others(tmp_path, image, mask, other):
     root = write_pairs(tmp_path / "data", image, mask, range(6))
     write_pairs(root, other, None, range(3, 9))
@@ -215,18 +215,3 @@ def test_images_in_folders_among_images_are_said(tmp_path):
     write_pairs(root, "images/more/p{}.png", None)
     (note,) = good.prepare(root).report.warnings
     assert re.match("images/more: .*move them up", note)
-
-
-def test_a_tiff_of_four_bands_is_said_to_be_grey_and_a_damaged_one_to_be_damaged(tmp_path):
-    root = write_pairs(tmp_path / "data", P, "masks/p{}.png")
-    good.save(np.zeros((24, 36, 4), np.uint8), tmp_path / "rgba.tif")
-    (root / "images" / "p2.png").unlink()
-    content = (tmp_path / "rgba.tif").read_bytes()
-    for tag, value, said in (
-        (b"\x06\x01\x03\x00\x01\x00\x00\x00\x02", 1, "a TIFF with 4 channels of 8 bits"),  # no RGB
-        (b"\x03\x01\x03\x00\x01\x00\x00\x00\x01", 9, "(?!.*expected 1)"),  # compression: none of TIFF's
-    ):
-        place = content.index(tag) + 8
-        (root / "images" / "p2.tif").write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
-        with pytest.raises(ValidationError, match=rf"images/p2\.tif \({said}.*\): it can't be read"):
-            prepare_folder(root)
