@@ -7,16 +7,11 @@ each pair meets, however busy the machine is. Prints a table; exit code 1 if a p
 """
 
 import argparse
-import io
 import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from conftest import write_pair_to
-from kaggle_server import KaggleServer, make_zip
 from limits import gate, start, together
-from PIL import Image
 
 MEET = """
 import glob, os, sys
@@ -29,29 +24,12 @@ def meet(*_):
 def inside(function):
     return lambda *arguments, **options: (meet(), function(*arguments, **options))[1]
 """
-DOWNLOAD = """
-import kagglesdk.kaggle_env as kaggle_env
-kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = {url!r}
-from unet_helpers.datasets import load_dataset
-from unet_helpers.download import dataset as download
-download.KAGGLE_INPUT = pathlib.Path("/nowhere")
-download.unpack = inside(download.unpack)
-data = load_dataset("lyft", {data!r})
-print(len(data.train), len(data.validation), len(data.test))
-"""
 DRAW = """
 from unet_helpers.drawing import draw_scenes, writing
 writing._draw = inside(writing._draw)
 folder = draw_scenes(pathlib.Path({data!r}) / "drawn", drives=("F1", "F2"), n_frames=2, size=(48, 64), processes=1,
                      exist_ok=True)
 print(sum(path.is_file() for path in folder.rglob("*")))
-"""
-PREPARE = """
-from unet_helpers.datasets import load_dataset
-from unet_helpers.custom_data import preparation as writing
-writing._write_whole = inside(writing._write_whole)
-data = load_dataset("folder", {data!r})
-print(sum(path.is_file() and "prepared" in str(path) for pair in data.train + data.validation for path in pair))
 """
 TRAIN = """
 import keras
@@ -77,22 +55,6 @@ except RuntimeError as error:
 """
 
 
-def png(pixels) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.uint8(pixels)).save(file, "PNG")
-    return file.getvalue()
-
-
-def lyft_zip() -> bytes:
-    """The Lyft data set's layout, with 50 pairs of each split."""
-    files = {}
-    for letter, name in (("A", "02_00_{:03}"), ("B", "09_00_{:03}"), ("E", "F1-{}")):
-        for n in range(50):
-            for camera, pixels in (("CameraRGB", np.full((6, 8, 3), n)), ("CameraSeg", np.full((6, 8, 3), (7, 0, 0)))):
-                files[f"data{letter}/data{letter}/{camera}/{name.format(n)}.png"] = png(pixels)
-    return make_zip(files)
-
-
 def run_two(folder: Path, code: str, expected: list[str], above: Path, left: list[str]) -> str:
     """What went wrong with two processes that run code, "" if nothing did.
 
@@ -112,28 +74,8 @@ def run_two(folder: Path, code: str, expected: list[str], above: Path, left: lis
     return ", ".join(problems)
 
 
-def two_downloads(folder: Path) -> str:
-    data = folder / "data"
-    data.mkdir()
-    with KaggleServer(lyft_zip()) as server:
-        code = DOWNLOAD.format(url=server.url, data=str(data))
-        problems = run_two(folder, code, ["50 50 50"] * 2, data, ["lyft"])
-        once = len(list((data / "lyft").rglob("*.png"))) == 300 and len(server.sent) == 1
-        return problems or ("" if once else "it is not whole, or downloaded twice")
-
-
 def two_drawings(folder: Path) -> str:
     return run_two(folder, DRAW.format(data=str(folder / "data")), ["8"] * 2, folder / "data", ["drawn"])
-
-
-def two_preparations(folder: Path) -> str:
-    data = folder / "all" / "data"
-    for n in range(6):
-        pair = write_pair_to(data, stem=str(n), seed=n)
-        Image.open(pair.mask).save(pair.mask.with_suffix(".gif"))
-        pair.mask.unlink()
-    (data / "classes.txt").write_text("sky\nroad\ncar\n")
-    return run_two(folder, PREPARE.format(data=str(data)), ["5"] * 2, folder / "all", ["data", "data.prepared"])
 
 
 def two_trainings(folder: Path) -> str:
@@ -143,25 +85,21 @@ def two_trainings(folder: Path) -> str:
     return run_two(folder, code, ["1", "refused: another process is training"], folder / "data", ["run"])
 
 
-KINDS = {
-    "downloads": two_downloads, "drawings": two_drawings, "preparations": two_preparations, "trainings": two_trainings,
-}  # fmt: skip
+KINDS = {"drawings": two_drawings, "trainings": two_trainings}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=10, help="of each kind (default: 10)")
-    parser.add_argument("--kinds", default=",".join(KINDS), help=f"some of {', '.join(KINDS)}")
-    options = parser.parse_args()
-    n_bad = 0
+    n_pairs, n_bad = parser.parse_args().pairs, 0
     print("| two at once | pairs | good |\n|---|---|---|", flush=True)
-    for kind in options.kinds.split(","):
+    for kind, run in KINDS.items():
         problems = []
-        for _ in range(options.pairs):
+        for _ in range(n_pairs):
             with tempfile.TemporaryDirectory() as folder:
-                problems.append(KINDS[kind](Path(folder)))
-        print(f"| {kind} | {options.pairs} | {problems.count('')} |", *filter(None, problems), sep="\n  ", flush=True)
-        n_bad += options.pairs - problems.count("")
+                problems.append(run(Path(folder)))
+        print(f"| {kind} | {n_pairs} | {problems.count('')} |", *filter(None, problems), sep="\n  ", flush=True)
+        n_bad += n_pairs - problems.count("")
     return int(n_bad > 0)
 
 

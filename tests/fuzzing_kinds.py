@@ -91,8 +91,6 @@ def make_images(rng, image) -> dict[str, Callable[[], tuple[str, bytes, np.ndarr
         "BMP": lambda: (".bmp", save(image, "BMP"), image),
         "PPM": lambda: (".ppm", save(image, "PPM"), image),
     }
-    if "avif" in features.get_supported():
-        kinds["AVIF"] = lambda: (".avif", save(image, "AVIF", quality=100), None)
     if "webp" in features.get_supported():
         kinds |= {
             "WEBP": lambda: (".webp", save(image, "WEBP", **quality), None),

@@ -82,8 +82,7 @@ def start(code: str, **environment: str) -> subprocess.Popen:
 def gate(folder: Path) -> str:
     """Code that waits until `together` opens the gate in `folder`.
 
-    It defines `until_met()`, for what only one of the processes does: it waits until another prints that it waits, so
-    they meet, however busy the machine is.
+    It defines `until_met()`, which waits until another of the processes prints that it waits: so they meet.
     """
     return f"""
 import builtins, pathlib, time

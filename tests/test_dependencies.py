@@ -250,7 +250,7 @@ def test_ipython_lets_an_error_render_itself(capsys):
 
 
 def test_a_networks_layers_tell_its_graph():
-    told = "keras.Model.layers, Layer.input and Layer.output: plots/levels.py reads a network's graph from them, and {}"
+    told = "keras.Model.layers, Layer.input and Layer.output: plots/unet.py reads a network's graph from them, and {}"
     inputs = keras.Input((8, 8, 3))
     first = keras.layers.Conv2D(2, 3, padding="same")(inputs)
     second = keras.layers.ReLU()(first)

@@ -32,6 +32,21 @@ def test_two_by_two_by_hand(labels):
     assert scores.miou == pytest.approx(5 / 18)
 
 
+def test_void_is_not_scored_and_absent_classes_are_left_out(labels):
+    true, predicted = np.uint8([[[0, 0], [1, VOID]]]), np.uint8([[[0, 0], [1, 2]]])
+    scores = Scores(labels, confusion_matrices(true, predicted, 3))
+    assert scores.iou[:2].tolist() == [1, 1]
+    assert np.isnan(scores.iou[2])
+    assert scores.miou == scores.accuracy == 1
+
+
+def test_a_class_that_is_predicted_but_never_true_counts_as_0(labels):
+    true, predicted = np.uint8([[[0, 0, 0, 0]]]), np.uint8([[[0, 0, 0, 1]]])
+    scores = Scores(labels, confusion_matrices(true, predicted, 3))
+    np.testing.assert_array_equal(scores.iou, [3 / 4, 0, np.nan])
+    assert scores.miou == pytest.approx((3 / 4 + 0) / 2)
+
+
 def test_agrees_with_keras_and_with_a_slow_reference(labels):
     rng = np.random.default_rng(0)
     true = rng.choice(np.uint8([0, 1, 2, VOID]), (3, 7, 5))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import make_ids, make_picture, prepare, read_as_training_does, save, save_bytes, write_folder
+from data_files import make_ids, make_image, prepare, read_as_training_does, save, save_bytes, write_folder
 from fuzzing import fuzz, read_checked, read_prepared
 from fuzzing_files import write_png
 from fuzzing_kinds import make_masks
@@ -87,7 +87,7 @@ def test_a_mask_with_one_bit_flipped_is_refused(tmp_path, name):
     root, written = tmp_path / "data", np.sort(np.uint8(kind.ids)[rng.integers(0, len(kind.ids), (24, 36))], 0)
     written[8:, 12:] = kind.ids[1]
     for number in range(1, 5):
-        save(make_picture(number), root / "images" / f"p{number}.png")
+        save(make_image(number), root / "images" / f"p{number}.png")
         save_bytes(kind.write(np.roll(written, number)), root / "masks" / f"p{number}.png")
     (root / "classes.txt").write_text(kind.classes)
     whole = (root / "masks" / "p2.png").read_bytes()
@@ -100,7 +100,7 @@ def test_a_mask_with_one_bit_flipped_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "LA", "I;16"])
 def test_an_image_with_one_bit_flipped_is_not_predicted(tmp_path, mode):
-    pixels = np.sort(make_picture(1), 0)
+    pixels = np.sort(make_image(1), 0)
     pixels[8:, 12:] = 51
     image = Image.fromarray(pixels[..., 0].astype(np.uint16) if mode == "I;16" else pixels)
     image.convert(mode).save(tmp_path / "a.png")

@@ -8,6 +8,7 @@ from pathlib import Path
 import data_files as good
 import numpy as np
 import pytest
+from PIL import Image, features
 
 from unet_helpers.custom_data import ValidationError
 from unet_helpers.custom_data.matching import match
@@ -22,7 +23,7 @@ def write_pairs(root, image, mask, numbers=NUMBERS):
     """Pairs of names with a number in them; no two images and no two masks are alike."""
     for n in numbers:
         if image:
-            good.save(good.make_picture(n), root / image.format(n))
+            good.save(good.make_image(n), root / image.format(n))
         if mask:
             good.save(good.make_ids(n % 12, (0, 1, 2)), root / mask.format(n))
     return root
@@ -30,7 +31,7 @@ def write_pairs(root, image, mask, numbers=NUMBERS):
 
 def assert_pair(pair, labels, n):
     check_pairs([pair], labels)
-    np.testing.assert_array_equal(decode_image(pair.image), good.make_picture(n))
+    np.testing.assert_array_equal(decode_image(pair.image), good.make_image(n))
     np.testing.assert_array_equal(decode_mask(pair.mask, labels)[..., 0], good.make_ids(n % 12, (0, 1, 2)))
 
 
@@ -70,7 +71,7 @@ def test_splits_are_found_in_these_folders(tmp_path, names, image, mask):
     numbers = {"train": (1, 2, 3), "validation": (4, 5), "test": (6,)}
     for split, name in zip(SPLITS, names.split(), strict=True):
         for place, n in enumerate(numbers[split]):  # the names in each split are the same
-            good.save(good.make_picture(n), tmp_path / "data" / image.format(name).format(place))
+            good.save(good.make_image(n), tmp_path / "data" / image.format(name).format(place))
             good.save(good.make_ids(n, (0, 1, 2)), tmp_path / "data" / mask.format(name).format(place))
     prepared = good.prepare(tmp_path / "data")
     for split in SPLITS:
@@ -215,3 +216,11 @@ def test_images_in_folders_among_images_are_said(tmp_path):
     write_pairs(root, "images/more/p{}.png", None)
     (note,) = good.prepare(root).report.warnings
     assert re.match("images/more: .*move them up", note)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_images_are_read(tmp_path):
+    root = write_pairs(tmp_path / "data", "images/p{}.avif", "masks/p{}.png", range(4))
+    for stem, (image, _) in good.read_as_training_does(good.prepare(root)).items():
+        with Image.open(root / "images" / f"{stem}.avif") as expected:
+            np.testing.assert_array_equal(image, np.asarray(expected.convert("RGB")))

@@ -59,7 +59,7 @@ class StopIn(keras.callbacks.Callback):
 
     def __init__(self, epoch):
         super().__init__()
-        self.last, self.now = epoch, 0
+        self.last = epoch
 
     def on_epoch_begin(self, epoch, logs=None):
         self.now = epoch
@@ -83,7 +83,28 @@ def whole(tmp_path_factory, pairs):
     return training
 
 
-def assert_same(training, whole):
+def test_images_grow_and_the_run_keeps_its_network_with_labels_and_size_its_log_and_one_checkpoint(whole):
+    assert whole.seen == [SMALL] * 6 + [FULL] * 6
+    assert whole.rows()["epoch"].tolist() == [0, 1, 2, 3]
+    assert {"loss", "mIoU", "val_loss", "val_mIoU"} <= set(whole.rows().dtype.names)
+    names = {path.name for path in whole.run_dir.iterdir()}
+    assert names == {"best.keras", "best.json", "log.csv", "state.npz"}
+    network = load_network(whole.run_dir / "best.keras")
+    assert (network.labels, network.image_size) == (LABELS, FULL)
+
+
+def test_after_stops_and_in_a_new_session_it_is_the_training_in_one_go(tmp_path, pairs, whole):
+    """With the weights of a half epoch in memory; and epoch 4 has the order, augmentation, size and rate of epoch 4."""
+    training = Training(tmp_path / "stopped", pairs)
+    for epoch in (0, 1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(StopIn(epoch))
+        assert epoch != 1 or read_record(tmp_path / "stopped" / "best.keras")[1] == SMALL
+    training = Training(tmp_path / "stopped", pairs)
+    for variable in training.model.variables:
+        variable.assign(np.ones(variable.shape))
+    assert training.fit().epoch == [3]
+    assert training.seen == [FULL] * 3
     ours, theirs = training.rows(), whole.rows()
     np.testing.assert_array_equal(ours["epoch"], theirs["epoch"])
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-4)
@@ -95,52 +116,16 @@ def assert_same(training, whole):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def test_images_grow_and_the_run_keeps_its_network_with_labels_and_size_its_log_and_one_checkpoint(whole):
-    assert whole.seen == [SMALL] * 6 + [FULL] * 6
-    assert whole.rows()["epoch"].tolist() == [0, 1, 2, 3]
-    assert {"loss", "mIoU", "val_loss", "val_mIoU"} <= set(whole.rows().dtype.names)
-    names = {path.name for path in whole.run_dir.iterdir()}
-    assert names == {"best.keras", "best.json", "log.csv", "state.npz"}
-    network = load_network(whole.run_dir / "best.keras")
-    assert (network.labels, network.image_size) == (LABELS, FULL)
-
-
-def test_the_cell_again_after_stop_in_the_first_epoch_is_the_training_in_one_go(tmp_path, pairs, whole):
-    """In the same session, with the weights of a half epoch in memory."""
-    training = Training(tmp_path / "stopped", pairs)
-    with pytest.raises(KeyboardInterrupt):
-        training.fit(StopIn(0))
-    training.fit()
-    assert_same(training, whole)
-
-
-def test_a_second_stop_and_a_new_session_resume_with_the_images_of_their_epoch(tmp_path, pairs, whole):
-    """Epoch 4 after a stop has the order, the augmentation, the size and the rate of epoch 4, not of the first."""
-    training = Training(tmp_path / "stopped", pairs)
-    with pytest.raises(KeyboardInterrupt):
-        training.fit(StopIn(1))
-    assert read_record(tmp_path / "stopped" / "best.keras")[1] == SMALL
-    with pytest.raises(KeyboardInterrupt):
-        training.fit(StopIn(3))
-    training = Training(tmp_path / "stopped", pairs)
-    for variable in training.model.variables:
-        variable.assign(np.ones(variable.shape))
-    assert training.fit().epoch == [3]
-    assert training.seen == [FULL] * 3
-    assert_same(training, whole)
-
-
 def test_a_finished_training_is_loaded_and_not_repeated(pairs, whole, capsys):
     files = {path.name: path.read_bytes() for path in whole.run_dir.iterdir() if path.suffix != ".keras"}
     training = Training(whole.run_dir, pairs)
-    assert training.fit().epoch == []
-    assert "trained before, 4 epochs: its network is loaded (TRAIN_ANEW = True" in capsys.readouterr().out
+    assert training.fit().epoch == whole.fit().epoch == []  # in a new session, and the cell again
+    assert "trained before, 4 epochs: its network is loaded" in capsys.readouterr().out
     assert training.resizing.sizes[training.resizing.stage] == FULL
     best = load_best(whole.run_dir, FULL)[0].get_weights()
     for a, b in zip(training.model.get_weights(), best, strict=True):
         np.testing.assert_array_equal(a, b)
     assert {path.name: path.read_bytes() for path in whole.run_dir.iterdir() if path.suffix != ".keras"} == files
-    assert whole.fit().epoch == []  # the cell again
 
 
 def test_the_best_network_predicts_the_same_in_a_fresh_process_without_this_package(tmp_path, whole):
@@ -148,9 +133,8 @@ def test_the_best_network_predicts_the_same_in_a_fresh_process_without_this_pack
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3)).astype(np.float32)
     np.save(tmp_path / "image.npy", image)
     code = "import keras, numpy, sys; model = keras.models.load_model(sys.argv[1]);"
-    code += "numpy.save(sys.argv[3], model.predict_on_batch(numpy.load(sys.argv[2])));"
+    code += "numpy.save('logits.npy', model.predict_on_batch(numpy.load('image.npy')));"
     code += "assert 'unet_helpers' not in sys.modules"
-    paths = [whole.run_dir / "best.keras", tmp_path / "image.npy", tmp_path / "logits.npy"]
-    command = [sys.executable, "-c", code, *map(str, paths)]
+    command = [sys.executable, "-c", code, str(whole.run_dir / "best.keras")]
     subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model.predict_on_batch(image), atol=1e-5)

@@ -19,9 +19,8 @@ from .labels import VOID
 class RandomResizedCrop:
     """Random crop, scale, aspect ratio, horizontal flip, brightness and contrast; images become float32.
 
-    One op crops and resizes; a window that runs from right to left flips. Keras has a layer for each of these changes,
-    but several passes over the images would slow training down, and before Keras 3.14 its RandomZoom resamples masks
-    bilinearly and so invents classes.
+    One op crops and resizes; a window that runs from right to left flips. Keras's layers would take several passes, and
+    before Keras 3.14 its RandomZoom resamples masks bilinearly and so invents classes.
     """
 
     zoom: tuple[float, float] = (0.9, 1.3)  # range of the scale; below 1 the image shrinks, surrounded by void

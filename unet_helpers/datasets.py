@@ -12,7 +12,7 @@ import numpy as np
 
 from . import custom_data, drawing
 from .download import check_whole, download_dataset, find_layout
-from .images import InvalidFile, decode_mask, examine_image, naming_file, open_file, read_channels
+from .images import InvalidFile, decode_mask, examine_image, naming_file, read_channels
 from .labels import CAMVID, CARLA, DATASETS, LabelMap, Pair, class_pixels
 from .naming import named
 from .storage import find_changes
@@ -20,7 +20,6 @@ from .storage import find_changes
 SLUGS = {"lyft": "kumaresanmanickavelu/lyft-udacity-challenge", "camvid": "carlolepelaars/camvid"}  # on Kaggle
 PAIRS = {"lyft": (3550, 750, 700), "camvid": (367, 100, 232)}  # to train, validate and test, in each copy that we know
 DATA_DIR = "data"  # made where it does not exist; any other folder has to be there, for it may be misspelt
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
 
 # The Kaggle set's five folders hold frames of every drive and neighbouring frames look alike, so the split goes by
 # drives, and drives that look alike stay on one side.
@@ -55,24 +54,22 @@ def load_dataset(
     """Find a data set's pairs in data_dir/name, or in data_dir itself, and split them.
 
     name: "demo" (drawn on first use: frames_per_drive frames for each of the 32 drives, from seed), "lyft" (Kaggle's
-        Lyft/Udacity set), "camvid" (SegNet's layout or Kaggle's) or "folder" (your own; see data/README.md).
-        "lyft" and "camvid" are downloaded from Kaggle to data_dir/name where they are not there.
+        Lyft/Udacity set) or "camvid" (SegNet's layout or Kaggle's), which are downloaded to data_dir/name where they
+        are not there, or "folder" (your own; see data/README.md).
     archive: the data set's zip that you downloaded with a browser: unpacked to data_dir/name in place of a download.
     split_by: "folder" only: regular expression for the group (drive, patient, sequence) in an image's name.
     skip_bad: leave out the pairs whose files are invalid instead of refusing all of them, as far as `custom_data` can,
         and print no notes: problems and notes are in the report.
     bits: "folder" only: read 16-bit images as a network was trained with them, `Network.bits`; None: as they need it.
-    A note says if "lyft" or "camvid" have fewer pairs than they are known to have.
     Raises ValueError, naming the folder or file, if name is unknown, something is missing or has no partner, and
-    DownloadError, saying what to do, if a download fails, or files of a finished one are gone.
+    DownloadError if a download fails, or files of a finished one are gone.
     """
     if name not in DATASETS:
         raise ValueError(f"{named('DATASET')}: {name!r} is not known, expected one of {', '.join(map(repr, DATASETS))}")
     if split_by is not None and name != "folder":
         raise ValueError(f"{named('SPLIT_BY')}: found {split_by!r}, but {name!r} has splits of its own; leave it out")
     if name == "demo":
-        version = f"v{drawing.VERSION}_seed{seed}_{frames_per_drive}_frames"
-        root = Path(data_dir) / "demo" / version
+        root = Path(data_dir) / "demo" / f"v{drawing.VERSION}_seed{seed}_{frames_per_drive}_frames"
         drawing.draw_scenes(root, seed=seed, n_frames=frames_per_drive, exist_ok=True)  # where it is not there, whole
         return _load_lyft(name, root)
     root = Path(data_dir)
@@ -90,21 +87,14 @@ def load_dataset(
         keep = {"lyft": _is_no_copy, "camvid": bool}[name]
         found = download_dataset(root / name, SLUGS[name], archive=archive, keep=keep, has_layout=has_layout)
     whole = check_whole(root / name) or check_whole(root)
-    if name == "lyft":
-        dataset = _load_lyft(name, found)
-    else:
-        dataset = _load_camvid(name, found, root if found == root else root / name, skip_bad)
-    if not whole:
-        _say_few(dataset, found)
+    place = root if found == root else root / name
+    dataset = _load_lyft(name, found) if name == "lyft" else _load_camvid(name, found, place, skip_bad)
+    # What somebody put there may have fewer pairs than the set that we know; test may be left out.
+    there, known = (len(dataset.train), len(dataset.validation), len(dataset.test)), PAIRS[name]
+    if not whole and (there[0] < known[0] or there[1] < known[1] or 0 < there[2] < known[2]):
+        few, all_of_it = (" + ".join(map(str, numbers)) for numbers in (there, known))
+        print(f"note: {found}: {few} pairs to train, validate and test, of {all_of_it}: is the whole set there?")
     return dataset
-
-
-def _say_few(dataset: Dataset, folder: Path) -> None:
-    """A note where what somebody put there has fewer pairs than the set that we know; test may be left out."""
-    found, known = (len(dataset.train), len(dataset.validation), len(dataset.test)), PAIRS[dataset.name]
-    if found[0] < known[0] or found[1] < known[1] or 0 < found[2] < known[2]:
-        few, whole = (" + ".join(map(str, numbers)) for numbers in (found, known))
-        print(f"note: {folder}: {few} pairs to train, validate and test, of {whole}: is the whole set there?")
 
 
 def _has_lyft(folder: Path) -> bool:
@@ -138,34 +128,14 @@ def sequence_of(pair: Pair) -> str:
 
 
 def find_pairs(image_dir: Path, mask_dir: Path) -> list[Pair]:
-    """All pairs of image_dir/STEM.(png|jpg|jpeg|bmp) and mask_dir/STEM.png, sorted by stem.
+    """All pairs of an image and its mask in two folders, sorted by stem; see `custom_data.find_in`.
 
     Raises ValueError, naming the files, if a folder is missing or empty, a file has no partner or a stem is not unique.
     """
-    images, masks = _by_stem(image_dir, IMAGE_SUFFIXES), _by_stem(mask_dir, {".png"})
-    for lonely, others, folder in ((images, masks, mask_dir), (masks, images, image_dir)):
-        missing = sorted(lonely.keys() - others.keys())
-        if missing:
-            raise ValueError(
-                f"{lonely[missing[0]]}: no file with the stem {missing[0]!r} in {folder} ({len(missing)} such files); "
-                "an image and its mask need the same stem, and masks are PNG: add the partner or move the file away"
-            )
-    return [Pair(images[stem], masks[stem]) for stem in sorted(images)]
-
-
-def _by_stem(folder: Path, suffixes: set[str]) -> dict[str, Path]:
-    if not folder.is_dir():
-        todo = f"check {named('DATA_DIR')} and the layout in data/README.md"
-        raise ValueError(f"{folder}: there is no such folder; {todo}")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            twin = files.setdefault(path.stem, path)
-            if twin is not path:
-                raise ValueError(f"{path}: its stem is also that of {twin}; keep one of the two in the folder")
-    if not files:
-        raise ValueError(f"{folder}: found no file that ends in {', '.join(sorted(suffixes))}")
-    return files
+    found = custom_data.find_in(image_dir.parent, {None: (image_dir, mask_dir)})
+    if found.errors.files_of:
+        raise ValueError(f"{image_dir.parent}: " + "\n".join(found.errors.lines()))
+    return [Pair(*item.files) for item in found.items]
 
 
 def _load_lyft(name: str, root: Path) -> Dataset:
@@ -178,22 +148,18 @@ def _load_lyft(name: str, root: Path) -> Dataset:
                 twin = pairs.setdefault(pair.image.stem, pair)
                 if twin is not pair:
                     raise ValueError(f"{pair.image}: the same frame is also in {twin.image.parent}; keep one of them")
-    drives = {stem: drive_of(stem) for stem in pairs}
-    return Dataset(
-        name,
-        CARLA,
-        train=tuple(p for s, p in sorted(pairs.items()) if drives[s] not in TEST_DRIVES | VALIDATION_DRIVES),
-        validation=tuple(p for s, p in sorted(pairs.items()) if drives[s] in VALIDATION_DRIVES),
-        test=tuple(p for s, p in sorted(pairs.items()) if drives[s] in TEST_DRIVES),
-    )
+    train, validation, test = [], [], []
+    for stem, pair in sorted(pairs.items()):
+        drive = drive_of(stem)
+        (test if drive in TEST_DRIVES else validation if drive in VALIDATION_DRIVES else train).append(pair)
+    return Dataset(name, CARLA, tuple(train), tuple(validation), tuple(test))
 
 
 def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
     """SegNet's layout has ids in SPLITannot/, Kaggle's has colours in SPLIT_labels/; ids are written beside place:
     root, or where it would be in DATA_DIR, for Kaggle attaches data read-only."""
-    folders = {"train": root / "train", "validation": root / "val", "test": root / "test"}
-    if not folders["test"].is_dir():
-        del folders["test"]
+    folders = {"train": root / "train", "validation": root / "val"}
+    folders |= {"test": root / "test"} if (root / "test").is_dir() else {}
     if (root / "train_labels").is_dir():
         pairs = {split: (folder, root / f"{folder.name}_labels") for split, folder in folders.items()}
         places = custom_data.places_for(place, DATA_DIR)
@@ -246,18 +212,16 @@ def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
         if image.bits:
             raise InvalidFile("expected 8 bits a channel; scale it to 0..255 and save it as an 8-bit PNG", image.kind)
     with naming_file(pair.mask):
-        values = read_channels(open_file(pair.mask))
+        values = read_channels(pair.mask)
         if image.size != values.shape[:2]:
             sizes = "{}x{}, {} {}x{}".format(*values.shape[:2], pair.image, *image.size)
             raise InvalidFile("a mask and its image need the same height x width, upright; make it again", sizes)
-        if values[..., 1:3].any():
-            sentence = "green or blue are not 0, so it holds colours, expected class ids in the red channel; convert it"
-            raise InvalidFile(sentence)
-        unknown = np.flatnonzero(np.bincount(values[..., 0].ravel(), minlength=256) * ~labels.known_values)
-        if unknown.size:
+        if values[..., 1:].any():
+            raise InvalidFile("green or blue are not 0, so it holds colours, expected ids in red; convert it")
+        unknown = np.flatnonzero(np.bincount(values[..., 0].ravel(), minlength=256) * ~labels.known_values).tolist()
+        if unknown:
             expected = f"class ids 0..{labels.n_classes - 1} or void {sorted(labels.void_values)}"
-            found = f"it holds {unknown.tolist()[:5]}"
-            raise InvalidFile(f"{found}, expected {expected}; wrong label map or a damaged mask?")
+            raise InvalidFile(f"it holds {unknown[:5]}, expected {expected}; wrong label map or a damaged mask?")
     return class_pixels(labels.value_to_id[values[..., 0]], labels)
 
 

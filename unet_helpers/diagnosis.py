@@ -1,5 +1,6 @@
 """Why a training came to nothing: what its batches, files, log and predictions show."""
 
+import functools
 import itertools
 import math
 from collections import Counter
@@ -72,6 +73,16 @@ class Evidence:
         counts = np.array([self.ids[k] for k in self.present], float)
         return counts / max(1, counts.sum())
 
+    @property
+    def entropy(self) -> float:
+        """The cross-entropy of predicting the classes' shares everywhere."""
+        return float(-np.sum(self.shares * np.log(self.shares)))
+
+    @property
+    def guess(self) -> float:
+        """The loss of random predictions: their cross-entropy, and at most 1 for Dice."""
+        return math.log(self.labels.n_classes) + 1
+
 
 def gather(
     batches: Iterable, labels: LabelMap, log: Mapping[str, Sequence[float]] | None, model: keras.Model | None,
@@ -86,22 +97,21 @@ def gather(
     first = _examine_batches(evidence, batches)
     if model is not None:
         evidence.predictions = _predict(model, first[:N_PREDICTED], labels)
-    pairs = pairs or getattr(batches, "pairs", ())
+    pairs, size = pairs or getattr(batches, "pairs", ()), first[0][0].shape[1:3]
     if pairs:  # as they are in the files: augmentation would turn one shift into many
-        reader = PairReader(pairs[:N_EDGES], labels, first[0][0].shape[1:3], cache=False)
+        reader = PairReader(pairs[:N_EDGES], labels, size, cache=False)
         compared = [reader.read(n) for n in range(len(reader.pairs))]
     else:
-        alike = [part for part in first if part[0].shape[1:] == first[0][0].shape[1:]]
-        compared = [pair for part in alike for pair in zip(*part, strict=True)][:N_EDGES]
+        compared = [pair for part in first if part[0].shape[1:3] == size for pair in zip(*part, strict=True)][:N_EDGES]
     evidence.alignment = compare_edges(*zip(*compared, strict=True))
     for pair in pairs[:: 1 + len(pairs) // N_FILES]:
-        evidence.values += count(decode_image(pair.mask)[..., 0])  # red, which training reads
+        evidence.values += _count(decode_image(pair.mask)[..., 0])  # red, which training reads
     return evidence
 
 
-def count(ids: np.ndarray) -> Counter:
+def _count(ids: np.ndarray) -> Counter:
     """{id: how many pixels have it}."""
-    return Counter(dict(zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True)))
+    return Counter(dict(zip(*np.unique(ids, return_counts=True), strict=True)))
 
 
 def _examine_batches(evidence: Evidence, batches: Iterable) -> list[Batch]:
@@ -114,7 +124,7 @@ def _examine_batches(evidence: Evidence, batches: Iterable) -> list[Batch]:
         evidence.n_images += len(images)
         evidence.low = float(np.minimum(evidence.low, images.min()))  # Python's min would drop nan
         evidence.high = float(np.maximum(evidence.high, images.max()))
-        evidence.ids += count(masks)
+        evidence.ids += _count(masks)
         if len(first) < N_PREDICTED or sum(len(part) for part, _ in first) < N_EDGES:
             first.append((images, masks))
     if not first:
@@ -123,14 +133,12 @@ def _examine_batches(evidence: Evidence, batches: Iterable) -> list[Batch]:
 
 
 def _predict(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -> Predictions:
-    spread = 0.0
-    for images, _ in batches:
-        logits = predict_logits(model, images)
+    spread, (images, masks) = 0.0, batches[0]
+    for logits in (predict_logits(model, each) for each, _ in batches):
         if np.isfinite(logits).all():
             differ = logits.std(axis=(0, 1, 2), dtype=float).max() / max(1, np.abs(logits).max())
             # An activation after the logits, such as a softmax, hides how much they differ.
             spread = max(spread, float(differ) if logits.min() < 0 else 1.0)
-    images, masks = batches[0]
     whole = (images + 1) * np.float32(127.5) if images.min() < 0 else images * np.float32(255)
     scores = _score(model, batches, labels)
     return Predictions(
@@ -170,36 +178,28 @@ def _miou_anew(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -
             variable.assign(value)
 
 
-# ---- edges of images, boundaries in masks ----
-
-
 def compare_edges(images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> Alignment:
     """images: N of (H, W, 3), 0..255 or any other scale. masks: N of (H', W', 1) ids, of the same parts of the scenes.
 
     Claims nothing if edges are faint, masks coarse, or images fewer than 8.
     """
-    edges, boundaries = _edges(np.stack(images)), _boundaries(np.stack(masks), images[0].shape[:2])
+    rows, columns = np.gradient(np.stack(images).astype(np.float32).mean(axis=-1), axis=(1, 2))
+    edges = _distinct(np.sqrt(np.hypot(rows, columns)))  # the root: no few strong edges decide all
+    boundaries = _boundaries(np.stack(masks), images[0].shape[:2])
     if len(edges) < 8 or not np.isfinite(edges).all():
         return Alignment(0)
     shift = _common_shift(edges, boundaries)
     return Alignment(len(edges), shift, 0 if shift else _count_others(edges, boundaries))
 
 
-def _edges(images: np.ndarray) -> np.ndarray:
-    rows, columns = np.gradient(images.astype(np.float32).mean(axis=-1), axis=(1, 2))
-    return _distinct(np.sqrt(np.hypot(rows, columns)))  # the root: no few strong edges decide all
-
-
 def _boundaries(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows, columns = (np.arange(side) * own // side for side, own in zip(size, masks.shape[1:3], strict=True))
     ids = masks[:, rows[:, None], columns, 0]  # as large as the images
     found = np.zeros(ids.shape, np.float32)
-    for axis in (1, 2):
-        moved, borders = np.moveaxis(ids, axis, 1), np.moveaxis(found, axis, 1)  # views
-        one, other = moved[:, :-1], moved[:, 1:]
-        differs = (one != other) & (one != VOID) & (other != VOID)  # void begins where images end, whatever they show
-        borders[:, :-1][differs] = 1
-        borders[:, 1:][differs] = 1
+    for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[..., :-1], np.s_[..., 1:])):
+        known = (ids[one] != VOID) & (ids[other] != VOID)  # void begins where images end, whatever they show
+        differs = known & (ids[one] != ids[other])
+        found[one][differs] = found[other][differs] = 1
     return _distinct(found)
 
 
@@ -247,8 +247,6 @@ def _count_others(edges: np.ndarray, boundaries: np.ndarray) -> int:
     return int(others.sum()) if certain and 2 * fit[own, own].mean() < fit[own, best][others].mean() else 0
 
 
-# ---- what it means ----
-
 USELESS = {"all black", "stuck", "low mIoU"}  # symptoms of a network that knows next to nothing
 
 
@@ -290,21 +288,20 @@ def diagnose(
             problem = problem._replace(symptom=next((s for s in symptoms if s in explains), problem.symptom))
         findings.append(problem)
         explained |= explains
-    left = [(symptom, measured) for symptom, measured in symptoms.items() if symptom not in explained]
-    if left:
-        findings.append(_training_problem(seen, *left[0]))
+    for symptom in [symptom for symptom in symptoms if symptom not in explained][:1]:
+        findings.append(_training_problem(seen, symptom, symptoms[symptom]))
     return Diagnosis(findings, _looked_at(seen, problems))
 
 
 def _looked_at(seen: Evidence, problems: list[Finding]) -> list[str]:
-    n, losses, predictions = seen.labels.n_classes, seen.log.get("loss"), seen.predictions
-    asked = "no network was given"
-    if predictions:
-        asked = f"{np.count_nonzero(predictions.scores.confusion.sum(axis=0))} classes"
+    losses, asked = seen.log.get("loss"), "no network was given"
+    if seen.predictions:
+        asked = f"{np.count_nonzero(seen.predictions.scores.confusion.sum(axis=0))} classes"
+    void = seen.ids[VOID] / seen.ids.total()
     files = f"{_some(seen.values)} in the files" if seen.values else "not known"
     lines = [
         f"images: {seen.n_images}, values {seen.low:.3g} to {seen.high:.3g}",
-        f"masks: {len(seen.present)} of {n} classes, {seen.ids[VOID] / seen.ids.total():.1%} void, values {files}",
+        f"masks: {len(seen.present)} of {seen.labels.n_classes} classes, {void:.1%} void, values {files}",
         f"log: {len(losses)} epochs, loss {losses[0]:.3g} to {losses[-1]:.3g}" if seen.log else "log: not given",
         f"predictions: {asked}",
         f"edges: of {seen.alignment.n_images} images, compared with the boundaries in their masks",
@@ -317,7 +314,7 @@ def _looked_at(seen: Evidence, problems: list[Finding]) -> list[str]:
 
 def _some(values: Iterable[int]) -> str:
     values = sorted(values)
-    return ", ".join(map(str, values[:16])) + (f" and {len(values) - 16} more" if len(values) > 16 else "")
+    return ", ".join(map(str, values[:16])) + f" and {len(values) - 16} more" * (len(values) > 16)
 
 
 def _image_problems(seen: Evidence) -> Iterator[Finding]:
@@ -329,10 +326,10 @@ def _image_problems(seen: Evidence) -> Iterator[Finding]:
         evidence = f"The images' values are {seen.low:.3g} to {seen.high:.3g}; the network scales 0 to 255 itself"
         cure = "give the images as they are, 0 to 255, and train anew"
         if predictions and predictions.scaled_back.confusion.any():
-            first = Scores(seen.labels, predictions.scores.per_image[:1])
-            scaled, whole = first.accuracy, predictions.scaled_back.accuracy
-            if whole > scaled + 0.1:  # it was trained with images of 0..255
-                evidence += f": {scaled:.0%} of its predictions are right, and {whole:.0%} with the images scaled back"
+            first = Scores(seen.labels, predictions.scores.per_image[:1]).accuracy
+            if predictions.scaled_back.accuracy > first + 0.1:  # it was trained with images of 0..255
+                whole = f"{predictions.scaled_back.accuracy:.0%} with the images scaled back"
+                evidence += f": {first:.0%} of its predictions are right, and {whole}"
                 cure = "give the images as they are, 0 to 255, as in the training, which is fine"
         yield Finding("stuck", "scaled twice", f"{evidence}.", cure)
 
@@ -375,18 +372,14 @@ def _alignment_problems(seen: Evidence) -> Iterator[Finding]:
         yield Finding("low mIoU", "masks of other images", evidence, cure)
 
 
-# ---- symptoms, and their causes where the data explain none ----
-
-
 def _symptoms(seen: Evidence) -> Iterator[tuple[str, str]]:
     """What is wrong, the worst first: (symptom, what was measured). Of two for one symptom, the second tells more."""
     predictions, loss = seen.predictions, seen.log.get("loss")
     if predictions and not predictions.finite:
         yield "nan", "Weights of the network are no finite numbers"
     for name in ("val_loss", "loss"):
-        bad = np.flatnonzero(~np.isfinite(seen.log.get(name, ())))
-        if bad.size:
-            yield "nan", f"The {name} is {seen.log[name][bad[0]]} in epoch {bad[0] + 1} of {len(loss)}"
+        for epoch in np.flatnonzero(~np.isfinite(seen.log.get(name, ())))[:1]:
+            yield "nan", f"The {name} is {seen.log[name][epoch]} in epoch {epoch + 1} of {len(loss)}"
     if predictions and predictions.scores.confusion.any():
         confusion = predictions.scores.confusion / predictions.scores.confusion.sum()
         k = confusion.sum(axis=0).argmax()
@@ -396,7 +389,7 @@ def _symptoms(seen: Evidence) -> Iterator[tuple[str, str]]:
     if predictions and predictions.lags:
         yield "low mIoU", f"The network's mIoU on training batches is {predictions.scores.miou:.2f}"
     if seen.log and _knows_little(seen, "mIoU"):
-        symptom = "stuck" if _is_flat(loss) or loss[-1] > _guess(seen) else "low mIoU"
+        symptom = "stuck" if _is_flat(loss) or loss[-1] > seen.guess else "low mIoU"
         yield symptom, f"The loss is {loss[0]:.3g} in the first epoch and {loss[-1]:.3g} in the last of {len(loss)}"
     elif {"mIoU", "val_mIoU"} <= seen.log.keys() and (_overfits(seen) or _knows_little(seen, "val_mIoU")):
         scores = f"{seen.log['mIoU'][-1]:.2f} in training and {seen.log['val_mIoU'][-1]:.2f} in validation"
@@ -407,23 +400,13 @@ def _is_flat(loss: np.ndarray) -> bool:
     return len(loss) > 1 and loss[-1] >= 0.95 * loss[0]
 
 
-def _guess(seen: Evidence) -> float:
-    """The loss of random predictions: their cross-entropy, and at most 1 for Dice."""
-    return math.log(seen.labels.n_classes) + 1
-
-
 def _knows_little(seen: Evidence, name: str) -> bool:
     """Whether the last epoch was hardly better than the baseline; name: "mIoU" or "val_mIoU"."""
-    loss = seen.log["loss"]
+    last = seen.log["loss"][-1]
     if name in seen.log:
         baseline = seen.shares.max(initial=0) / max(1, len(seen.shares))
-        return seen.log[name][-1] <= baseline + (0.5 if loss[-1] > _guess(seen) else 0.1) * (1 - baseline)
-    return _is_flat(loss) and loss[-1] > 0.8 * _entropy(seen) or loss[-1] > 10 * _guess(seen)
-
-
-def _entropy(seen: Evidence) -> float:
-    """The cross-entropy of predicting the classes' shares everywhere."""
-    return float(-np.sum(seen.shares * np.log(seen.shares)))
+        return seen.log[name][-1] <= baseline + (0.5 if last > seen.guess else 0.1) * (1 - baseline)
+    return _is_flat(seen.log["loss"]) and last > 0.8 * seen.entropy or last > 10 * seen.guess
 
 
 def _overfits(seen: Evidence) -> bool:
@@ -437,38 +420,35 @@ def _overfits(seen: Evidence) -> bool:
 
 
 def _training_problem(seen: Evidence, symptom: str, measured: str) -> Finding:
-    cure = "divide the learning rate by ten, again and again, until the loss falls, and train anew"
-    too_high = Finding(symptom, "rate far too high", f"{measured}, though images and masks are numbers.", cure)
+    predictions, loss = seen.predictions, seen.log.get("loss")
+    named = functools.partial(Finding, symptom)  # cause, evidence, cure
+    slower = "divide the learning rate by ten, again and again, until the loss falls, and train anew"
     if symptom == "nan":
-        return too_high
+        return named("rate far too high", f"{measured}, though images and masks are numbers.", slower)
     # With lagging statistics, or overfitting, the validation loss rises, too: some ten times, and alone.
-    highest = {name: max(seen.log.get(name, []), default=0) / _guess(seen) for name in ("loss", "val_loss")}
+    highest, validation = (max(seen.log.get(name, []), default=0) for name in ("loss", "val_loss"))
     learned = "mIoU" in seen.log and not _knows_little(seen, "mIoU")
-    if highest["loss"] > 10 or highest["val_loss"] > (1000 if learned else 10):
-        rose = max(highest.values()) * _guess(seen)
-        evidence = f"The loss rose to {rose:.3g}; random predictions cost {_guess(seen) - 1:.2f}."
-        return too_high._replace(evidence=evidence)
-    if seen.predictions and seen.predictions.lags:
-        anew = f"{seen.predictions.miou_anew:.2f} with means and variances estimated anew from them"
-        evidence = f"{measured}, and {anew}. Those of batch normalization lag."
+    if highest > 10 * seen.guess or validation > (1000 if learned else 10) * seen.guess:
+        rose = f"The loss rose to {max(highest, validation):.3g}; random predictions cost {seen.guess - 1:.2f}."
+        return named("rate far too high", rose, slower)
+    if predictions and predictions.lags:
+        anew = f"{measured}, and {predictions.miou_anew:.2f} with means and variances estimated anew from them."
         cure = "train once more with this version, which estimates them before each validation; all else may stay"
-        return Finding(symptom, "statistics that lag", evidence, cure)
+        return named("statistics that lag", f"{anew} Those of batch normalization lag.", cure)
     if _overfits(seen):
         low, last = min(seen.log["val_loss"]), seen.log["val_loss"][-1]
         evidence = f"{measured}; the validation loss fell to {low:.3g} and rose to {last:.3g}."
-        return Finding(symptom, "overfitting", evidence, "train with more images, with augmentation, or fewer epochs")
-    if seen.predictions and seen.predictions.spread < 1e-3:
-        return too_high._replace(evidence=f"{measured}. All pixels get the same logits.")
-    loss, unknown = seen.log.get("loss"), f"{measured}. Neither images nor masks nor log tell why."
+        return named("overfitting", evidence, "train with more images, with augmentation, or fewer epochs")
+    if predictions and predictions.spread < 1e-3:
+        return named("rate far too high", f"{measured}. All pixels get the same logits.", slower)
+    unknown = named("not found", f"{measured}. Neither images nor masks nor log tell why.", "")
     if loss is None or len(loss) > 1 and not _knows_little(seen, "mIoU"):
-        return Finding(symptom, "not found", unknown, "")
+        return unknown
     if len(loss) == 1:
-        return Finding(symptom, "too short", f"{measured}: there was one epoch only.", "train longer")
+        return named("too short", f"{measured}: there was one epoch only.", "train longer")
     last = max(1, len(loss) // 4)  # epochs: a quarter of them
     falls = loss[-1] < 0.99**last * loss[-1 - last]
-    if seen.shares.max(initial=0) > 0.8 and loss[-1] < min(0.9 * loss[0], 1.2 * _entropy(seen) if falls else math.inf):
+    if seen.shares.max(initial=0) > 0.8 and loss[-1] < min(0.9 * loss[0], 1.2 * seen.entropy if falls else math.inf):
         cure = "train longer, with Dice (losses.cross_entropy_and_dice) or losses.class_weights"
-        return Finding(symptom, "class imbalance", f"{measured}: the others hardly count in the loss.", cure)
-    if falls:
-        return Finding(symptom, "too short", f"{measured}; the loss was still falling.", "train longer")
-    return Finding(symptom, "not found", unknown, "")
+        return named("class imbalance", f"{measured}: the others hardly count in the loss.", cure)
+    return named("too short", f"{measured}; the loss was still falling.", "train longer") if falls else unknown

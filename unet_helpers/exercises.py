@@ -40,9 +40,9 @@ def _need(fine, hint: str) -> None:
         raise _Hint(hint)
 
 
-def _need_two(answer, kind, what: str) -> None:
-    fine = isinstance(answer, (tuple, list)) and [isinstance(each, kind) for each in answer] == [True, True]
-    _need(fine, f"expected {what}, found {type(answer).__name__}.")
+def _need_all(answer, kind, what: str, n: int | None = None) -> None:
+    fine = isinstance(answer, (tuple, list)) and answer and all(isinstance(each, kind) for each in answer)
+    _need(fine and n in (None, len(answer)), f"expected {what}, found {type(answer).__name__}.")
 
 
 def _expect(answer, right: float, mistakes: dict[float, str], otherwise: str, tolerance: float = 0.005) -> None:
@@ -59,19 +59,17 @@ def _iou(answer, *, true, predicted, class_id) -> str:
     mistakes = {
         both: "these are the pixels of the intersection; divide them by those of the union.",
         both / (n_true + n_predicted): "this sum counts the intersection twice; the union counts each pixel once.",
-        2 * both / (n_true + n_predicted): "this is Dice, the IoU's cousin; divide the intersection by the union.",
+        2 * both / (n_true + n_predicted): "this is Dice; divide the intersection by the union.",
         both / n_true: "you divided by the true pixels; the union also has those that are wrongly predicted.",
         both / n_predicted: "you divided by the predicted pixels; the union also has the true ones that are missed.",
     }
-    otherwise = "count the pixels that have the class in both masks, then those that have it in either."
-    _expect(answer, both / np.sum(true | predicted), mistakes, otherwise)
+    _expect(answer, both / np.sum(true | predicted), mistakes, "count the pixels of the class in both, and in either.")
     return "A pixel that is wrong in either mask makes the union larger, and so the IoU smaller."
 
 
 def _parameters(answer, *, n_channels, n_filters) -> str:
-    inputs = keras.Input((None, None, n_channels))
-    right = keras.Model(inputs, conv_block(inputs, n_filters, normalization=None)[0]).count_params()
-    first = 9 * n_channels * n_filters + n_filters
+    first, second = (9 * channels * n_filters + n_filters for channels in (n_channels, n_filters))
+    right = first + second
     mistakes = {
         right - 2 * n_filters: "you forgot the biases: each convolution has one for each of its filters.",
         first: "this is the first convolution; the block has two.",
@@ -91,7 +89,7 @@ def _resize(answer, *, mask, size) -> str:
 
 def _bottleneck(size, bottleneck, *, image_size, depth) -> str:
     for answer in (size, bottleneck):
-        _need_two(answer, (int, np.integer), "(height, width), two whole numbers")
+        _need_all(answer, (int, np.integer), "(height, width), two whole numbers", 2)
     step = 2**depth
     for side, given in zip(size, image_size, strict=True):
         _need(side % step == 0, f"{side} can't be halved {depth} times: divide it by 2 until it becomes odd.")
@@ -109,7 +107,7 @@ def _baseline(accuracy, miou, *, counts) -> str:
 
 
 def _block(answer, *, inputs, n_filters) -> str:
-    _need_two(answer, keras.KerasTensor, "two tensors, next_layer and skip_connection")
+    _need_all(answer, keras.KerasTensor, "two tensors, next_layer and skip_connection", 2)
     expected = conv_block(inputs, n_filters, normalization=None)
     half, full = (tensor.shape[1:3] for tensor in expected)
     found = [tensor.shape[1:3] for tensor in answer]
@@ -150,16 +148,14 @@ def _depth(network, miou, *, before, fresh_network, score) -> str:
 
 def _frames(learned, held_out, network, frame_miou, drive_miou, *, pairs, score) -> str:
     for part in (learned, held_out):
-        fine = isinstance(part, (tuple, list)) and part and all(isinstance(pair, Pair) for pair in part)
-        _need(fine, f"expected two lists of pairs from dataset.train, found {type(part).__name__}.")
+        _need_all(part, Pair, "two lists of pairs from dataset.train")
     once = sorted([*learned, *held_out]) == sorted(pairs)
     _need(once, "each pair of dataset.train belongs into one of the two lists, and into one only.")
     share = len(held_out) / len(pairs)
     _need(abs(share - 0.2) <= 0.05 + 1 / len(pairs), f"{share:.0%} are held out, expected about a fifth.")
     # Nearly every random frame has a neighbour on the other side; of a whole drive, only the first and the last do.
-    sides = [*map(set(held_out).__contains__, pairs)]
-    few = np.count_nonzero(np.diff(sides)) < sum(sides) / 2
-    _need(not few, "you hold out whole stretches; this time shuffle the frames before you cut.")
+    n_borders = np.count_nonzero(np.diff([*map(set(held_out).__contains__, pairs)]))
+    _need(n_borders >= len(held_out) / 2, "you hold out whole stretches; this time shuffle the frames before you cut.")
     right = _score(score, network, held_out).miou, _score(score, network).miou
     swapped = {right[1]: "the first mIoU is that on the drives; it should be the one on the frames."}
     _expect(frame_miou, right[0], swapped, "the first mIoU is not score(network, held-out pairs).miou.", 1e-6)

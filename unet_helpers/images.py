@@ -70,8 +70,8 @@ def open_file(path: Path) -> Opened:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidFile("too large or damaged; make it smaller or get it again", str(error)) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for damaged files
-        sentence = "it can't be read as an image; save it anew as PNG, or get it again"
-        raise InvalidFile(sentence, _reason(path, error)) from error
+        todo = "save it anew as PNG, or get it again"
+        raise InvalidFile(f"it can't be read as an image; {todo}", _reason(path, error)) from error
     image.info.pop("transparency", None)  # a transparent colour counts as that colour; Pillow would warn
     kind = f"{image.format} of mode {image.mode}" + (f", {depth} bits" if depth not in (1, 8) else "")
     return Opened(image, kind, orientation, 1 if is_tiff else orientation, depth, more_frames)
@@ -113,9 +113,9 @@ def _reason(path: Path, error: Exception) -> str:
         file.seek(tags.next)
         tags.load(file)
         channels, bits, photometric = tags[277], max(tags[258]), tags[262]
-        if channels not in (1, 3, 4) or bits > 8 or (channels > 1 and photometric < 2):
-            is_grey = " that it calls grey, not RGB" * (channels > 1 and photometric < 2)
-            return f"a TIFF with {channels} channels of {bits} bits{is_grey}, expected 1, 3 or 4 of 8, or 1 of 16"
+        grey = " that it calls grey, not RGB" * (channels > 1 and photometric < 2)
+        if channels not in (1, 3, 4) or bits > 8 or grey:
+            return f"a TIFF with {channels} channels of {bits} bits{grey}, expected 1, 3 or 4 of 8, or 1 of 16"
     return getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
 
 
@@ -237,29 +237,26 @@ def decode_mask(path: str | Path, labels: LabelMap) -> np.ndarray:
     Raises ValueError, naming the file, if it can't be read or has other channels.
     """
     with naming_file(path):
-        return labels.value_to_id[read_channels(open_file(Path(path)))[..., :1]]
+        return labels.value_to_id[read_channels(Path(path))[..., :1]]
 
 
-def read_channels(opened: Opened) -> np.ndarray:
-    """(H, W, C) uint8, upright: of a mask with class ids in one channel, or in red. Raises InvalidFile for others."""
-    _refuse_jpeg(opened.image)
-    if opened.image.mode not in ("L", "RGB", "RGBA") or opened.depth > 8:
+def read_channels(path: Path) -> np.ndarray:
+    """(H, W, 1 or 3) uint8: a mask with class ids in one channel, or in red. Raises InvalidFile for others."""
+    opened, values, pixels = _values(path)
+    if values not in ("grey", "color"):
         raise InvalidFile("expected 8-bit class ids in one channel or in the red channel; convert it", opened.kind)
-    return turn(np.atleast_3d(opened.image), opened.turns)
+    return np.atleast_3d(pixels)
 
 
 def examine_mask(path: Path) -> MaskInfo:
     """What a mask file holds, decoded once. Raises InvalidFile if it can't be read or can't be a map of classes."""
-    opened = open_file(path)
-    image, (values, pixels) = opened.image, _values(path, opened)
-    palette = {}
+    opened, values, pixels = _values(path)
+    image, palette = opened.image, {}
     if values == "color":
         colors = Image.fromarray(pixels).getcolors(MAX_COLORS)
         if colors is None:
-            raise InvalidFile(
-                f"it has more than {MAX_COLORS} colours, expected one for each class; is it the mask? If it was made "
-                "smaller or saved as a JPEG once, make it again by nearest neighbour, as a PNG"
-            )
+            todo = "If it was made smaller or saved as a JPEG once, make it again by nearest neighbour, as a PNG"
+            raise InvalidFile(f"it has more than {MAX_COLORS} colours, expected one a class; is it the mask? {todo}")
         counts = {r << 16 | g << 8 | b: n for n, (r, g, b) in colors}
     else:
         numbers = np.bincount(pixels.ravel())
@@ -275,22 +272,23 @@ def examine_mask(path: Path) -> MaskInfo:
 
 def read_values(path: Path) -> np.ndarray:
     """(H, W) ints: the values of a mask file, those that `MaskInfo.counts` counts."""
-    values, pixels = _values(path, open_file(path))
+    _, values, pixels = _values(path)
     return np.dot(pixels, np.uint32([1 << 16, 1 << 8, 1])) if values == "color" else pixels
 
 
-def _values(path: Path, opened: Opened) -> tuple[str, np.ndarray]:
-    """(`MaskInfo.values`, pixels): (H, W) ints, or (H, W, 3) uint8 where the values are colours; upright."""
+def _values(path: Path) -> tuple[Opened, str, np.ndarray]:
+    """(file, `MaskInfo.values`, pixels): (H, W) ints, or (H, W, 3) uint8 where the values are colours; upright."""
+    opened = open_file(path)
     image = opened.image
-    _refuse_jpeg(image)
+    if image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg"):
+        raise InvalidFile("it is a JPEG inside, which changes class ids; make the mask again, as a PNG")
     if image.format not in ("PNG", "GIF", "BMP", "TIFF"):
         raise InvalidFile("expected a mask as PNG, GIF, BMP or TIFF; save it as a PNG", opened.kind)
     if opened.more_frames:
         raise InvalidFile("it holds more than one image, expected one mask; save each as a PNG", opened.kind)
     deep = _read_deep(path, opened)
     if deep is None and (opened.depth > 8 or image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA")):
-        sentence = "expected a mask of ids of 8 or 16 bits, or of colours of 8; save it as such a PNG"
-        raise InvalidFile(sentence, opened.kind)
+        raise InvalidFile("expected a mask of ids of 8 or 16 bits, or of colours of 8; save it as a PNG", opened.kind)
     if deep is not None and (deep.shape[2] < 3 or not deep[..., 1:3].any() or (deep[..., :2] == deep[..., 1:3]).all()):
         values, pixels = "deep", deep[..., 0]
     elif image.mode == "1":
@@ -301,12 +299,7 @@ def _values(path: Path, opened: Opened) -> tuple[str, np.ndarray]:
         values, pixels = "grey", np.asarray(image.getchannel(0)) // np.uint8(255 // (2**opened.depth - 1))
     else:
         values, pixels = "color", np.asarray(image.convert("RGB"))
-    return values, turn(pixels, opened.turns)
-
-
-def _refuse_jpeg(image: Image.Image) -> None:
-    if image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg"):
-        raise InvalidFile("it is a JPEG inside, which changes class ids; make the mask again, as a PNG")
+    return opened, values, turn(pixels, opened.turns)
 
 
 # ---- at the network's size ----

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Control characters, line ends and changes of the writing direction, which a terminal would obey, and surrogates, which
-# stand for bytes that are not UTF-8. Tabs are harmless.
+# Control characters, line ends, changes of the writing direction, and surrogates (bytes that are not UTF-8); no tabs.
 CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 DATASETS = ("demo", "lyft", "camvid", "folder")  # the names of the data sets that we know
 VOID = 255  # class id of the pixels that are neither learned nor scored
@@ -41,15 +40,13 @@ class LabelMap:
         are_colors = _are((tuple, list), self.colors) and all(len(c) == 3 and _are_bytes(c) for c in self.colors)
         for field, right, expected in (
             ("names", are_names, f"2 to {VOID} different texts"),
-            ("colors", are_colors, "(red, green, blue) triples of 0..255"),
-            ("colors", are_colors and len(self.colors) == len(self.names), "one for each name"),
+            ("names", are_names and not any(map(CONTROL.search, self.names)), "no control characters"),
+            ("colors", are_colors and len(self.colors) == len(self.names), "(red, green, blue), one for each name"),
             ("void_values", _are_bytes(self.void_values), "whole numbers, 0..255"),
             ("ego_class", self.ego_class is None or _are_bytes([self.ego_class]), "None or a class id"),
         ):
             if not right:
                 raise ValueError(f"{field}: found {getattr(self, field)!r}, expected {expected}")
-        if any(map(CONTROL.search, self.names)):
-            raise ValueError(f"names: found control characters in {self.names}; write names without")
 
     @property
     def n_classes(self) -> int:
@@ -59,8 +56,8 @@ class LabelMap:
     @property
     def value_to_id(self) -> np.ndarray:
         """(256,) uint8: value in a mask file -> class id 0..K-1 or VOID."""
-        ids = np.arange(256)
-        return np.where((ids < self.n_classes) & ~np.isin(ids, self.void_values), ids, VOID).astype(np.uint8)
+        ids = np.arange(256, dtype=np.uint8)
+        return np.where((ids < self.n_classes) & ~np.isin(ids, self.void_values), ids, np.uint8(VOID))
 
     @property
     def known_values(self) -> np.ndarray:
@@ -93,8 +90,7 @@ def class_pixels(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
     return np.bincount(mask.ravel(), minlength=256)[: labels.n_classes]
 
 
-# Ids and colours of CARLA 0.8, as in Kaggle's Lyft/Udacity set. There the bonnet of the camera's own car is labelled
-# vehicle in every frame.
+# CARLA 0.8, as in Kaggle's Lyft/Udacity set, where the bonnet of the camera's own car is labelled vehicle.
 CARLA = LabelMap(
     names=(
         "none (sky)", "building", "fence", "other", "pedestrian", "pole", "road line", "road", "sidewalk", "vegetation",
@@ -109,9 +105,7 @@ CARLA = LabelMap(
 
 # CamVid's eleven classes in the order that SegNet gave them; its files hold 11 for void.
 CAMVID = LabelMap(
-    names=(
-        "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
-    ),
+    names=("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"),
     colors=(
         (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0), (192, 128, 128),
         (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),

@@ -41,9 +41,10 @@ def conv_block(
     return (layers.MaxPooling2D(2, padding="same")(x) if max_pooling else x), x
 
 
-def _center_crop(x, size: tuple[int | None, int | None]):
-    """(B, H, W, C) -> (B, *size, C), cut around the centre. A size with None fits already."""
-    surplus = [0 if None in size else own - side for own, side in zip(x.shape[1:3], size, strict=True)]
+def _center_crop(x, other):
+    """x without what is beyond the other's height and width, cut around the centre; any size (None) fits already."""
+    sides = zip(x.shape[1:3], other.shape[1:3], strict=True)
+    surplus = [0 if None in pair else max(0, pair[0] - pair[1]) for pair in sides]
     return layers.Cropping2D([(n // 2, n - n // 2) for n in surplus])(x) if any(surplus) else x
 
 
@@ -59,8 +60,7 @@ def upsampling_block(
     """
     x = layers.Conv2DTranspose(n_filters, up_kernel_size, strides=2, padding="same")(expansive_input)
     if contractive_input is not None:
-        size = [min(x.shape[i], contractive_input.shape[i]) if x.shape[i] else None for i in (1, 2)]
-        x = layers.Concatenate()([_center_crop(x, size), _center_crop(contractive_input, size)])
+        x = layers.Concatenate()([_center_crop(x, contractive_input), _center_crop(contractive_input, x)])
     x = _convolution(x, n_filters, normalization, padding)
     return _convolution(x, n_filters, normalization, padding)
 
@@ -76,11 +76,8 @@ def check_image_size(name: str, image_size, step: int = 1, least: int = 1) -> tu
         fits = tuple(int(min(max(-(-side // step) * step, least), LARGEST_SIDE)) for side in sides)
         if fits == sides:
             return fits
-    what = "whole numbers" if step == 1 else f"divisible by {step},"
-    raise ValueError(
-        f"{name}: height and width must be {what} from {least} to {LARGEST_SIDE}, found {shown(image_size)}; "
-        f"try {shown(fits)}"
-    )
+    expected = f"{'whole numbers' if step == 1 else f'divisible by {step},'} from {least} to {LARGEST_SIDE}"
+    raise ValueError(f"{name}: height and width must be {expected}, found {shown(image_size)}; try {shown(fits)}")
 
 
 def unet_model(
@@ -93,7 +90,6 @@ def unet_model(
     Takes (B, H, W, C) with values 0..255 (rescaled to -1..1 inside) and returns logits (B, H, W, n_classes) float32.
     The defaults with normalization=None are the network of the DeepLearning.AI assignment. The paper's has
     padding="valid", up_kernel_size=2, last_conv=False and dropout_prob=0, and an output smaller than its input.
-
     input_size: (height, width, channels); (None, None, channels) takes images of any size whose sides are divisible by
         2**depth, or twice that with half_resolution.
     n_filters: filters of the first level; each of the depth levels below has twice as many as the one above.
@@ -102,15 +98,13 @@ def unet_model(
     skip_connections: False leaves them out, to show what they are for.
     half_resolution: output stride 2: a first convolution with stride 2 leaves a quarter of the pixels, and the logits
         have half the image's height and width.
-    Raises ValueError if a side is not divisible by 2**depth (padding="same") or above LARGEST_SIDE, or normalization is
-    unknown.
+    Raises ValueError for a side that `check_image_size` refuses, and for another normalization.
     """
     if tuple(input_size[:2]) != (None, None):
         check_image_size("input_size", input_size[:2], 2**depth if padding == "same" else 1)
     if normalization not in ("batch", None):
         raise ValueError(f'normalization: expected "batch" or None, found {normalization!r}')
     block = {"normalization": normalization, "padding": padding}
-
     inputs = keras.Input(input_size)
     x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
     if half_resolution:
@@ -138,13 +132,11 @@ N_IMAGES = 16  # for the statistics; costs 1.5 % of an epoch of the demo, see be
 class FusedBatchNormalization(layers.BatchNormalization):
     """Keras's layer, with the same weights, configuration and results, but a faster training step on TensorFlow.
 
-    The fused kernel reads the tensor fewer times: a CPU's step gets a twentieth to a third faster
-    (benchmarks/README.md). inputs: (B, H, W, C) float.
-    fused: False leaves everything to Keras. `training.compile_unet` sets it where a compiler fuses by itself.
+    The fused kernel makes a CPU's step a twentieth to a third faster (benchmarks/README.md). inputs: (B, H, W, C).
     Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167.
     """
 
-    fused = True
+    fused = True  # False leaves all to Keras; `training.compile_unet` sets it where a compiler fuses by itself
 
     def call(self, inputs, training=None, mask=None):
         import tensorflow as tf
@@ -170,9 +162,9 @@ def batch_normalization() -> layers.BatchNormalization:
 class PreciseStatistics(keras.callbacks.Callback):
     """Estimates the statistics of batch normalization anew before each validation, for the present weights.
 
-    Keras averages means and variances over past steps, while the weights change. At this project's learning rates and a
-    few steps per epoch these averages lag so far behind that a network that is right in training scores no better than
-    the baseline in validation, for dozens of epochs (benchmarks/README.md). Frozen layers keep their statistics.
+    Keras averages means and variances over past steps, while the weights change. With high learning rates and few steps
+    per epoch these averages lag so far behind that a network that is right in training scores no better than the
+    baseline in validation, for dozens of epochs (benchmarks/README.md). Frozen layers keep their statistics.
     batches: of training, (images, ...), images (B, H, W, C). N_IMAGES of them are used each time, without augmentation
         if the batches are from `make_batches`; if there are fewer images, augmented ones are added.
     In `fit` it must come before the callbacks that save.
@@ -202,8 +194,7 @@ class PreciseStatistics(keras.callbacks.Callback):
 
     def estimate(self) -> None:
         """Set means and variances to the mean over the batches of each batch's own under the present weights."""
-        norms = [layer for layer in self.model.layers if isinstance(layer, layers.BatchNormalization)]
-        norms = [layer for layer in norms if layer.trainable]
+        norms = [norm for norm in self.model.layers if isinstance(norm, layers.BatchNormalization) and norm.trainable]
         if not norms:
             return
         variables = [variable for layer in norms for variable in (layer.moving_mean, layer.moving_variance)]

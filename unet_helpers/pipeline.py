@@ -23,8 +23,7 @@ class PairReader:
     """Pairs at one size, by their number. Each is decoded when it is first asked for, and then cached in a file.
 
     The file holds plain pixels: the system keeps in memory what there is room for, and the process itself stays small.
-    The file is temporary and is deleted with the reader. If the disk is too small, or with cache=False, nothing is
-    cached and each pair is decoded each time.
+    It is deleted with the reader. If the disk is too small, or with cache=False, each pair is decoded each time.
     """
 
     def __init__(
@@ -32,23 +31,25 @@ class PairReader:
         mask_size: tuple[int, int] | None = None, cache: bool = True,
     ):  # fmt: skip
         self.pairs, self.labels, self.image_size, self.mask_size = pairs, labels, image_size, mask_size or image_size
-        self.image_bytes, self.mask_bytes = 3 * int(np.prod(image_size)), int(np.prod(self.mask_size))
+        self.pair_bytes = 3 * int(np.prod(image_size)) + int(np.prod(self.mask_size))
         self.cached = np.zeros(len(pairs), bool)
         self.file = self._make_file() if cache else None
         self.full = self.file is None
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image, (H, W, 3) uint8, and mask, (H', W', 1) uint8 ids, of pair number index."""
-        size = self.image_bytes + self.mask_bytes
         if self.cached[index]:
-            pixels = np.fromfile(self.file, np.uint8, size, offset=index * size)
-            image, mask = np.split(pixels, [self.image_bytes])
+            pixels = np.fromfile(self.file, np.uint8, self.pair_bytes, offset=index * self.pair_bytes)
+            image, mask = np.split(pixels, [3 * int(np.prod(self.image_size))])
             return image.reshape(*self.image_size, 3), mask.reshape(*self.mask_size, 1)
-        image, mask = self._decode(self.pairs[index])
+        pair = self.pairs[index]
+        with tf.device("CPU:0"):  # not on the GPU, which is busy training
+            image = fit_image(decode_image(pair.image), self.image_size)
+            mask = fit_mask(decode_mask(pair.mask, self.labels), self.mask_size, self.image_size)
         if not self.full:
             try:
                 with open(self.file, "r+b") as file:
-                    file.seek(index * size)
+                    file.seek(index * self.pair_bytes)
                     file.write(image.tobytes() + mask.tobytes())
                 self.cached[index] = True
             except OSError as error:  # the disk is full: what is cached stays, the rest is decoded each time
@@ -56,14 +57,9 @@ class PairReader:
                 print(f"no more decoded images can be cached ({error.strerror}): each epoch decodes the others again")
         return image, mask
 
-    def _decode(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        with tf.device("CPU:0"):  # not on the GPU, which is busy training
-            image, mask = decode_image(pair.image), decode_mask(pair.mask, self.labels)
-            return fit_image(image, self.image_size), fit_mask(mask, self.mask_size, self.image_size)
-
     def _make_file(self) -> Path | None:
         """An empty temporary file; None, and a message, unless it will take at most half of the free disk."""
-        needed = len(self.pairs) * (self.image_bytes + self.mask_bytes)
+        needed = len(self.pairs) * self.pair_bytes
         try:
             free = shutil.disk_usage(tempfile.gettempdir()).free
             if needed <= free / 2:
@@ -74,11 +70,8 @@ class PairReader:
             reason = f"they need {needed / 1e9:.1f} GB of temporary files, and {free / 1e9:.1f} GB are free"
         except OSError as error:
             reason = f"there is no place for temporary files: {error.strerror}"
-        size = "x".join(map(str, self.image_size))
-        print(
-            f"{len(self.pairs)} decoded images of {size} are not cached ({reason}): each epoch decodes them again. Set "
-            "TMPDIR to a folder on a larger disk to avoid that."
-        )
+        what = f"{len(self.pairs)} decoded images of {'x'.join(map(str, self.image_size))} are not cached ({reason})"
+        print(f"{what}: each epoch decodes them again, unless you set TMPDIR to a folder on a larger disk")
         return None
 
 
@@ -106,11 +99,8 @@ def make_batches(
     full_only = shuffle and len(pairs) >= batch_size
     n_batches = len(pairs) // batch_size if full_only else -(-len(pairs) // batch_size)
 
-    def make_reader(stage: int) -> PairReader:
-        shrunk = tuple(int(side) for side in np.array(sizes[stage]) * mask_size // image_size)
-        return PairReader(pairs, labels, sizes[stage], shrunk, cache)
-
-    readers = _StageReaders(make_reader)
+    mask_sizes = [tuple((np.array(size) * mask_size // image_size).tolist()) for size in sizes]
+    readers = _StageReaders([(pairs, labels, *both, cache) for both in zip(sizes, mask_sizes, strict=True)])
     readers_of_batches = weakref.ref(readers)  # TensorFlow never frees `load`, which must not keep the files alive
 
     def deliver(changes: Sequence[Callable]) -> tf.data.Dataset:
@@ -144,15 +134,15 @@ def make_batches(
 class _StageReaders:
     """One reader at a time: the files of one size are deleted before those of the next are made."""
 
-    def __init__(self, make_reader: Callable[[int], PairReader]):
-        self.make_reader, self.stage, self.reader = make_reader, None, None
+    def __init__(self, arguments: Sequence[tuple]):
+        self.arguments, self.stage, self.reader = arguments, None, None
         self.lock = threading.Lock()  # two batches are loaded at once, and must not make a reader each
 
     def of(self, stage: int) -> PairReader:
         with self.lock:
             if stage != self.stage:
                 self.stage, self.reader = stage, None  # deletes its file
-                self.reader = self.make_reader(stage)
+                self.reader = PairReader(*self.arguments[stage])
             return self.reader
 
 
@@ -187,8 +177,7 @@ def with_class_weights(batches: tf.data.Dataset, class_weights: np.ndarray) -> t
 def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
     """The same batches without tf.data's autotuning.
 
-    Its thread sleeps 10 ms, then 20, 40 and so on, and a loop over the batches ends only when it wakes up: with
-    TensorFlow 2.21 an epoch of 11 seconds sometimes takes 20.
+    Its thread sleeps 10 ms, then 20, 40 and so on, and a loop over the batches ends only when it wakes up.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

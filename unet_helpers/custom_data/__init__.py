@@ -6,12 +6,12 @@ knows.
 """
 
 from .class_lists import camvid_classes, find_classes, make_labels, read_names
-from .layout import READABLE_SUFFIXES
+from .layout import READABLE_SUFFIXES, find_in
 from .preparation import Prepared, examine_folder, places_for, prepare_folder, prepare_pairs
 from .report import Report, ValidationError
 from .splits import natural
 
 __all__ = [
     "READABLE_SUFFIXES", "Prepared", "Report", "ValidationError", "camvid_classes", "examine_folder", "find_classes",
-    "make_labels", "natural", "places_for", "prepare_folder", "prepare_pairs", "read_names",
+    "find_in", "make_labels", "natural", "places_for", "prepare_folder", "prepare_pairs", "read_names",
 ]  # fmt: skip

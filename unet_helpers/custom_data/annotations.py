@@ -4,14 +4,14 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from ..images import InvalidFile, MaskInfo
+from ..images import InvalidFile
 from ..labels import CONTROL, VOID
 from ..storage import read_regular
 from .class_lists import BACKGROUND, LABELME_NAMES, VOID_NAME
@@ -21,15 +21,15 @@ from .report import Problems
 MAX_JSON_BYTES = 1 << 30  # COCO's largest file has half of that; in memory, Python needs ten times as much
 MAX_COORDINATE = 1e6  # pixels
 MIN_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}  # of the shapes that are read
-NO_SHAPE = "a shape is not supported, expected one of polygon, rectangle, circle with an area; draw it as a polygon"
 SPLIT_WORDS = {word: split for split, words in SPLIT_NAMES.items() for word in words}
+NO_SHAPE = "a shape is not supported, expected one of polygon, rectangle, circle with an area; draw it as a polygon"
 NO_COCO = "it is no whole COCO file; export it again"
 RUN_LENGTHS = "run lengths (RLE, iscrowd) are not supported, expected polygons; export it again as such, or as masks"
 NO_POLYGON = "an outline needs x and y of three points or more; draw it anew as a polygon"
 NO_OUTLINE = "an object has a box but no outline, expected polygons; outline or delete it in the labelling tool"
 UNCLEAR = (
-    "it is not clear which outlines of this name belong to it; write the folder into their file_name, or give each "
-    "folder a file of its own, such as instances_train.json and instances_val.json"
+    "it is not clear which outlines of this name belong to it; write the folder into their file_name, give each folder "
+    "a file of its own, such as instances_train.json and instances_val.json, or keep one of several files"
 )
 
 
@@ -63,14 +63,8 @@ def draw(outlines: Outlines, names: tuple[str, ...]) -> Image.Image:
     return mask
 
 
-def examine_outlines(outlines: Outlines, names: tuple[str, ...]) -> MaskInfo:
-    """What the drawn mask holds. Raises InvalidFile as `draw` does."""
-    counts = {k: n for k, n in enumerate(draw(outlines, names).histogram()) if n}
-    return MaskInfo("outlines in JSON", outlines.size, "grey", counts, {}, False)
-
-
 def read_labelme(path: Path, content: dict) -> Outlines:
-    """The outlines of a LabelMe file. Raises InvalidFile if it holds anything else, or lacks the image's size."""
+    """The outlines of a LabelMe file. Raises InvalidFile if anything is wrong."""
     shapes = []
     for number, shape in enumerate(content["shapes"], 1):
         with _reading(f"shape {number}", "a shape lacks label or points; save it again with LabelMe"):
@@ -96,30 +90,31 @@ def _to_drawable(kind: str, points: list[tuple[float, float]]) -> tuple[str, lis
     return kind, points
 
 
-class CocoImage(NamedTuple):
-    """An image in a COCO file."""
+class ListedImage(NamedTuple):
+    """An image in a COCO file, or that of a LabelMe file."""
 
     path: Path  # of the JSON file
     name: PurePath  # its file_name
     split: str | None  # that the JSON's folder, the file_name or the JSON's name tells
     size: tuple  # (height, width), as in the file
-    objects: list[dict]  # its annotations, as in the file
-    categories: dict[int | str, str]  # {id: name} of all in the file, in the order of their ids
+    objects: Sequence[dict] = ()  # its annotations, as in COCO's file
+    categories: Mapping[int | str, str] = {}  # {id: name} of all in COCO's file, in the order of their ids
+    labelme: Outlines | None = None  # those of a LabelMe file, which are already read
 
 
-def open_coco(path: Path, root: Path, content: dict) -> list[CocoImage]:
+def open_coco(path: Path, root: Path, content: dict) -> list[ListedImage]:
     """All images of a COCO file below root. Raises InvalidFile if it is not whole, or two images have one id."""
     with _reading("categories", NO_COCO):
         listed = sorted(content.get("categories", []), key=lambda each: each["id"])
         categories = {each["id"]: _text(each["name"]) for each in listed}
         if len(categories) < len(listed):
             raise InvalidFile("two categories have the same id; export it again")
-    images: dict[int | str, CocoImage] = {}
+    images: dict[int | str, ListedImage] = {}
     with _reading("images", NO_COCO):
         for image in content["images"]:
             name = PurePosixPath(_text(image["file_name"]).replace("\\", "/"))
             split = _split_in(path.relative_to(root).parent, name.parent, path.stem)
-            new = CocoImage(path, name, split, (image.get("height"), image.get("width")), [], categories)
+            new = ListedImage(path, name, split, (image.get("height"), image.get("width")), [], categories)
             twin = images.setdefault(image["id"], new)
             if twin.name != name:
                 raise InvalidFile("two images have the same id; export it again", f"{twin.name} and {name}")
@@ -129,7 +124,7 @@ def open_coco(path: Path, root: Path, content: dict) -> list[CocoImage]:
     return list(images.values())
 
 
-def read_outlines(image: CocoImage) -> Outlines:
+def read_coco(image: ListedImage) -> Outlines:
     """The outlines of an image in a COCO file. Raises InvalidFile if anything is wrong."""
     shapes = []
     for each in image.objects:
@@ -154,7 +149,7 @@ class Annotations:
     def __init__(self, root: Path, folders: Mapping[str | None, tuple[Path, Path, dict]], errors: Problems):
         self.root, self.errors = root, errors
         self.folders = folders  # {split: (folder of images, of masks, {normalized stem: image})}
-        self.contents: dict[Path, list[CocoImage] | Outlines | None] = {}  # None: invalid, and among the errors
+        self.contents: dict[Path, list[ListedImage] | None] = {}  # None: invalid, and among the errors
         self.coco_names: dict[str, None] = {}  # in the order of their ids
         self.labelme_names: set[str] = set()
 
@@ -167,19 +162,16 @@ class Annotations:
         """{normalized stem: outlines, None if they are invalid} for a split's folder of images."""
         images = self.folders[split][2]
         found: dict[str, Outlines | None] = {}
-        candidates: dict[str, list[CocoImage]] = defaultdict(list)
+        candidates: dict[str, list[ListedImage]] = defaultdict(list)
         for path in self.list_files(split):
-            content = self._open(path)
-            if content is None:
+            listed = self._open(path)
+            if listed is None:
                 found |= dict.fromkeys({normalize(path.stem)} & images.keys() or images)
-            elif isinstance(content, Outlines):
-                self._add(normalize(path.stem), content, found)
-            else:
-                for image in content:
-                    candidates[normalize(image.name.stem)].append(image)
-        for stem, of_stem in candidates.items():
-            if stem in images:
-                self._add_coco(split, stem, of_stem, found)
+            for image in listed or ():
+                candidates[normalize(image.name.stem)].append(image)
+        for stem, listed in candidates.items():
+            if stem in images and stem not in found:
+                self._add(split, stem, listed, found)
         return found
 
     def list_files(self, split: str | None) -> Iterator[Path]:
@@ -190,8 +182,8 @@ class Annotations:
             if os.path.isdir(folder) and folder.is_relative_to(self.root):
                 yield from sorted(folder.glob("*.[jJ][sS][oO][nN]"))
 
-    def _open(self, path: Path) -> list[CocoImage] | Outlines | None:
-        """COCO's images, LabelMe's outlines, [] for what is not used, None for what is invalid."""
+    def _open(self, path: Path) -> list[ListedImage] | None:
+        """The images in a file, [] if it is not used, None if it is invalid."""
         if path in self.contents:
             return self.contents[path]
         self.contents[path] = []
@@ -199,45 +191,41 @@ class Annotations:
             content = _load_json(path)
             lists = {key: value for key, value in content.items() if isinstance(value, list)}
             objects = lists.get("annotations") if "images" in lists else None
+            homes = [split for split, (*folders, _) in self.folders.items() if path.parent in folders]
             # COCO also has files of captions, and of its own masks.
             if objects == [] or any("category_id" in each for each in objects or () if isinstance(each, dict)):
                 self.contents[path] = images = open_coco(path, self.root, content)
                 self.coco_names |= dict.fromkeys(name for image in images[:1] for name in image.categories.values())
-            elif "shapes" in lists and any(path.parent in folders[:2] for folders in self.folders.values()):
-                self.contents[path] = outlines = read_labelme(path, content)
+            elif "shapes" in lists and homes:
+                outlines = read_labelme(path, content)
+                self.contents[path] = [ListedImage(path, path, homes[0], outlines.size, labelme=outlines)]
                 self.labelme_names |= {label for label, _, _ in outlines.shapes}
         except InvalidFile as error:
-            self._blame(path, error)
+            self._refuse(path, error)
         return self.contents[path]
 
-    def _add_coco(self, split: str | None, stem: str, candidates: list[CocoImage], found: dict) -> None:
-        """Add the outlines of the one of several images of this stem that is the image in this split."""
+    def _add(self, split: str | None, stem: str, listed: list[ListedImage], found: dict) -> None:
+        """Add the outlines of the one of several listed images of this stem that is the image in this split."""
         images = self.folders[split][2]
         others = {other for other, (*_, there) in self.folders.items() if other != split and stem in there}
-        own = [image for image in candidates if split and image.split == split]
-        chosen = own or [image for image in candidates if image.split not in others]
+        own = [image for image in listed if split and image.split == split]
+        chosen = own or [image for image in listed if image.split not in others]
         # COCO's person_keypoints file repeats the outlines of persons.
         chosen = [image for image in chosen if "keypoints" not in image.path.stem.lower()] or chosen
-        wanted_by_others = not own and others - {image.split for image in candidates}
         if not chosen and split == "test":  # which may do without masks
             return
-        if len(chosen) != 1 or wanted_by_others:
-            self.errors.add(UNCLEAR, images[stem], " and ".join(dict.fromkeys(each.path.name for each in candidates)))
+        wanted_by_others = not own and others - {image.split for image in listed}
+        if len(chosen) != 1 or wanted_by_others or chosen[0].labelme and listed[1:]:
+            self.errors.add(UNCLEAR, images[stem], " and ".join(dict.fromkeys(each.path.name for each in listed)))
             found[stem] = None
-        elif self.contents[chosen[0].path]:
-            try:
-                self._add(stem, read_outlines(chosen[0]), found)
-            except InvalidFile as error:
-                self._blame(chosen[0].path, error)
-                found |= dict.fromkeys(images)
+            return
+        try:
+            found[stem] = chosen[0].labelme or read_coco(chosen[0])
+        except InvalidFile as error:
+            self._refuse(chosen[0].path, error)
+            found |= dict.fromkeys(images)
 
-    def _add(self, stem: str, outlines: Outlines, found: dict[str, Outlines | None]) -> None:
-        twin = found.setdefault(stem, outlines)
-        if twin and twin is not outlines:
-            self.errors.add("two files have its image; keep one", outlines.path, f"{stem}, and {twin.path.name}")
-            found[stem] = None
-
-    def _blame(self, path: Path, error: InvalidFile) -> None:
+    def _refuse(self, path: Path, error: InvalidFile) -> None:
         self.errors.add(str(error), path, error.found)
         self.contents[path] = None
 

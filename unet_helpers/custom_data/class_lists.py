@@ -4,7 +4,6 @@ import colorsys
 import csv
 import os
 import re
-from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +15,10 @@ VOID_NAME = "void"  # in a list of classes: pixels of this name are neither lear
 BACKGROUND = "background"  # the class of all that no outline covers
 LABELME_NAMES = {"_background_": BACKGROUND, "__ignore__": VOID_NAME}  # LabelMe's own names, in its labels.txt
 
-RGB = r"(#[0-9a-fA-F]{6}|\d+\s*,\s*\d+\s*,\s*\d+)"
-COLORED = re.compile(rf"(.*[^\s:,])(?:[\s:]+|(?<!\d)\s*,\s*){RGB}")  # NAME R,G,B or NAME #RRGGBB or NAME,R,G,B
+COLORED = re.compile(  # NAME R,G,B or NAME #RRGGBB or NAME,R,G,B; "(8.3%)" is copied from our own message
+    r"(.*[^\s:,])(?:[\s:]+|(?<!\d)\s*,\s*)(#[0-9a-fA-F]{6}|\d+\s*,\s*\d+\s*,\s*\d+)(?:\s*\(\d+(?:\.\d+)?%\))?"
+)
 LIKE_A_COLOR = re.compile(r"\b\d{1,3}((\s*[,;]\s*|\s+)\d{1,3}){2}\b|#[0-9a-fA-F]{6}\b")
-SHARE = re.compile(r"\s*\(\d+(\.\d+)?%\)$")  # follows each colour in our own message, and is copied with it
 NUMBERED = re.compile(r"(\d{1,5})([\s:=,;.)]+)(\S.*)")  # 3 person, 3: person
 COMMENT = re.compile(r"#(?![0-9a-fA-F]{6}\b)")
 # M. Okabe and K. Ito, Color Universal Design, 2008: colours that colour-blind readers can tell apart.
@@ -67,8 +66,9 @@ def find_classes(root: Path) -> ClassList | None:
     Capital letters and a second ".txt", which Windows hides, do not matter.
     Raises ValueError, naming file and line, for anything that could be read in two ways.
     """
+    files = sorted(path for path in root.glob("*") if path.is_file())
     for name, read in (("classes.txt", _read_names), ("class_dict.csv", _read_csv), ("labelmap.txt", _read_labelmap)):
-        found = [path for path in _list_files(root) if path.name.lower() in (name, f"{name}.txt")]
+        found = [path for path in files if path.name.lower() in (name, f"{name}.txt")]
         found = [path for path in found if path.name == name] or found
         if len(found) > 1:
             raise ValueError(f"{found[0]}: {found[1].name} is there, too; keep one list of classes, as {name}")
@@ -80,12 +80,6 @@ def find_classes(root: Path) -> ClassList | None:
 def read_names(path: Path) -> tuple[str, ...]:
     """Names of the classes in a file written as classes.txt is, in the order of their ids; see `find_classes`."""
     return _make_list(path, _read_names(path)).names
-
-
-def find_unread_lists(folders: Iterable[Path], stems: Collection[str]) -> list[Path]:
-    """Files in these folders whose names are those of lists of classes. stems: of images; their texts are no lists."""
-    files = [path for folder in folders for path in _list_files(folder) if path.stem not in stems]
-    return [path for path in files if re.fullmatch(r".*(class|label).*\.(txt|csv|names)", path.name.lower())]
 
 
 def camvid_classes(root: Path) -> ClassList:
@@ -128,32 +122,22 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _list_files(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError:  # `layout.find_items` says what is wrong with the folder
-        return []
-
-
 def _make_list(path: Path, lines: list[Line]) -> ClassList:
     """The list of these lines. Raises ValueError for names and colours that are not unique, too few or too many."""
     seen: dict[tuple, Line] = {}
     for line in lines:
-        where = f"{path}, line {line.number}: "
+        where, shown = f"{path}, line {line.number}", ascii(line.name)
         if CONTROL.search(line.name):
-            found = f"found a control character in {ascii(line.name)}"
-            raise ValueError(f"{where}{found}; delete it, or write the line anew")
+            raise ValueError(f"{where}: found a control character in {shown}; delete it, or write the line anew")
         for what, key in (("name", line.name), ("colour", line.color), ("value", line.value)):
             twin = line if key is None else seen.setdefault((what, key), line)
             if twin is not line and not line.name.lower() == twin.name.lower() == VOID_NAME:
-                found = f"{line.name!r} has the same {what} as line {twin.number}"
-                raise ValueError(f"{where}{found}; give each class its own")
+                same = f"{line.name!r} has the same {what} as line {twin.number}"
+                raise ValueError(f"{where}: {same}; give each class its own")
     classes = [line for line in lines if line.name.lower() != VOID_NAME]
     if not 2 <= len(classes) <= VOID:
-        raise ValueError(
-            f"{path}: found {len(classes)} names, expected 2 to {VOID}, one for each class; what surrounds the things "
-            "that you look for is a class, too, such as 'background'"
-        )
+        found, expected = f"found {len(classes)} names", f"expected 2 to {VOID}, one for each class"
+        raise ValueError(f"{path}: {found}, {expected}; what surrounds things is a class, too, such as 'background'")
     numbered, colored = lines[0].value is not None, lines[0].color is not None
     if numbered:
         classes.sort(key=lambda line: line.value)
@@ -161,7 +145,7 @@ def _make_list(path: Path, lines: list[Line]) -> ClassList:
     ids = [names.index(line.name) if line.name in names else VOID for line in lines]
     value_ids = {line.value if numbered else place: k for place, (line, k) in enumerate(zip(lines, ids, strict=True))}
     color_ids = {line.color: k for line, k in zip(lines, ids, strict=True) if colored}
-    rgb = tuple((line.color >> 16, line.color >> 8 & 255, line.color & 255) for line in classes if colored)
+    rgb = tuple(tuple(line.color.to_bytes(3)) for line in classes if colored)
     return ClassList(names, value_ids, color_ids, rgb, path, numbered)
 
 
@@ -172,14 +156,13 @@ def _read_names(path: Path) -> list[Line]:
     colored = any(LIKE_A_COLOR.search(text) for _, text in lines)
     found = []
     for place, (number, text) in enumerate(lines if any(text for _, text in lines) else ()):
-        match = COLORED.fullmatch(SHARE.sub("", text)) if colored else None
+        match = COLORED.fullmatch(text) if colored else None
         if not text:
             raise ValueError(f"{path}, line {number}: it is empty; write the name of value {place}, or delete it")
         if colored and not match:
-            raise ValueError(
-                f"{path}, line {number}: found {text!r}, and it is not clear what its colour is, but lines here have "
-                "one; write the name, a space and the colour in each, as in 'road 128,64,128'"
-            )
+            what = f"found {text!r}, and it is not clear what its colour is, but lines here have one"
+            todo = "write the name, a space and the colour in each, as in 'road 128,64,128'"
+            raise ValueError(f"{path}, line {number}: {what}; {todo}")
         found.append(Line(number, match[1], _to_color(path, number, match[2])) if match else Line(number, text, None))
     found = _take_values(path, found)
     if [line.name for line in found[:2]] == ["__ignore__", "_background_"] and found[0].value is None:
@@ -199,11 +182,9 @@ def _take_values(path: Path, lines: list[Line]) -> list[Line]:
     clear = in_order or 0 in numbers or VOID_NAME in map(str.lower, names) or all(m[2].strip() for m in found)
     if len(found) < len(lines) or not clear:
         line = lines[matches.index(None) if None in matches else 0]
-        raise ValueError(
-            f"{path}, line {line.number}: found {line.name!r}, and it is not clear whether the numbers in front of "
-            "names are their ids; write an id and a colon in front of each, as in '7: road', or a # and a space in "
-            "front of a title"
-        )
+        what = f"found {line.name!r}, and it is not clear whether the numbers in front of names are their ids"
+        todo = "write an id and a colon in front of each, as in '7: road', or a # and a space in front of a title"
+        raise ValueError(f"{path}, line {line.number}: {what}; {todo}")
     return [line._replace(name=n, value=v) for line, n, v in zip(lines, names, numbers, strict=True)]
 
 
@@ -236,6 +217,6 @@ def _to_color(path: Path, number: int, text: str) -> int:
     try:
         r, g, b = bytes.fromhex(text[1:]) if text.startswith("#") else bytes(map(int, text.split(",")))
     except ValueError:
-        found, expected = f"found the colour {text!r}", "expected R,G,B, three numbers from 0 to 255; correct it"
-        raise ValueError(f"{path}, line {number}: {found}, {expected}") from None
+        expected = "expected R,G,B, three numbers from 0 to 255; correct it"
+        raise ValueError(f"{path}, line {number}: found the colour {text!r}, {expected}") from None
     return r << 16 | g << 8 | b

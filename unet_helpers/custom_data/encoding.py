@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..images import MaskInfo
 from ..labels import VOID
 from .class_lists import BACKGROUND, VOID_NAME, ClassList
-from .report import Problems
+from .report import Problems, few
 
 MAX_UNNAMED = 64  # different values without a list of names; more are no classes
 MAX_UNLISTED = 0.01  # share of a mask's pixels; a few are noise and become void, more are another kind of file
@@ -34,46 +34,38 @@ class Encoding(NamedTuple):
     colors: tuple[tuple[int, int, int], ...]  # of the K classes; () if not known
     says: str  # the rule, for people
 
-    def ids_of(self, path: Path) -> dict[int, int]:
-        """{value in the file: class id or VOID} for all values that a mask holds."""
-        return {value: self.ids.get(meant, VOID) for value, meant in self.meanings[path].items()}
-
     def count_unknown(self, masks: Masks) -> Counter[Path]:
         """How many pixels of each mask have a meaning that is no class."""
-        return Counter({
-            path: sum(mask.counts[value] for value, meant in self.meanings[path].items() if meant not in self.ids)
-            for path, mask in masks.items()
-        })  # fmt: skip
+        unknown: Counter[Path] = Counter()
+        for path, mask in masks.items():
+            unknown[path] = sum(mask.counts[value] for value, k in self.meanings[path].items() if k not in self.ids)
+        return unknown
 
-
-def is_kept(mask: MaskInfo, ids: dict[int, int]) -> bool:
-    """Whether `images.decode_mask` reads these ids, {value in the file: id}, from the file as it is."""
-    shift = 16 if mask.values == "color" else 0
-    return mask.plain and mask.values in ("grey", "color") and all(value == k << shift for value, k in ids.items())
+    def values(self) -> set[int]:
+        """All values or colours that the masks' values stand for."""
+        return set().union(*(meaning.values() for meaning in self.meanings.values()))
 
 
 def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: Problems) -> Encoding | None:
     """The rule for these masks. What does not follow it is added to the errors, a little noise to the warnings; None
     where there is no rule at all."""
-    by_color = _by_color(masks, classes) if classes and classes.color_ids else None
-    unlisted = by_color.count_unknown(masks) if by_color else Counter()
-    if by_color and not unlisted.total():
-        return by_color
+    by_color, unlisted = None, Counter()
+    if classes and classes.color_ids:
+        meanings, says = {path: _colors_of(mask) for path, mask in masks.items()}, f"colours of {classes.path.name}"
+        by_color = Encoding(meanings, classes.color_ids, classes.names, classes.colors, says)
+        unlisted = by_color.count_unknown(masks)
+        if not unlisted.total():
+            return by_color
     by_value = _by_value(masks, classes) if not classes or classes.value_ids else None
     if by_value:
-        values = set().union(*(meaning.values() for meaning in by_value.meanings.values()))
-        if classes and values == {0, VOID} and len(classes.names) != 2:
-            errors.add(
-                f"all masks hold only 0 and 255, which are two classes, but {classes.path.name} has "
-                f"{len(classes.names)} names; write two names, or make masks with all classes", errors.root,
-            )  # fmt: skip
         n_unknown = by_value.count_unknown(masks).total()
         if (not classes or len(classes.names) == 2 and n_unknown) and _are_grey_levels(masks, by_value.meanings):
             _add_grey_levels(by_value.meanings, errors)
             return by_value
         if not n_unknown:
-            _warn_of_void(by_value, classes, warnings)
-            _warn_of_start(values, by_value.ids, classes, warnings)
+            if by_value.ids[VOID] == VOID:
+                _warn_of_void(by_value, classes, warnings)
+                _warn_of_start(by_value, classes, warnings)
             return by_value
         if not by_color or n_unknown <= unlisted.total():
             _add_unknown_values(by_value, classes, errors)
@@ -88,18 +80,12 @@ def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: 
 # ---- what values and colours may mean ----
 
 
-def _by_color(masks: Masks, classes: ClassList) -> Encoding:
-    meanings = {path: _colors_of(mask) for path, mask in masks.items()}
-    return Encoding(meanings, classes.color_ids, classes.names, classes.colors, f"colours of {classes.path.name}")
-
-
 def _colors_of(mask: MaskInfo) -> dict[int, int]:
     """{value in the file: its colour 65536 r + 256 g + b}; -1 for what has none."""
     if mask.values in ("color", "palette"):
         return mask.palette or {color: color for color in mask.counts}
-    if mask.values == "bit":
-        return {value: value * WHITE for value in mask.counts}
-    return {value: value * GREY if value < 256 else -1 for value in mask.counts}
+    step = WHITE if mask.values == "bit" else GREY
+    return {value: value * step if value < 256 else -1 for value in mask.counts}
 
 
 def _by_value(masks: Masks, classes: ClassList | None) -> Encoding | None:
@@ -112,8 +98,7 @@ def _by_value(masks: Masks, classes: ClassList | None) -> Encoding | None:
     present = {value for path, meaning in meanings.items() if masks[path].values != "bit" for value in meaning.values()}
     bits = any(mask.values == "bit" for mask in masks.values())
     kinds = sorted({mask.values for mask in masks.values()}, key=list(WHERE).index)
-    says = f"class ids {', '.join(WHERE[kind] for kind in kinds)}"
-    says = says.replace("index", "grey") if levels else says
+    says = f"class ids {', '.join(WHERE[kind] for kind in kinds)}".replace("index", "grey" if levels else "index")
     names, colors = (classes.names, classes.colors) if classes else (("background", "foreground"), ())
     counted = classes is None or not classes.numbered or set(classes.value_ids) in ({0, 1}, {0, VOID})
     found = sorted((present | ({0, 1} if bits else set())) - {VOID})
@@ -129,16 +114,19 @@ def _by_value(masks: Masks, classes: ClassList | None) -> Encoding | None:
         says += f", with the numbers of {classes.path.name}" if classes.numbered else ""
         ids = {VOID: VOID} | {value + starts_at_1: k for value, k in classes.value_ids.items()}
     encoding = Encoding(meanings, ids, names, colors, says)
-    return None if classes and not levels and _palettes_contradict(masks, ids, classes.color_ids) else encoding
+    used = {place for mask in masks.values() for place in mask.palette.items() if classes and not levels}
+    # An index that has the listed colour of one class and is the number of another means nothing, nor do all others.
+    contradict = any(ids[k] != classes.color_ids[c] for k, c in used if k in ids and c in classes.color_ids)
+    return None if contradict else encoding
 
 
 def _values_of(masks: Masks, levels: bool | None) -> Meanings | None:
     """Of each mask {value in the file: the id that it may stand for}; None if some hold colours. levels: whether the
     grey of a palette's colours is the value, not their index."""
     colors = {color for mask in masks.values() if mask.values == "color" for color in mask.counts}
+    shift = 0 if all(map(_is_grey, colors)) else 16
     if not _are_values(colors):
         return None
-    shift = 0 if all(map(_is_grey, colors)) else 16
     deep = {value for mask in masks.values() if mask.values == "deep" for value in mask.counts}
     # 8 bits that were spread over 16, as some programs do.
     scale = next((scale for scale in (257, 256) if any(deep) and not any(value % scale for value in deep)), 1)
@@ -180,13 +168,6 @@ def _are_palettes_grey(masks: Iterable[MaskInfo], n: int) -> bool | None:
     return levels <= {0, 255} or not same or max(levels - {255}, default=0) <= n
 
 
-def _palettes_contradict(masks: Masks, ids: dict[int, int], color_ids: dict[int, int]) -> bool:
-    """Whether an index of a palette has the listed colour of one class and is the number of another: then the indices
-    mean nothing, even if a few colours are not listed."""
-    used = {place for mask in masks.values() for place in mask.palette.items()}
-    return any(ids[index] != color_ids[color] for index, color in used if index in ids and color in color_ids)
-
-
 def _are_grey_levels(masks: Masks, meanings: Meanings) -> bool:
     """Whether 255 is the bright end of a grey scale, and not void: ids are small, but resizing and JPEG make values in
     both halves of the scale, so a value from 127 to 254 tells, where most pixels are 0 or 255 and both occur."""
@@ -205,49 +186,41 @@ def _are_grey_levels(masks: Masks, meanings: Meanings) -> bool:
 def _warn_of_void(encoding: Encoding, classes: ClassList | None, warnings: Problems) -> None:
     """One value too much in one mask makes 255 void in all of them: where most have no other value, that is seldom
     meant, nor where the others are no small numbers, as ids are."""
-    if encoding.ids[VOID] != VOID:
-        return
-    held = {path: set(meaning.values()) for path, meaning in encoding.meanings.items()}
-    values = set().union(*held.values())
-    if 2 * sum(values == {0, VOID} for values in held.values()) > len(held):
-        for path, others in held.items():
-            if others - {0, VOID}:
+    rests = {path: sorted(set(meaning.values()) - {0, VOID}) for path, meaning in encoding.meanings.items()}
+    values = encoding.values()
+    if 2 * sum(set(held.values()) == {0, VOID} for held in encoding.meanings.values()) > len(rests):
+        for path, rest in rests.items():
+            if rest:
                 sentence = "most masks hold only 0 and 255, but this one holds more, so that 255 is void in all of them"
-                found = f"holds {sorted(others - {0, VOID})[:5]}"
-                warnings.add(f"{sentence}; if 255 is a class, mend this mask", path, found)
+                warnings.add(f"{sentence}; if 255 is a class, mend this mask", path, f"holds {rest[:5]}")
     elif not classes and {0, VOID} <= values and max(values - {VOID}) >= MIDDLE:
-        warnings.add(
-            f"255 is taken as void, though {max(values - {VOID})} occurs, too; if it is a class, as white is in grey "
-            "levels, list all in classes.txt, a line 'NAME 255,255,255' each", warnings.root,
-        )  # fmt: skip
+        sentence = f"255 is taken as void, though {max(values - {VOID})} occurs, too; if it is a class, as white is in "
+        sentence += "grey levels, list all in classes.txt, a line 'NAME 255,255,255' each"
+        warnings.add(sentence, warnings.root)
 
 
-def _warn_of_start(values: set[int], ids: dict[int, int], classes: ClassList | None, warnings: Problems) -> None:
+def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Problems) -> None:
     """Ids from 1 whose last class is in no mask can't be told from ids from 0, so that this is said where it may be:
     where no mask holds 0, or most of the names are not used."""
-    if classes is None or classes.numbered or ids.get(0) != 0 or ids[VOID] != VOID:
+    if classes is None or classes.numbered or encoding.ids.get(0) != 0:
         return
-    found, first, n = values & ids.keys() - {VOID}, classes.names[0], len(classes.names)
+    found, first, n = encoding.values() - {VOID}, classes.names[0], len(classes.names)
     if found and (0 not in found or 2 * len(found) < n and first.lower() != BACKGROUND):
         reason = "no mask holds 0" if 0 not in found else f"the masks hold only {len(found)} of {n} ids"
-        warnings.add(
-            f"{reason}, and 0 is taken as {first!r}; if that is not so, write each id in front of its name in "
-            f"classes.txt, such as '1 {first}', and '0 {VOID_NAME}' if 0 is no class", warnings.root,
-        )  # fmt: skip
+        sentence = f"{reason}, and 0 is taken as {first!r}; if that is not so, write each id in front of its name in "
+        sentence += f"classes.txt, such as '1 {first}', and '0 {VOID_NAME}' if 0 is no class"
+        warnings.add(sentence, warnings.root)
 
 
 def _add_grey_levels(meanings: Meanings, errors: Problems) -> None:
     """Name the masks in grey levels: those that hold more than 0 and 255."""
     for path, meaning in meanings.items():
-        between = sorted(set(meaning.values()) - {0, VOID})
+        between = sorted(set(meaning.values()) - {0, VOID}, key=lambda value: (abs(value - 128), value))
         if between:
-            shown = min(between, key=lambda value: abs(value - 128))
-            more = f" and {len(between) - 1} more between 0 and 255" if len(between) > 1 else ""
-            errors.add(
-                "it holds values between 0 and 255, as resizing or JPEG makes of masks of these two; make what is 128 "
-                "or more 255, the rest 0, and save it as a PNG, or, if each value is a class, list all in classes.txt, "
-                "a line 'NAME 128,128,128' each", path, f"holds {shown}{more}",
-            )  # fmt: skip
+            sentence = "it holds values between 0 and 255, as resizing or JPEG makes of masks of these two; make what "
+            sentence += "is 128 or more 255, the rest 0, and save it as a PNG, or, if each value is a class, list all "
+            sentence += "in classes.txt, a line 'NAME 128,128,128' each"
+            errors.add(sentence, path, f"holds {few(list(map(str, between)), 1)}")
 
 
 def _add_unknown_values(encoding: Encoding, classes: ClassList | None, errors: Problems) -> None:
@@ -259,11 +232,11 @@ def _add_unknown_values(encoding: Encoding, classes: ClassList | None, errors: P
         numbers = f", the numbers in {classes.path.name}," if classes.numbered else ""
         expected = f"class ids {known[0]}..{known[-1]}{numbers} or 255 = void"
         remedy = "correct the list of classes, or the masks; list grey levels that stand for classes as colours"
-        remedy = RESIZING if len(set().union(*unknown.values())) > 5 else remedy
+        remedy = RESIZING if len(encoding.values() - encoding.ids.keys()) > 5 else remedy
     for path, values in unknown.items():
         if values:
-            found = f"holds {values[:5]}" + (f" and {len(values) - 5} more values" if len(values) > 5 else "")
-            errors.add(f"expected {expected}; {remedy}", path, found)
+            more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
+            errors.add(f"expected {expected}; {remedy}", path, f"holds {values[:5]}{more}")
 
 
 def _add_unlisted(masks: Masks, by_color: Encoding, unlisted: Counter[Path], classes, errors, warnings) -> None:
@@ -273,10 +246,9 @@ def _add_unlisted(masks: Masks, by_color: Encoding, unlisted: Counter[Path], cla
             warnings.add(f"a few pixels have colours that {classes.path.name} does not list; they become void", path)
         elif share:
             color = max(set(by_color.meanings[path].values()) - by_color.ids.keys())
-            errors.add(
-                f"it has colours that {classes.path.name} does not list; is it the mask? List them, or make the mask "
-                "again by nearest neighbour, as a PNG", path, f"{share:.0%} of it, such as {_show_color(color)}",
-            )  # fmt: skip
+            sentence = f"it has colours that {classes.path.name} does not list; is it the mask? List them, or make the "
+            sentence += "mask again by nearest neighbour, as a PNG"
+            errors.add(sentence, path, f"{share:.0%} of it, such as {_show_color(color)}")
 
 
 def _add_colors(masks: Masks, classes: ClassList | None, errors: Problems) -> None:
@@ -285,19 +257,17 @@ def _add_colors(masks: Masks, classes: ClassList | None, errors: Problems) -> No
     for mask in masks.values():
         for value, color in _colors_of(mask).items():
             counts[color] += mask.counts[value]
-    shown = [f"{_show_color(c)} ({n / counts.total():.2%})" for c, n in counts.most_common(SHOWN)]
-    more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+    shown = few([f"{_show_color(c)} ({n / counts.total():.2%})" for c, n in counts.most_common()], SHOWN)
     colored = [path for path, m in masks.items() if m.palette or m.values == "color" and not _are_values(m.counts)]
     colored = colored or list(masks)
     some = " (is it the mask? the others hold none)" if len(colored) < len(masks) else ""
     own = f"; {classes.path.name} is there, but gives no colour to {classes.names[0]!r}" if classes else ""
+    sentence = f"it holds colours{some}, and no list says which class is which: found {shown} in all masks; write each "
+    sentence += f"with a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first{own}"
     for path in colored:
-        errors.add(
-            f"it holds colours{some}, and no list says which class is which: found {', '.join(shown)}{more} in all "
-            f"masks; write each with a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first{own}", path,
-        )  # fmt: skip
+        errors.add(sentence, path)
 
 
 def _show_color(color: int) -> str:
     """65536 r + 256 g + b -> "R,G,B"."""
-    return f"{color >> 16},{color >> 8 & 255},{color & 255}" if color >= 0 else "no colour of 8 bits"
+    return ",".join(map(str, color.to_bytes(3))) if color >= 0 else "no colour of 8 bits"

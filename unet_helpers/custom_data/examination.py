@@ -1,6 +1,7 @@
 """All files of a data set examined at once, on all cores: what each pair needs, and the report."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,17 +10,14 @@ from typing import NamedTuple
 
 from ..images import ImageInfo, InvalidFile, MaskInfo, examine_image, examine_mask
 from ..labels import VOID
-from .annotations import Outlines, examine_outlines
-from .class_lists import ClassList, find_unread_lists
-from .encoding import Encoding, decide, is_kept
-from .layout import Item
-from .report import MOST, Problems, Report
+from .annotations import Outlines, draw
+from .class_lists import ClassList
+from .encoding import Encoding, decide
+from .layout import Found, Item
+from .report import MOST, Problems, Report, few
 
 SIZES = "a mask and its image need the same height x width; make the mask again in the image's size"
-TRANSPARENT = (
-    "parts of it are transparent, and the values or colours there count all the same; if they are not what is meant, "
-    "save it without transparency"
-)
+TRANSPARENT = "parts of it are transparent, and what is there counts all the same; if it should not, save it opaque"
 
 
 class Need(NamedTuple):
@@ -39,44 +37,48 @@ class Examined(NamedTuple):
 
 
 class _Look(NamedTuple):
-    image: ImageInfo | None  # None for an invalid file
+    """What a pair's files are; None for an invalid one."""
+
+    item: Item
+    image: ImageInfo | None
     mask: MaskInfo | None
     problems: list[tuple[str, Path, str]]  # as `Problems.add` takes them
 
 
-def examine_items(
-    root: Path, items: Sequence[Item], classes: ClassList | None, labels: Sequence[str], errors: Problems
-) -> Examined:
+def examine_items(found: Found, classes: ClassList | None) -> Examined:
     """Decode each file once and find out what all of them together need.
 
-    labels: the classes of outlines, where no list names them. errors: known before; those of the files are added, and
-    the report has them all.
+    The errors of the files are added to those that were known before, and the report has them all.
     """
-    warnings = Problems(root)
-    names = classes.names if classes else tuple(labels)
+    errors, warnings = found.errors, Problems(found.errors.root)
+    names = classes.names if classes else found.labels  # of outlines
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = list(pool.map(lambda item: _look_at(item, names), items))
-    images, masks = [look.image for look in looks if look.image], [look.mask for look in looks if look.mask]
+        looks = list(pool.map(lambda item: _look_at(item, names), found.items))
     for problem in (problem for look in looks for problem in look.problems):
         errors.add(*problem)
-    turns = _find_turns(items, looks, errors, warnings)
-    encoding = _find_encoding(items, looks, classes, names, errors, warnings)
+    turns = _find_turns(looks, errors, warnings)
+    encoding = _find_encoding(looks, classes, names, errors, warnings)
     if not classes:
-        _warn_of_lists(root, items, warnings)
-    for item, (image, mask, _) in zip(items, looks, strict=True):
+        _warn_of_lists(found.items, warnings)
+    for item, image, mask, _ in looks:
         if mask and mask.transparent:
             warnings.add(TRANSPARENT, item.mask_path)
         if image and image.more_frames:
             warnings.add("it holds more than one image, and only the first is used; save others as files", item.image)
-    bits = max((image.bits for image in images if image.bits), default=None)
+    images = [look.image for look in looks if look.image]
     sizes = Counter("{}x{}".format(*image.size) for image in images)
-    kinds = Counter(image.kind for image in images), Counter(mask.kind for mask in masks)
-    report = Report(str(root), {}, dict(sizes), *map(dict, kinds), encoding.says if encoding else "")
+    kinds = Counter(image.kind for image in images), Counter(look.mask.kind for look in looks if look.mask)
+    report = Report(str(errors.root), {}, dict(sizes), *map(dict, kinds), encoding.says if encoding else "")
+    bits = max((image.bits for image in images if image.bits), default=None)
     needs = []
     if encoding and not errors.files_of:
-        needs = [_need(*each, encoding) for each in zip(items, looks, turns, strict=True)]
-        _count_pixels(needs, encoding, report, root, errors, warnings)
-        report.converted = _count_converted(needs, looks, bits)
+        needs = [_need(look, turn, encoding) for look, turn in zip(looks, turns, strict=True)]
+        _count_pixels(needs, encoding, report, errors, warnings)
+        converted = [f"images ({image.kind}; {bits} of 16 bits used)" for image in images if image.bits]
+        for need, look in zip(needs, looks, strict=True):
+            if need.ids is not None:
+                converted.append(f"masks ({look.mask.kind}{', turned like their images' * (need.turn > 1)})")
+        report.converted = dict(Counter(converted))
     report.errors, report.warnings = errors.lines(), warnings.lines()
     return Examined(needs, bits, encoding, report)
 
@@ -92,82 +94,80 @@ def _look_at(item: Item, names: tuple[str, ...]) -> _Look:
         if not isinstance(item.mask, Outlines):
             mask = examine_mask(item.mask)
         elif image and item.mask.size in (image.stored, image.size):  # else it may be of any size
-            mask = examine_outlines(item.mask, names)
+            counts = {k: n for k, n in enumerate(draw(item.mask, names).histogram()) if n}
+            mask = MaskInfo("outlines in JSON", item.mask.size, "grey", counts, {}, False)
         elif image:
-            raise InvalidFile(SIZES, _show_sizes(item.mask.size, image))
+            raise InvalidFile(SIZES, _show_sizes(item.mask, image))
     except InvalidFile as error:
         of_many = isinstance(item.mask, Outlines) and item.mask.of_many  # then the file alone does not tell the image
-        found = f"{item.mask_path.name}: {error.found}" if of_many else error.found
-        problems.append((str(error), item.image if of_many else item.mask_path, found))
-    return _Look(image, mask, problems)
+        where = f"{item.mask_path.name}: " if of_many else ""
+        problems.append((str(error), item.image if of_many else item.mask_path, where + error.found))
+    return _Look(item, image, mask, problems)
 
 
-def _show_sizes(size: tuple[int, int], image: ImageInfo) -> str:
-    return "{}x{}, its image {}x{}".format(*size, *image.size)
+def _show_sizes(mask: MaskInfo | Outlines, image: ImageInfo) -> str:
+    return "{}x{}, its image {}x{}".format(*mask.size, *image.size)
 
 
-def _find_turns(items: Sequence[Item], looks: list[_Look], errors: Problems, warnings: Problems) -> list[int]:
+def _find_turns(looks: list[_Look], errors: Problems, warnings: Problems) -> list[int]:
     """For each pair, the orientation by which its mask is to be turned along with its image; 1: it is upright.
 
     Labelling tools show images upright, and write masks in that size; what decodes images without their EXIF data makes
     masks of the stored size. Where both have the same size (square, upside down or flipped) the mask is taken as
     upright, unless all masks of turned images whose size tells were made of stored pixels.
     """
-    turns, told, untold = [1] * len(items), [], []
-    for place, (item, (image, mask, _)) in enumerate(zip(items, looks, strict=True)):
-        if not image or not mask:
-            continue
-        if mask.size not in (image.stored, image.size):
-            errors.add(SIZES, item.mask_path, _show_sizes(mask.size, image))
-        elif image.stored != image.size:
-            turns[place] = image.orientation if mask.size == image.stored else 1
-            told.append(turns[place])
-        elif image.orientation > 1:
-            untold.append(place)
-    as_stored = bool(told) and min(told) > 1
-    how = "as stored, like the other masks of turned images" if as_stored else "as upright"
-    for place in untold:
-        turns[place] = looks[place].image.orientation if as_stored else 1
-        sentence = "its EXIF data turn it, and its size does not tell whether its mask is turned, too"
-        warnings.add(f"{sentence}; the mask is taken {how}: look at this pair", items[place].image)
+    pairs = [(look.image, look.mask) for look in looks if look.image and look.mask]
+    told = {mask.size == image.stored for image, mask in pairs if image.stored != image.size}
+    how = "as stored, like the other masks of turned images" if told == {True} else "as upright"
+    turns = []
+    for item, image, mask, _ in looks:
+        is_stored = bool(image and mask) and mask.size == image.stored
+        if image and mask and mask.size not in (image.stored, image.size):
+            errors.add(SIZES, item.mask_path, _show_sizes(mask, image))
+        elif is_stored and image.stored == image.size and image.orientation > 1:
+            is_stored = told == {True}
+            sentence = "its EXIF data turn it, and its size does not tell whether its mask is turned, too"
+            warnings.add(f"{sentence}; the mask is taken {how}: look at this pair", item.image)
+        turns.append(image.orientation if is_stored else 1)
     return turns
 
 
-def _find_encoding(items, looks, classes, names, errors: Problems, warnings: Problems) -> Encoding | None:
-    drawn = [isinstance(item.mask, Outlines) for item in items]
-    if any(drawn) and not all(drawn):
-        file = items[drawn.index(False)].mask_path
-        errors.add("it is an image, but other masks are outlines in JSON; make all of one kind", file)
+def _find_encoding(looks: list[_Look], classes, names, errors: Problems, warnings: Problems) -> Encoding | None:
+    files = [look.item.mask_path for look in looks if not isinstance(look.item.mask, Outlines)]
+    if files and len(files) < len(looks):
+        errors.add("it is an image, but other masks are outlines in JSON; make all of one kind", files[0])
         return None
-    if any(drawn):
+    if looks and not files:
         ids = {k: k for k in (*range(len(names)), VOID)}
-        says = "outlines, drawn in the order of their file"
+        meanings = {look.item.mask_path: ids for look in looks}
         colors = classes.colors if classes else ()
-        return Encoding(dict.fromkeys((item.mask_path for item in items), ids), ids, names, colors, says)
-    masks = {item.mask_path: look.mask for item, look in zip(items, looks, strict=True) if look.mask}
+        return Encoding(meanings, ids, names, colors, "outlines, drawn in the order of their file")
+    masks = {look.item.mask_path: look.mask for look in looks if look.mask}
     return decide(masks, classes, errors, warnings) if masks else None
 
 
-def _warn_of_lists(root: Path, items: Sequence[Item], warnings: Problems) -> None:
+def _warn_of_lists(items: Sequence[Item], warnings: Problems) -> None:
     """Name the files that may be lists of classes, where no list was found that is read."""
-    close = {path.parent for item in items for path in (item.image, item.mask_path)}
-    folders = {folder for inner in close for folder in (inner, inner.parent) if folder.is_relative_to(root)} | {root}
-    for path in find_unread_lists(sorted(folders), {item.stem for item in items}):
-        warnings.add(
-            "it is not read, for the list of classes is classes.txt in the folder that holds images/, or train/ and "
-            "val/; if this is one, copy it there under this name", path,
-        )  # fmt: skip
+    close = {path.parent for item in items for path in item.files}
+    folders = {folder for path in close for folder in (path, path.parent) if folder.is_relative_to(warnings.root)}
+    stems = {item.stem for item in items}  # of images; texts of the same stem are no lists
+    for path in sorted(path for folder in folders | {warnings.root} for path in folder.glob("*.*")):
+        if path.stem not in stems and re.fullmatch(r".*(class|label).*\.(txt|csv|names)", path.name.lower()):
+            sentence = "it is not read, for the list of classes is classes.txt in the folder that holds images/, or "
+            warnings.add(f"{sentence}train/ and val/; if this is one, copy it there under this name", path)
 
 
-def _need(item: Item, look: _Look, turn: int, encoding: Encoding) -> Need:
-    ids, counts = encoding.ids_of(item.mask_path), Counter()
-    for value, number in look.mask.counts.items():
+def _need(look: _Look, turn: int, encoding: Encoding) -> Need:
+    mask, counts = look.mask, Counter()
+    ids = {value: encoding.ids.get(meant, VOID) for value, meant in encoding.meanings[look.item.mask_path].items()}
+    for value, number in mask.counts.items():
         counts[ids[value]] += number
-    kept = turn == 1 and is_kept(look.mask, ids)
+    shift = 16 if mask.values == "color" else 0  # `images.decode_mask` reads ids in one channel or in red
+    kept = turn == 1 and mask.plain and all(value == k << shift for value, k in ids.items())
     return Need(look.image.bits is not None, None if kept else ids, turn, dict(counts))
 
 
-def _count_pixels(needs, encoding: Encoding, report: Report, root: Path, errors: Problems, warnings: Problems) -> None:
+def _count_pixels(needs, encoding: Encoding, report: Report, errors: Problems, warnings: Problems) -> None:
     counts = sum((Counter(need.counts) for need in needs), Counter())
     total = max(counts.total(), 1)
     report.classes = [(k, name, counts[k] / total) for k, name in enumerate(encoding.names)]
@@ -177,22 +177,10 @@ def _count_pixels(needs, encoding: Encoding, report: Report, root: Path, errors:
     if len(present) < 2:
         what = " and ".join(present + ["void"] * bool(counts[VOID]))
         errors.add(
-            f"all masks hold only {what} ({encoding.says}), expected two classes at least; label the others, or, if "
-            "they were lost when the masks were saved, save them again as 8-bit PNG with ids 0, 1, 2 ...", root,
+            f"all masks hold only {what} ({encoding.says}), expected two classes at least; label the others, or, if 0 "
+            "and 255 are two classes, give the list two names, or, if ids were lost when the masks were saved, save "
+            "them again as 8-bit PNG with ids 0, 1, 2 ...", errors.root,
         )  # fmt: skip
-    elif len(absent) > MOST:
-        shown = f"{', '.join(absent[:MOST])} and {len(absent) - MOST} more"
-        warnings.add(f"{len(absent)} of {len(encoding.names)} classes have no pixel in any mask: {shown}", root)
-    else:
-        for name in absent:
-            warnings.add(f"class {name} has no pixel in any mask", root)
-
-
-def _count_converted(needs: list[Need], looks: list[_Look], bits: int | None) -> dict[str, int]:
-    converted: Counter[str] = Counter()
-    for need, (image, mask, _) in zip(needs, looks, strict=True):
-        if need.image:
-            converted[f"images ({image.kind}; {bits} of 16 bits used)"] += 1
-        if need.ids is not None:
-            converted[f"masks ({mask.kind}{', turned like their images' * (need.turn > 1)})"] += 1
-    return dict(converted)
+    elif absent:
+        sentence = f"{len(absent)} of {len(encoding.names)} classes have no pixel in any mask: {few(absent, MOST)}"
+        warnings.add(sentence, warnings.root)

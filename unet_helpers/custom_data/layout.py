@@ -9,7 +9,7 @@ from ..naming import named
 from .annotations import Annotations, Outlines
 from .class_lists import read_text
 from .matching import SPLIT_NAMES, match, normalize
-from .report import Problems
+from .report import Problems, few
 
 USUAL = ("images", "JPEGImages", "masks", "SegmentationClass", "train", "val", "test")  # taken before other names
 # Names of folders, in any case of letters.
@@ -44,6 +44,10 @@ class Item(NamedTuple):
     def mask_path(self) -> Path:
         return self.mask.path if isinstance(self.mask, Outlines) else self.mask
 
+    @property
+    def files(self) -> tuple[Path, Path]:
+        return self.image, self.mask_path
+
 
 class Found(NamedTuple):
     items: list[Item]  # in the order of their names
@@ -73,21 +77,27 @@ def find_in(root: Path, places: dict[str | None, tuple], needed: Collection[str]
     folders = {s: (place.images, place.masks, _read(place.images, found.errors)) for s, place in places.items()}
     annotations = Annotations(root, folders, found.errors)
     for split, place in places.items():
-        images, masks = _find_masks(split, place, folders[split][2], annotations, found.errors)
+        images, masks = _find_masks(split, place, folders[split][2], annotations)
         others = [path for path in list_folder(place.images) if not is_image(path)]
         if not masks and split == "test":
             found.warnings.add("there are no masks for its images; they are left out", place.images)
         elif not images:
             sentence = "found no image that can be read; expected PNG or JPEG files, or folders train/ and val/ of them"
-            found.errors.add(sentence, place.images, _few(others))
+            found.errors.add(sentence, place.images, few([path.name for path in others], MAX_LISTED))
         elif not masks:
-            there = [*annotations.list_files(split), *(list_folder(place.masks) if os.path.isdir(place.masks) else ())]
-            wanted = PurePath(os.path.relpath(place.masks, root)).as_posix()
-            sentence = f"found no masks for its images, expected image files or LabelMe's JSON in {wanted}/, or COCO's "
-            sentence += "JSON with polygons for images of these names; put them there"
-            found.errors.add(sentence, place.images, _few(list(dict.fromkeys(there))))
+            there = dict.fromkeys([*annotations.list_files(split), *sorted(place.masks.glob("[!.]*"))])
+            wanted = f"LabelMe's JSON in {PurePath(os.path.relpath(place.masks, root)).as_posix()}/, or COCO's JSON"
+            sentence = f"found no masks for its images, expected image files or {wanted} with polygons; put them there"
+            found.errors.add(sentence, place.images, few([path.name for path in there], MAX_LISTED))
         else:
-            _warn_of_others(others, place, found.warnings)
+            for path in others:
+                if os.path.isdir(path):
+                    if place.images != place.beside and has_images(path):
+                        sentence = "it holds images, but folders among images are not looked at; move them up"
+                        found.warnings.add(sentence, path)
+                elif path.suffix.lower() not in TEXT_SUFFIXES:
+                    sentence = "it is no kind of image that can be read; save it as PNG or JPEG, or move it"
+                    found.warnings.add(sentence, path)
             _pair(split, images, masks, needed, found)
     return found._replace(labels=annotations.classes())
 
@@ -100,10 +110,9 @@ def find_places(root: Path) -> dict[str | None, Place]:
     images = _find(root, IMAGE_FOLDERS)
     if not images:
         there = ", ".join(path.name for path in list_folder(root)[:10]) if os.path.isdir(root) else "no such folder"
-        raise ValueError(
-            f"{root}: found {there or 'nothing'}; expected images/ and masks/, or train/ and val/ with images/ and "
-            f"masks/ in each; make them, or give another {named('DATA_DIR')}"
-        )
+        expected = "images/ and masks/, or train/ and val/ with images/ and masks/ in each"
+        todo = f"make them, or give another {named('DATA_DIR')}"
+        raise ValueError(f"{root}: found {there or 'nothing'}; expected {expected}; {todo}")
     splits = {} if has_images(images) else _find_splits(images)
     if "train" not in splits:
         return {None: Place(images, _find(root, MASK_FOLDERS) or root / "masks", root)}
@@ -144,12 +153,11 @@ def list_folder(folder: Path) -> list[Path]:
 
 def has_images(folder: Path) -> bool:
     """Whether images lie directly in a folder; False, too, if it can't be read."""
-    return any(is_image(path) and os.path.isfile(path) for path in folder.glob("*"))
+    return any(is_image(path) and os.path.isfile(path) for path in folder.glob("[!.]*"))
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's name is that of an image, and not of a hidden file."""
-    return path.suffix.lower() in READABLE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in READABLE_SUFFIXES
 
 
 def _place_in(folder: Path) -> Place:
@@ -196,18 +204,17 @@ def _read(folder: Path, errors: Problems) -> dict[str, Path]:
     return images
 
 
-def _find_masks(
-    split: str | None, place: Place, images: dict[str, Path], annotations: Annotations, errors: Problems
-) -> tuple[dict, dict]:
+def _find_masks(split: str | None, place: Place, images: dict, annotations: Annotations) -> tuple[dict, dict]:
     """(images, masks) by stem: masks in their folder, else outlines, else masks in a folder of another name, else those
     files among the images that end in `MASK_END`."""
     there = os.path.isdir(place.masks)
-    masks = (there and _read(place.masks, errors)) or annotations.find(split)
-    other = None if masks or there or not place.beside else _find_other_masks(place.beside, place.images)
-    masks = _read(other, errors) if other else masks
-    among = {} if masks or there else {stem: path for stem, path in images.items() if stem.lower().endswith(MASK_END)}
-    if 0 < len(among) < len(images):
-        return {stem: path for stem, path in images.items() if stem not in among}, among
+    masks = (there and _read(place.masks, annotations.errors)) or annotations.find(split)
+    if not masks and not there:
+        other = _find_other_masks(place.beside, place.images) if place.beside else None
+        masks = _read(other, annotations.errors) if other else {}
+        among = {stem: path for stem, path in images.items() if stem.lower().endswith(MASK_END)}
+        if not masks and 0 < len(among) < len(images):
+            return {stem: path for stem, path in images.items() if stem not in among}, among
     return images, masks
 
 
@@ -228,17 +235,3 @@ def _pair(split: str | None, images: dict, masks: dict, needed: Collection[str] 
             sentence = "it has no image of the same stem, or that image has another mask; add the image, merge several"
             path = mask.path if isinstance(mask, Outlines) else mask
             found.errors.add(f"{sentence} masks of an image into one, or move the mask away", path)
-
-
-def _warn_of_others(others: list[Path], place: Place, warnings: Problems) -> None:
-    for path in others:
-        if os.path.isdir(path):
-            if place.images != place.beside and has_images(path):
-                warnings.add("it holds images, but folders among images are not looked at; move them up", path)
-        elif path.suffix.lower() not in TEXT_SUFFIXES:
-            warnings.add("it is no kind of image that can be read; save it as PNG or JPEG, or move it", path)
-
-
-def _few(paths: list[Path]) -> str:
-    names = ", ".join(path.name for path in paths[:MAX_LISTED])
-    return names + (f" and {len(paths) - MAX_LISTED} more" if len(paths) > MAX_LISTED else "")

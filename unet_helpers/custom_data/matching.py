@@ -3,20 +3,15 @@
 import os
 import unicodedata
 from collections.abc import Collection
-from typing import NamedTuple
 
 SAMPLES = 3  # masks whose names are compared with those of the images; the first may have no image
 SPLIT_NAMES = {  # of folders, in any case of letters, and of lists
     "train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing"),
 }  # fmt: skip
 NEAREST = 20  # images that each of them is compared with: those whose names have most in common with it
-
-
-class Rule(NamedTuple):
-    """What surrounds the part of a name that an image and its mask have in common: (beginning, ending)."""
-
-    image: tuple[str, str] = ("", "")  # of all images
-    mask: tuple[str, str] = ("", "")  # of all masks
+# What surrounds the part of a name that an image and its mask have in common: (beginning, ending) of images, of masks.
+Rule = tuple[tuple[str, str], tuple[str, str]]
+SAME: Rule = (("", ""), ("", ""))
 
 
 def normalize(name: str) -> str:
@@ -26,9 +21,9 @@ def normalize(name: str) -> str:
 
 def match(images: Collection[str], masks: Collection[str]) -> dict[str, str]:
     """{image: its mask}: stems that are equal but for a beginning or an ending that all images, or all masks, have."""
-    rule = _find_rule(images, masks)
-    mask_of = {_cut(mask, *rule.mask): mask for mask in masks}
-    keys = {image: _cut(image, *rule.image) for image in images}
+    of_images, of_masks = _find_rule(images, masks)
+    mask_of = {_cut(mask, *of_masks): mask for mask in masks}
+    keys = {image: _cut(image, *of_images) for image in images}
     return {image: mask_of[key] for image, key in keys.items() if key and key in mask_of}
 
 
@@ -45,20 +40,21 @@ def _cut(stem: str, begin: str, end: str) -> str | None:
 def _find_rule(images: Collection[str], masks: Collection[str]) -> Rule:
     """The rule that makes the most pairs: equal stems if they do, else an ending, else a beginning; the shortest."""
     if len(set(images) & set(masks)) == min(len(images), len(masks)):
-        return Rule()
-    rules = {Rule()}
+        return SAME
+    rules = {SAME}
     for mask in sorted(masks)[:SAMPLES]:
         for image, n in _nearest(mask, images):
-            rules.add(Rule(("", image[n:]), ("", mask[n:])))
+            rules.add((("", image[n:]), ("", mask[n:])))
         for image, n in _nearest(mask[::-1], [image[::-1] for image in images]):
-            rules.add(Rule((image[n:][::-1], ""), (mask[: len(mask) - n], "")))
+            rules.add(((image[n:][::-1], ""), (mask[: len(mask) - n], "")))
 
     def worth(rule: Rule) -> tuple:
-        keys = {_cut(stem, *rule.image) for stem in images} & {_cut(stem, *rule.mask) for stem in masks}
+        of_images, of_masks = rule
+        keys = {_cut(stem, *of_images) for stem in images} & {_cut(stem, *of_masks) for stem in masks}
         n_pairs = len(keys - {None})
-        if n_pairs == 1 < min(len(images), len(masks)) and rule != Rule():  # any two names are equal up to their ends
+        if n_pairs == 1 < min(len(images), len(masks)) and rule != SAME:  # any two names are equal up to their ends
             n_pairs = 0
-        return n_pairs, not (rule.image[0] or rule.mask[0]), -len("".join(rule.image + rule.mask)), rule
+        return n_pairs, not (of_images[0] or of_masks[0]), -len("".join(of_images + of_masks)), rule
 
     return max(rules, key=worth)
 

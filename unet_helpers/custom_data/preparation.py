@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .. import storage
 from ..images import decode_image, naming_file, read_values, turn
-from ..labels import VOID, LabelMap, Pair
+from ..labels import VOID, LabelMap, Pair, printable
 from ..naming import named
-from ..storage import find_changes, hold_lock, make_temporary_folder, note_files, read_json, remove_partial_folders
 from .annotations import Outlines, draw
 from .class_lists import ClassList, find_classes, make_labels
 from .examination import Examined, Need, examine_items
 from .layout import Found, Item, find_in, find_items
-from .report import Problems, Report, ValidationError
+from .report import MOST, Problems, Report, ValidationError, few
 from .splits import SPLITS, split_items
 
 MANIFEST = "prepared.json"  # beside the copies: of which files they were made, what was found, and what was written
@@ -56,22 +56,17 @@ def prepare_folder(
     split_by: regular expression for the group (drive, patient, sequence) in the images' stems; see `split_items`.
     skip_bad: leave out the pairs with invalid files, if others are left, and name them in the report's errors. No pair
         changes its split by that. Copies then go to a temporary folder of this process.
-    bits: of 16-bit images, how many a network was trained with. Where others are in use here, the copies for it go to a
-        temporary folder, and the targets hold what a training on this folder would read.
-    Raises ValueError, naming the files, what was found, expected and what to do next; ValidationError, one of its
-    kinds, also has the report.
+    bits: in use in the 16-bit images that a network was trained with; other copies go to a temporary folder, too.
+    Raises ValidationError, which has the report, or another ValueError.
     """
-    root = Path(root)
-    classes = find_classes(root)
-    return _prepare(root, find_items(root), classes, targets, split_by, skip_bad, bits)
+    return _prepare(find_classes(Path(root)), find_items(Path(root)), targets, split_by, skip_bad, bits)
 
 
 def prepare_pairs(
-    root: str | Path, folders: dict[str, tuple[Path, Path]], classes: ClassList, *targets: str | Path,
-    skip_bad: bool = False,
-) -> Prepared:  # fmt: skip
+    root: Path, folders: dict[str, tuple[Path, Path]], classes: ClassList, *targets: Path, skip_bad: bool = False
+) -> Prepared:
     """`prepare_folder` for a data set of known layout: {split: (folder of images, folder of masks)} below root."""
-    return _prepare(Path(root), find_in(Path(root), folders), classes, targets, None, skip_bad)
+    return _prepare(classes, find_in(root, folders), targets, None, skip_bad, None)
 
 
 def examine_folder(root: str | Path, split_by: str | None = None) -> Report:
@@ -79,13 +74,12 @@ def examine_folder(root: str | Path, split_by: str | None = None) -> Report:
 
     Raises ValueError where there is no such folder, or its list of classes can't be understood.
     """
-    root = Path(root)
-    classes, found = find_classes(root), find_items(root)
-    splits = _split(root, found, split_by)
-    examined = examine_items(root, found.items, classes, found.labels, found.errors)
+    classes, found = find_classes(Path(root)), find_items(Path(root))
+    splits = _split(found, split_by)
+    examined = examine_items(found, classes)
     if examined.report.errors:
         return examined.report
-    return _finish(root, found, splits, _make_record(found.items, examined, {}), root).report
+    return _finish(found, splits, _make_record(found.items, examined, {}), Path(root)).report
 
 
 def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
@@ -99,19 +93,17 @@ def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
 # ---- find, read, decide, convert, split, report ----
 
 
-def _prepare(
-    root: Path, found: Found, classes: ClassList | None, targets: Sequence, split_by: str | None, skip_bad: bool,
-    bits: int | None = None,
-) -> Prepared:  # fmt: skip
+def _prepare(classes: ClassList | None, found: Found, targets: Sequence, split_by, skip_bad: bool, bits) -> Prepared:
+    root = found.errors.root
     folders = [Path(target) for target in targets or places_for(root, root)[:1]]
     outside = [folder for folder in folders if not folder.resolve().is_relative_to(root.resolve())]
     if not outside:
         raise ValueError(f"{folders[0]}: it is in {root}, where nothing is written; give a folder outside")
     n_problems = len(found.errors.files_of)
-    splits = _split(root, found, split_by)
+    splits = _split(found, split_by)
     skip_bad = skip_bad and len(found.errors.files_of) == n_problems  # what is wrong with a split is no single file's
     try:
-        return _prepare_items(root, found, splits, classes, outside, bits)
+        return _prepare_items(found, splits, classes, outside, bits)
     except ValidationError as error:
         good = _places_of_good(found) if skip_bad else []
         if not good:
@@ -119,7 +111,7 @@ def _prepare(
         report = error.report
     found = found._replace(items=[found.items[k] for k in good], errors=Problems(root))
     try:
-        prepared = _prepare_items(root, found, [splits[k] for k in good], classes, [_make_temporary()], bits)
+        prepared = _prepare_items(found, [splits[k] for k in good], classes, [_make_temporary()], bits)
     except ValueError as error:  # the others have problems together, or can't be written
         report.errors += error.report.errors if isinstance(error, ValidationError) else [str(error)]
         raise ValidationError(report) from None
@@ -127,69 +119,64 @@ def _prepare(
     return prepared
 
 
-def _split(root: Path, found: Found, split_by: str | None) -> list[str | None]:
+def _split(found: Found, split_by: str | None) -> list[str | None]:
     """`split_items`. Files without a partner keep their places: else each would move the pairs behind it, and what was
     learned could come to the test."""
-    folders = {path.parent: item.split for item in found.items for path in (item.image, item.mask_path)}
-    pairs = {path.with_suffix("") for item in found.items for path in (item.image, item.mask_path)}
-    invalid = {file for problems in found.errors.files_of.values() for file, _ in problems if file.parent in folders}
-    lonely = [file for file in sorted(invalid) if file.with_suffix("") not in pairs]
-    items = found.items + [Item(file.stem, folders[file.parent], file, file) for file in lonely]
-    return split_items(root, items, split_by, found.errors, found.warnings)[: len(found.items)]
+    folders = {path.parent: item.split for item in found.items for path in item.files}
+    pairs = {path.with_suffix("") for item in found.items for path in item.files}
+    lonely = [file for file in sorted(found.errors.files()) if file.parent in folders]
+    items = [Item(file.stem, folders[file.parent], file, file) for file in lonely if file.with_suffix("") not in pairs]
+    return split_items(found._replace(items=found.items + items), split_by)[: len(found.items)]
 
 
 def _places_of_good(found: Found) -> list[int]:
     """Places of the items whose files have no problem; none where a problem is not one of single files."""
-    files = {file for problems in found.errors.files_of.values() for file, _ in problems}
-    if any(os.path.isdir(file) for file in files):
+    if any(map(os.path.isdir, found.errors.files())):
         return []
-    bad = {file.with_suffix("") for file in files}  # of two files with one stem, either may be the right one
-    stems = [{path.with_suffix("") for path in (item.image, item.mask_path)} for item in found.items]
-    return [k for k, both in enumerate(stems) if not both & bad]
+    bad = {file.with_suffix("") for file in found.errors.files()}  # of two files with one stem, either may be right
+    return [k for k, item in enumerate(found.items) if bad.isdisjoint(path.with_suffix("") for path in item.files)]
 
 
-def _prepare_items(
-    root: Path, found: Found, splits: Sequence[str | None], classes: ClassList | None, folders: list[Path],
-    bits: int | None,
-) -> Prepared:  # fmt: skip
+def _prepare_items(found: Found, splits: Sequence, classes: ClassList | None, folders: list[Path], bits) -> Prepared:
     def examine() -> Examined:
-        examined = examine_items(root, found.items, classes, found.labels, found.errors)
+        examined = examine_items(found, classes)
         if examined.report.errors:
             raise ValidationError(examined.report)
         return examined
 
     if found.errors.files_of:
         examine()  # raises, and names the problems of the files, too
-    sources = {path for item in found.items for path in (item.image, item.mask_path)}
-    sources = {os.path.relpath(path, root): path for path in sorted(sources | ({classes.path} if classes else set()))}
-    record, folder = _find_record(folders, sources, found.warnings) or _convert(folders, found.items, sources, examine)
+    root, items = found.errors.root, found.items
+    sources = {path for item in items for path in item.files} | ({classes.path} if classes else set())
+    sources = {os.path.relpath(path, root): path for path in sorted(sources)}
+    record, folder = _find_record(folders, sources, found.warnings) or _convert(folders, items, sources, examine)
     if bits and record["bits"] not in (None, bits):
-        record, folder = _convert([_make_temporary()], found.items, sources, lambda: examine()._replace(bits=bits))
-    return _finish(root, found, splits, record, folder)
+        record, folder = _convert([_make_temporary()], items, sources, lambda: examine()._replace(bits=bits))
+    return _finish(found, splits, record, folder)
 
 
 def _make_temporary() -> Path:
-    folder, delete = make_temporary_folder("unet_prepared_")
+    folder, delete = storage.make_temporary_folder("unet_prepared_")
     atexit.register(delete)
     return folder / "prepared"
 
 
-def _finish(root: Path, found: Found, splits: Sequence[str | None], record: dict, folder: Path) -> Prepared:
+def _finish(found: Found, splits: Sequence[str | None], record: dict, folder: Path) -> Prepared:
     """The pairs of a record, split, with a warning for each class that training does not see."""
+    root = found.errors.root
     labels = make_labels(tuple(record["names"]), tuple(map(tuple, record["colors"])))
     report = Report(**record["report"])
     notes = {root / name: note for name, note in record["sources"].items()}
     notes |= {folder / name: note for name, note in record["written"].items()}
     pairs, learned, counts = {name: [] for name in SPLITS}, set(), {}
     for item, (image, mask, numbers), split in zip(found.items, record["pairs"], splits, strict=True):
+        pair = Pair(folder / image if image else item.image, folder / mask if mask else item.mask_path)
         if split:
-            pair = Pair(folder / image if image else item.image, folder / mask if mask else item.mask_path)
             pairs[split].append(pair)
+            learned |= numbers.keys() if split == "train" else set()
             if notes.keys() >= set(pair):
                 own = {name: notes[path] for name, path in pair._asdict().items()}
                 counts[pair] = own, {int(k): number for k, number in numbers.items()}
-        if split == "train":
-            learned |= numbers.keys()
     report.root, report.classes = str(root), [tuple(row) for row in report.classes]
     report.copies = str(folder) if report.converted and folder != root else ""
     report.pairs = {name: len(pairs[name]) for name in SPLITS}
@@ -222,43 +209,34 @@ def _copies(folder: Path, record: dict) -> dict[str, Path]:
 
 def _read_record(folder: Path, sources: dict[str, Path] | None = None) -> dict | None:
     """The record of a folder; None if there is none or, given the sources, it is not of these as they are now."""
-    record = read_json(folder / MANIFEST)
+    record = storage.read_json(folder / MANIFEST)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         copies = _copies(folder, record)
         if sources is None:
             return record
         whole = record["format"] == FORMAT and all(path.is_file() for path in copies.values())
-        return record if whole and not any(find_changes(record["sources"], sources)) else None
+        return record if whole and not any(storage.find_changes(record["sources"], sources)) else None
     return None
 
 
 def _find_edited(folder: Path, record: dict) -> list[str]:
     """Names of the copies that are there, but not as they were written."""
-    there = {name: path for name, path in _copies(folder, record).items() if path.is_file()}
-    noted = {name: note for name, note in record.get("written", {}).items() if name in there}
-    return list(find_changes(noted, {name: there[name] for name in noted}))
+    written = {name: note for name, note in record.get("written", {}).items() if (folder / name).is_file()}
+    return list(storage.find_changes(written, {name: folder / name for name in written}))
 
 
 def _find_record(folders: list[Path], sources: dict[str, Path], warnings: Problems) -> tuple[dict, Path] | None:
     """The record of the first folder that has one of these files, and the folder."""
     for folder in folders:
-        record = _read_record(folder, sources)
-        if record:
-            _remove_leftovers(folder)
+        if record := _read_record(folder, sources):
+            with storage.hold_lock(folder) as alone:
+                if alone:  # a process that was killed while it deleted the old folder has left it
+                    storage.remove_partial_folders(folder)
             for name in _find_edited(folder, record):
                 sentence = "changed since it was written here, and read as it is; delete the folder to have it anew"
                 warnings.add(sentence, folder / name)
             return record, folder
     return None
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Delete the old folder that a process killed in the middle of deleting it has left beside the new one."""
-    with contextlib.suppress(OSError):
-        if any(path.name.startswith(f"{folder.name}.partial-") for path in folder.parent.iterdir()):
-            with hold_lock(folder) as alone:
-                if alone:
-                    remove_partial_folders(folder)
 
 
 def _refuse_others_work(folder: Path) -> None:
@@ -267,47 +245,43 @@ def _refuse_others_work(folder: Path) -> None:
         return
     record = _read_record(folder)
     if not record:
-        raise ValueError(
-            f"{folder}: its files are not those that are written here; move it away or delete it and run again"
-        )
+        todo = "move it away or delete it and run again"
+        raise ValueError(f"{folder}: its files are not those that are written here; {todo}")
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
-    others, added = Problems(folder), files - {MANIFEST, *_copies(folder, record)}
-    for name in sorted(name for name in added if Path(name).name not in SYSTEM) + _find_edited(folder, record):
-        sentence = "not written here, or changed since, and all of the folder has to be written anew; move "
-        others.add(f"{sentence}what is yours to another folder, delete this one and run again", folder / name)
-    if others.files_of:
-        raise ValueError(f"{folder}: {others.lines()[0]}")
+    added = [name for name in files - {MANIFEST, *_copies(folder, record)} if Path(name).name not in SYSTEM]
+    if others := sorted(added) + _find_edited(folder, record):
+        found = f"{printable(few(others, MOST))}: not written here, or changed since, and all of the folder has to be"
+        todo = "move what is yours to another folder, delete this one and run again"
+        raise ValueError(f"{folder}: {found} written anew; {todo}")
 
 
 def _convert(folders: list[Path], items: Sequence[Item], sources: dict[str, Path], examine) -> tuple[dict, Path]:
     """(record, folder): examine the items and write what has to be converted to the first folder that can be written
     to. Where nothing has to be converted, no folder has to be."""
-    unwritable, examined = [], None
+    unwritable, examined, noted = [], None, {}
     for folder in dict.fromkeys(folders):
         busy = f"another process is writing to {folder}: waiting for it"
-        with hold_lock(folder, lambda busy=busy: print(busy, flush=True)) as alone:
+        with storage.hold_lock(folder, lambda busy=busy: print(busy, flush=True)) as alone:
             if alone:
-                remove_partial_folders(folder)
-            record = _read_record(folder, sources)
-            if record:  # by the process that was waited for
+                storage.remove_partial_folders(folder)
+            if record := _read_record(folder, sources):  # by the process that was waited for
                 return record, folder
             _refuse_others_work(folder)
             if examined is None:
-                noted = {}
                 with contextlib.suppress(OSError):  # said when the file is examined
-                    noted = note_files(sources)  # before they are read: one that changes meanwhile is noted as it was
+                    noted = storage.note_files(sources)  # before they are read, as one may change meanwhile
                 examined = examine()
             record = _make_record(items, examined, noted)
-            partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+            old = folder.with_name(f"{folder.name}.partial-{os.getpid()}0")  # goes with the next run if this is killed
             try:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                _write_whole(partial, folder, items, examined, record)
+                with storage.write_folder(folder) as partial:
+                    _write_whole(partial, folder, items, examined, record)
+                    if os.path.isdir(folder):
+                        os.replace(folder, old)
+                shutil.rmtree(old, ignore_errors=True)
                 return record, folder
-            except OSError as error:  # of mkdir
+            except OSError as error:
                 unwritable.append(f"{folder} ({error.strerror})")
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
     if not examined.report.converted:
         return record, folders[0]
     raise ValueError(
@@ -327,13 +301,8 @@ def _write_whole(partial: Path, folder: Path, items: Sequence[Item], examined: E
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             jobs = zip(items, examined.needs, record["pairs"], strict=True)
             list(pool.map(lambda job: _write_pair(partial, *job, examined), jobs))
-        record["written"] = note_files(copies)
+        record["written"] = storage.note_files(copies)
         (partial / MANIFEST).write_text(json.dumps(record, indent=0), encoding="utf-8")
-        old = folder.with_name(f"{folder.name}.partial-{os.getpid()}0")  # goes with the next run if this one is killed
-        if os.path.isdir(folder):
-            os.replace(folder, old)
-        os.replace(partial, folder)
-        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise ValueError(
             f"{folder}: its {len(copies)} images and masks can't be written ({error.strerror or error}); make room, or "
@@ -345,16 +314,13 @@ def _write_pair(folder: Path, item: Item, need: Need, names: list, examined: Exa
     image, mask, _ = names
     if image:
         Image.fromarray(decode_image(item.image, examined.bits)).save(folder / image, compress_level=1)
+    if mask and isinstance(item.mask, Outlines):
+        ids = np.asarray(draw(item.mask, examined.encoding.names))
+    elif mask:
+        with naming_file(item.mask):  # it was changed a moment ago
+            values = read_values(item.mask)
+        table = np.full(1 << (24 if values.dtype == np.uint32 else 16), VOID, np.uint8)
+        table[list(need.ids)] = list(need.ids.values())
+        ids = table[values]
     if mask:
-        with naming_file(item.mask_path):  # it was changed a moment ago
-            Image.fromarray(_read_ids(item, need, examined)).save(folder / mask, compress_level=1)
-
-
-def _read_ids(item: Item, need: Need, examined: Examined) -> np.ndarray:
-    """(H, W) uint8 class ids of an item's mask, turned along with its image."""
-    if isinstance(item.mask, Outlines):
-        return turn(np.asarray(draw(item.mask, examined.encoding.names)), need.turn)
-    values = read_values(item.mask)
-    table = np.full(1 << (24 if values.dtype == np.uint32 else 16), VOID, np.uint8)
-    table[list(need.ids)] = list(need.ids.values())
-    return turn(table[values], need.turn)
+        Image.fromarray(turn(ids, need.turn)).save(folder / mask, compress_level=1)

@@ -26,6 +26,11 @@ class ValidationError(ValueError):
         self.report = report  # what was found, with these errors
 
 
+def few(names: Sequence[str], most: int) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
 class Problems:
     """Sentences about files, each once with all files that it is true of, in the order in which they came."""
 
@@ -35,6 +40,9 @@ class Problems:
 
     def add(self, sentence: str, file: Path, found: str = "") -> None:
         self.files_of.setdefault(sentence, []).append((file, found))
+
+    def files(self) -> set[Path]:
+        return {file for files in self.files_of.values() for file, _ in files}
 
     def lines(self) -> list[str]:
         """Lines "masks/p1.png, masks/p2.png (FOUND) and 3 more: SENTENCE", or "SENTENCE" of the folder itself."""
@@ -106,8 +114,8 @@ class Report:
 
 def wrap(label: str, text: str, width: int = COLUMNS) -> str:
     """The text after a label, in lines of so many columns that all begin below its first word. No name is cut."""
-    options = {"initial_indent": label, "subsequent_indent": " " * len(label)}
-    return textwrap.fill(printable(text), width, **options, break_long_words=False, break_on_hyphens=False)
+    begin = {"initial_indent": label, "subsequent_indent": " " * len(label)}
+    return textwrap.fill(printable(text), width, **begin, break_long_words=False, break_on_hyphens=False)
 
 
 def _counted(numbers: dict[str, int], end: str = "") -> str:

@@ -6,9 +6,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from ..naming import named
-from .layout import Item, find_lists, read_list
+from .layout import Found, find_lists, read_list
 from .matching import normalize
-from .report import Problems
 
 SPLITS = ("train", "validation", "test")
 MIN_PAIRS = 4  # a network learns nothing from fewer, and one of them must validate
@@ -28,23 +27,24 @@ def cut_blocks(n: int) -> tuple[int, int]:
     return first, max(second, first + 1)
 
 
-def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors: Problems, warnings: Problems) -> list:
+def split_items(found: Found, split_by: str | None) -> list[str | None]:
     """For each item "train", "validation", "test", or None where it is in no list.
 
-    The folders tell it if they do; else root's train.txt, val.txt and, if there is one, test.txt, a name a line; else
-    split_by, a regular expression that finds the group (drive, patient, recording) in an image's stem: groups are not
-    cut; else blocks of the names in their natural order. Raises ValueError if a list is no text.
+    The folders tell it; else root's train.txt, val.txt and perhaps test.txt, a name a line; else split_by, a regular
+    expression that finds the group in an image's stem: groups are not cut; else blocks of the names in their natural
+    order. Raises ValueError if a list is no text.
     """
+    items, root, errors, warnings = found.items, found.errors.root, found.errors, found.warnings
     lists, lone = find_lists(root)
     for path in lone:
         warnings.add("it is not used: lists need one for training, train.txt, and one to validate, val.txt", path)
     by_folders = any(item.split for item in items)
     if by_folders:
-        splits = _split_by_folders(items, root, warnings)
+        splits = _split_by_folders(found)
     elif lists:
-        splits = _split_by_lists(items, lists, errors, warnings)
+        splits = _split_by_lists(found, lists)
     elif split_by is not None:
-        splits = _split_by_groups(items, split_by, errors)
+        splits = _split_by_groups(found, split_by)
     else:
         order = sorted(range(len(items)), key=lambda k: (natural(items[k].stem), items[k].stem))
         splits = _place([[k] for k in order], *cut_blocks(len(items)), len(items))
@@ -60,58 +60,57 @@ def split_items(root: Path, items: Sequence[Item], split_by: str | None, errors:
 
 def _place(groups: Sequence[Sequence[int]], first: int, second: int, n: int) -> list[str | None]:
     """The splits of n items, given the indices in each group: groups from first on validate, from second on test."""
-    splits: list[str | None] = [None] * n
-    for place, group in enumerate(groups):
-        for k in group:
-            splits[k] = SPLITS[(place >= first) + (place >= second)]
-    return splits
+    names = [SPLITS[(place >= first) + (place >= second)] for place in range(len(groups))]
+    split_of = {k: name for name, group in zip(names, groups, strict=True) for k in group}
+    return [split_of.get(k) for k in range(n)]
 
 
-def _split_by_folders(items: Sequence[Item], root: Path, warnings: Problems) -> list[str | None]:
-    splits = [item.split for item in items]
+def _split_by_folders(found: Found) -> list[str | None]:
+    splits = [item.split for item in found.items]
     if "validation" not in splits:
         train = [k for k, split in enumerate(splits) if split == "train"]
-        for k in sorted(train, key=lambda k: natural(items[k].stem))[-max(1, round(0.15 * len(train))) :]:
+        for k in sorted(train, key=lambda k: natural(found.items[k].stem))[-max(1, round(0.15 * len(train))) :]:
             splits[k] = "validation"
-        warnings.add("there are no pairs for validation; the last of the training pairs are taken", root)
+        what = "there are no pairs for validation; the last of the training pairs are taken"
+        found.warnings.add(what, found.warnings.root)
     return splits
 
 
-def _split_by_lists(items: Sequence[Item], lists: dict, errors: Problems, warnings: Problems) -> list[str | None]:
-    numbers = {normalize(item.stem): k for k, item in enumerate(items)}
-    splits: list[str | None] = [None] * len(items)
+def _split_by_lists(found: Found, lists: dict[str, Path]) -> list[str | None]:
+    split_of: dict[str, str | None] = {normalize(item.stem): None for item in found.items}
     for split, path in lists.items():
         for line_number, line, names in read_list(path):
-            where = f"line {line_number}: {line!r}"
-            found = next((numbers[name] for name in names if name in numbers), None)
-            if found is None:
-                errors.add("there is no pair of this name; correct the list", path, where)
-            elif splits[found] not in (None, split):
-                errors.add("this pair is in two lists; keep one of them", path, f"{where} is also for {splits[found]}")
+            where, name = f"line {line_number}: {line!r}", next((name for name in names if name in split_of), None)
+            if name is None:
+                found.errors.add("there is no pair of this name; correct the list", path, where)
+            elif split_of[name] not in (None, split):
+                where += f" is also for {split_of[name]}"
+                found.errors.add("this pair is in two lists; keep one of them", path, where)
             else:
-                splits[found] = split
-    for item, split in zip(items, splits, strict=True):
+                split_of[name] = split
+    splits = [split_of[normalize(item.stem)] for item in found.items]
+    for item, split in zip(found.items, splits, strict=True):
         if split is None:
-            warnings.add("it is in none of the lists; it is left out", item.image)
+            found.warnings.add("it is in none of the lists; it is left out", item.image)
     return splits
 
 
-def _split_by_groups(items: Sequence[Item], split_by: str, errors: Problems) -> list[str | None]:
+def _split_by_groups(found: Found, split_by: str) -> list[str | None]:
     """Cuts between groups, nearest to 70 % and 85 % of the pairs; each part has a group, if there are three."""
     groups: dict[str, list[int]] = {}
-    pattern = f"{named('SPLIT_BY')} {split_by!r}"
-    for k, item in enumerate(items):
+    pattern, n = f"{named('SPLIT_BY')} {split_by!r}", len(found.items)
+    for k, item in enumerate(found.items):
         if match := re.search(split_by, item.stem):
             groups.setdefault(next((part for part in match.groups() if part), match[0]), []).append(k)
         else:
-            errors.add(f"{pattern} finds no group in its name; correct the pattern", item.image)
+            found.errors.add(f"{pattern} finds no group in its name; correct the pattern", item.image)
     names = sorted(groups, key=natural)
     if len(names) < 2:
-        if names and not errors.files_of:
+        if names and not found.errors.files_of:
             what = f"the one group {names[0]!r} in all names, expected 2 at least"
-            errors.add(f"{pattern} finds {what}; correct the pattern", items[0].image)
-        return [None] * len(items)
+            found.errors.add(f"{pattern} finds {what}; correct the pattern", found.items[0].image)
+        return [None] * n
     ends = [0, *accumulate(len(groups[name]) for name in names)]
-    first = min(range(1, len(names) - (len(names) > 2)), key=lambda cut: abs(ends[cut] - 0.7 * len(items)))
-    second = min(range(first + 1, len(names)), key=lambda cut: abs(ends[cut] - 0.85 * len(items)), default=len(names))
-    return _place([groups[name] for name in names], first, second, len(items))
+    first = min(range(1, len(names) - (len(names) > 2)), key=lambda cut: abs(ends[cut] - 0.7 * n))
+    second = min(range(first + 1, len(names)), key=lambda cut: abs(ends[cut] - 0.85 * n), default=len(names))
+    return _place([groups[name] for name in names], first, second, n)

@@ -18,11 +18,7 @@ def show_classes(labels: LabelMap, pixels: np.ndarray) -> InlineFigure:
     order = np.argsort(pixels)
     names = [labels.names[k] for k in order]
     shares = 100 * np.asarray(pixels)[order] / np.sum(pixels)
-    # One decimal place, or as many as show two digits: 30.8, 0.87, 0.0061.
-    texts = [
-        f"{share:.1f} %" if share >= 1 else np.format_float_positional(share, 2, fractional=False, trim="-") + " %"
-        for share in shares
-    ]
+    texts = [f"{share:.1f} %" if share >= 1 else f"{share:.2g} %" for share in shares]  # 30.8, 0.87, 0.0061
     alt = f"Share of the pixels of each class: {_pairs(names[::-1], texts[::-1])}."
     figure, axes = new_figure(alt, size=(WIDTH, 0.32 * len(order) + 1))
     _draw_bars(axes, range(len(order)), shares, texts, 0.8, labels.palette[order] / 255)
@@ -37,10 +33,8 @@ def _pairs(names: Sequence[str], texts: Sequence[str]) -> str:
 
 def _draw_bars(axes, y, values, texts: Sequence[str], height: float, color, label: str = "") -> None:
     """Horizontal bars at y, with a text at the end of each; NaN is drawn as 0."""
-    values = np.nan_to_num(np.asarray(values, float))
-    axes.barh(y, values, height, color=color, label=label, **EDGE)
-    for at, value, text in zip(y, values, texts, strict=True):
-        axes.annotate(text, (value, at), (4, 0), textcoords="offset points", va="center", size=11)
+    bars = axes.barh(y, np.nan_to_num(values), height, color=color, label=label, **EDGE)
+    axes.bar_label(bars, texts, padding=4, size=11)
 
 
 def _name_rows(axes, names: Sequence[str]) -> None:
@@ -118,8 +112,6 @@ def plot_reliability(confidence: np.ndarray, right: np.ndarray) -> InlineFigure:
     Guo et al., On Calibration of Modern Neural Networks (2017).
     """
     confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
-    if confidence.shape != right.shape or not right.size:
-        raise ValueError(f"confidence: found shape {confidence.shape}, expected right's, {right.shape}, not empty")
     if not ((confidence >= 0) & (confidence < 1.001)).all():  # a softmax in float32 may be 1.0000001
         raise ValueError(f"confidence: found {confidence.min():.3g} to {confidence.max():.3g}, expected 0 to 1")
     bins = np.minimum((confidence.ravel() * 10).astype(int), 9)
@@ -148,29 +140,25 @@ def plot_changes(steps: Sequence[Mapping]) -> InlineFigure:
     steps: {"name": text, "miou": [one number, 0..1, per seed], "seconds": until the first step's final score, or None}.
     A diamond is the mean of the seeds, a dot a seed; beside them the mean and its gain over the line before.
     """
-    means = [np.mean(step["miou"]) for step in steps]
-    gains = [""] + [f" ({b - a:+.3f})" for a, b in zip(means, means[1:], strict=False)]
+    names, seeds = [step["name"] for step in steps], [step["miou"] for step in steps]
+    means, seconds = [np.mean(miou) for miou in seeds], np.array([step["seconds"] for step in steps], float)
+    gains = [""] + [f" ({gain:+.3f})" for gain in np.diff(means)]
     texts = [f"{mean:.3f}{gain}" for mean, gain in zip(means, gains, strict=True)]
-    times = [step.get("seconds") for step in steps]
-    waits = ["not reached" if time is None else f"{time:.0f} s" for time in times]
-    timed = any(time is not None for time in times)
-    alt = "; ".join(f"{s['name']} {t}" + f", {w}" * timed for s, t, w in zip(steps, texts, waits, strict=True))
-    options = {"size": (WIDTH, 0.45 * len(steps) + 1.2), "sharey": True, "width_ratios": (2, 1)[: 1 + timed]}
-    figure, axes = new_figure(f"mIoU after each change: {alt}.", 1, 1 + timed, squeeze=False, **options)
-    rows, scores = np.arange(len(steps))[::-1], axes[0, 0]
-    for y, step, text in zip(rows, steps, texts, strict=True):
-        scores.plot(step["miou"], [y] * len(step["miou"]), "o", color="0.5", markersize=4)
-        scores.annotate(text, (max(step["miou"]), y), (10, 0), textcoords="offset points", va="center")
-    scores.plot(means, rows, "D", color=BLUE, markersize=8, alpha=0.8)
-    low, high = scores.get_xlim()
-    scores.set(xlabel="mIoU (0..1)", xlim=(low, high + 0.8 * (high - low)))  # room for the texts
-    scores.grid(axis="x", alpha=0.3)
-    _name_rows(scores, [step["name"] for step in steps[::-1]])
-    if timed:
-        times = np.array(times, float)
-        _draw_bars(axes[0, 1], rows, times, waits, 0.6, SKY)
-        limits = (0, 1.5 * max(np.nanmax(times), 1))
-        axes[0, 1].set(xlabel="seconds", title="until as good as the first", xlim=limits)
+    waits = ["not reached" if np.isnan(time) else f"{time:.0f} s" for time in seconds]
+    alt = "; ".join(f"{name} {text}, {wait}" for name, text, wait in zip(names, texts, waits, strict=True))
+    size = (WIDTH, 0.45 * len(steps) + 1.2)
+    figure, (left, right) = new_figure(f"mIoU after each change: {alt}.", 1, 2, size, sharey=True, width_ratios=(2, 1))
+    rows = np.arange(len(steps))[::-1]
+    for y, miou, text in zip(rows, seeds, texts, strict=True):
+        left.plot(miou, [y] * len(miou), "o", color="0.5", markersize=4)
+        left.annotate(text, (max(miou), y), (10, 0), textcoords="offset points", va="center")
+    left.plot(means, rows, "D", color=BLUE, markersize=8, alpha=0.8)
+    low, high = left.get_xlim()
+    left.set(xlabel="mIoU (0..1)", xlim=(low, high + 0.8 * (high - low)))  # room for the texts
+    left.grid(axis="x", alpha=0.3)
+    _name_rows(left, names[::-1])
+    _draw_bars(right, rows, seconds, waits, 0.6, SKY)
+    right.set(xlabel="seconds", title="until as good as the first", xlim=(0, 1.5 * np.nanmax(seconds)))
     return figure
 
 
@@ -183,12 +171,10 @@ def plot_curves(
     log: loss, val_loss, mIoU and val_mIoU of each epoch: the columns of CSVLogger's file, or a Keras history.
     changes: (epoch, text): the first epoch, counted from 1, with something else, such as images of another size.
     """
-    if missing := {"loss", "val_loss", "mIoU", "val_mIoU"} - set(log):
-        raise ValueError(f"log: found {', '.join(log)}, expected {', '.join(sorted(missing))}, too")
     figure, panels = new_figure(f"Curves over {len(log['loss'])} epochs.", 1, 2, (WIDTH, 3.6))
     for panel, name, unit in zip(panels, ("loss", "mIoU"), (loss_name, "mIoU (0..1)"), strict=True):
         for text, key, style, color in (("training", name, "o-", BLUE), ("validation", f"val_{name}", "s--", ORANGE)):
-            panel.plot(_epochs(log), log[key], style, color=color, label=text, markersize=4)
+            panel.plot(range(1, len(log[key]) + 1), log[key], style, color=color, label=text, markersize=4)
             figure.alt += f" {text} {name} from {log[key][0]:.3f} to {log[key][-1]:.3f}."
         y, va = (0.98, "top") if name == "loss" else (0.02, "bottom")  # where the curve is not
         for epoch, text in changes:
@@ -199,11 +185,6 @@ def plot_curves(
     return figure
 
 
-def _epochs(log: Mapping[str, Sequence[float]]) -> np.ndarray:
-    """Numbers of the epochs from 1; a Keras history does not name them, CSVLogger counts them from 0."""
-    return np.asarray(log["epoch"]) + 1 if "epoch" in log else np.arange(len(next(iter(log.values())))) + 1
-
-
 def _finish_curves(axes, y: str, title: str = "") -> None:
     axes.set(xlabel="epoch", ylabel=y, title=title, ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
@@ -211,21 +192,18 @@ def _finish_curves(axes, y: str, title: str = "") -> None:
 
 
 @in_style
-def compare_curves(
-    histories: Mapping[str, Mapping[str, Sequence[float]]], metric: str = "val_mIoU"
-) -> InlineFigure:
-    """One curve of the metric over the epochs for each training, with its last value in the legend.
+def compare_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> InlineFigure:
+    """The validation mIoU of each training over the epochs, with its last value in the legend.
 
     histories: name -> a Keras history or the columns of CSVLogger's file.
     """
-    figure, axes = new_figure(f"{metric} over epoch.", size=(WIDTH, 4))
+    figure, axes = new_figure("Validation mIoU over epoch.", size=(WIDTH, 4))
     for i, (name, history) in enumerate(histories.items()):
-        if metric not in history:
-            raise ValueError(f"histories[{name!r}]: found {', '.join(history)}, expected {metric}, too")
-        text = f"{name}: {history[metric][-1]:.3f} at the end"
+        miou = history["val_mIoU"]
+        text = f"{name}: {miou[-1]:.3f} at the end"
         color, marker = COLORS[i % len(COLORS)], "osD^vPX"[i % 7]  # they differ in more than colour
-        axes.plot(_epochs(history), history[metric], color=color, marker=marker, markersize=5, label=text)
+        axes.plot(range(1, len(miou) + 1), miou, color=color, marker=marker, markersize=5, label=text)
         figure.alt += f" {text}."
-    _finish_curves(axes, metric.replace("val_", "validation "))
+    _finish_curves(axes, "validation mIoU")
     axes.legend()
     return figure

@@ -26,36 +26,22 @@ def show_columns(
     With at most three columns, masks get contours, and names of the classes whose colours are hard to tell apart.
     columns: title -> one array per row: (H, W, 3) image, 0..255; (H, W) uint8 mask of class ids, or bool errors.
     row_titles: a text beside each row.
-    Raises ValueError for another shape, and for columns of different lengths.
+    Raises ValueError for another shape and for columns of different lengths.
     """
-    columns = {title: [_checked(title, array) for array in arrays] for title, arrays in columns.items()}
-    counts = {title: len(arrays) for title, arrays in columns.items()}
-    if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise ValueError(f"columns: found lengths {counts}, expected equal lengths of at least one")
-    n_rows, first = len(next(iter(columns.values()))), next(iter(columns.values()))[0]
+    columns = {title: [np.asarray(array) for array in arrays] for title, arrays in columns.items()}
+    rows = list(zip(*columns.values(), strict=True))
     width = (WIDTH - 0.3 * bool(row_titles)) / len(columns) - 0.08
-    height = width * first.shape[0] / first.shape[1]
-    size = (WIDTH, n_rows * (height + 0.08) + 0.3)
-    figure, axes = new_figure(_columns_alt(columns, labels), n_rows, len(columns), size, squeeze=False)
-    for column, (title, arrays) in enumerate(columns.items()):
-        axes[0, column].set_title(title)
-        for row, array in enumerate(arrays):
-            _show(axes[row, column], array, labels, width if len(columns) <= 3 else None)
+    height = width * rows[0][0].shape[0] / rows[0][0].shape[1]
+    size = (WIDTH, len(rows) * (height + 0.08) + 0.3)
+    figure, axes = new_figure(_columns_alt(columns, labels), len(rows), len(columns), size, squeeze=False)
+    for panel, array in zip(axes.flat, (array for row in rows for array in row), strict=True):
+        _show(panel, array, labels, width if len(columns) <= 3 else None)
+    for panel, title in zip(axes[0], columns, strict=True):
+        panel.set_title(title)
     for row, title in enumerate(row_titles):
         axes[row, 0].set_ylabel(textwrap.fill(title, max(8, int(10 * height))))
-    masks = [array for arrays in columns.values() for array in arrays if _is_mask(array)]
-    add_legend(figure, _legend_entries(masks, labels))
+    add_legend(figure, _legend_entries([array for row in rows for array in row if _is_mask(array)], labels))
     return figure
-
-
-def _checked(title: str, array) -> np.ndarray:
-    array = np.asarray(array)
-    if (array.ndim == 2 and array.dtype.kind in "bui") or (array.ndim == 3 and array.shape[2] == 3):
-        return array
-    raise ValueError(
-        f"column {title!r}: found {array.dtype} {array.shape}, expected an image (H, W, 3), class ids (H, W) or bool "
-        "errors (H, W)"
-    )
 
 
 def _is_mask(array: np.ndarray) -> bool:
@@ -63,14 +49,14 @@ def _is_mask(array: np.ndarray) -> bool:
 
 
 def _columns_alt(columns: Mapping[str, Sequence[np.ndarray]], labels: LabelMap) -> str:
-    lines = [f"{len(next(iter(columns.values())))} row(s) of images with these columns: {', '.join(columns)}."]
+    alt = f"{len(next(iter(columns.values())))} row(s) of images with these columns: {', '.join(columns)}."
     for title, arrays in columns.items():
         if all(map(_is_mask, arrays)):
             pixels = sum(class_pixels(mask, labels) for mask in arrays)
             most = [k for k in np.argsort(-pixels)[:4] if pixels[k]]
             shares = ", ".join(f"{labels.names[k]} {100 * pixels[k] / pixels.sum():.0f} %" for k in most)
-            lines.append(f"{title}: {shares or 'void only'}.")
-    return " ".join(lines)
+            alt += f" {title}: {shares or 'void only'}."
+    return alt
 
 
 def _show(axes, array: np.ndarray, labels: LabelMap, contour_width: float | None = None) -> None:
@@ -81,6 +67,8 @@ def _show(axes, array: np.ndarray, labels: LabelMap, contour_width: float | None
         if contour_width:
             draw_contours(axes, array, labels, contour_width)
         array = colorize(array, labels)
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(f"columns: found the shape {array.shape}, expected an image (H, W, 3) or a mask (H, W)")
     axes.imshow(np.asarray(array, np.uint8), interpolation="none")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, linewidth=0.5)
@@ -95,20 +83,14 @@ def _legend_entries(masks: Sequence[np.ndarray], labels: LabelMap) -> list[tuple
 def show_pairs(
     images: Sequence[np.ndarray], masks: Sequence[np.ndarray], labels: LabelMap, row_titles: Sequence[str] = ()
 ) -> InlineFigure:
-    """Rows of image, mask and mask laid over the image; a mask smaller than its image is enlarged."""
-    masks = [enlarge(mask, image.shape[:2]) for image, mask in zip(images, masks, strict=True)]
+    """Rows of image, mask and mask laid over the image, (H, W, 3) and (H, W) alike."""
     overlays = [np.asarray(i) // 2 + colorize(m, labels) // 2 for i, m in zip(images, masks, strict=True)]
     return show_columns({"image": images, "mask": masks, "mask over image": overlays}, labels, row_titles)
 
 
-def enlarge(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) ids -> (*size) ids by nearest neighbour."""
-    return np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
-
-
 def error_color(labels: LabelMap) -> tuple[str, tuple[int, int, int]]:
     """Name and (red, green, blue), 0..255, of a colour that is far from every class's and from void's."""
-    used = np.vstack([labels.palette[: labels.n_classes], labels.palette[VOID]]).astype(int)
+    used = labels.palette[[*range(labels.n_classes), VOID]].astype(int)
     return max(ERRORS.items(), key=lambda item: np.linalg.norm(used - item[1], axis=1).min())
 
 
@@ -232,13 +214,10 @@ def contours_of(mask: np.ndarray) -> np.ndarray:
 
 
 def hard_to_tell(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
-    """Ids of the classes in the mask, large ones first, whose colour the red-green blind confuse with another's in it.
-
-    To them, a colour is little more than its brightness and its share of blue.
-    """
+    """Ids of the classes in the mask, large ones first, whose colour the red-green blind confuse with another one."""
     pixels = class_pixels(mask, labels)
     present = np.flatnonzero(pixels)
-    seen = labels.palette[present] @ np.array([[0.3, 0], [0.59, 0], [0.11, 1]])
+    seen = labels.palette[present] @ np.array([[0.3, 0], [0.59, 0], [0.11, 1]])  # they see brightness and blue
     apart = np.linalg.norm(seen[:, None] - seen, axis=-1)
     np.fill_diagonal(apart, np.inf)
     close = present[apart.min(axis=1, initial=np.inf) < 60]

@@ -8,7 +8,7 @@ from .figures import WIDTH, InlineFigure, new_figure
 FONT = 14.5  # points
 SHADES = ("#9fd4f2", "#f5c869", "#e7b3cf", "#f7ee8b", "#8fd0bd", "#e8a06a")  # of the values; readable under black
 SHARED, PLAIN = -1, -2  # owner of a cell that several values, or none, contribute to
-COLORS_OF_OTHERS = {SHARED: "#e0e0e0", PLAIN: "white"}
+OTHERS = {SHARED: "#e0e0e0", PLAIN: "white"}
 
 
 def show_transposed_convolution(values, kernel) -> InlineFigure:
@@ -16,16 +16,13 @@ def show_transposed_convolution(values, kernel) -> InlineFigure:
 
     values: (h, w) numbers; kernel: (k, k) numbers, k >= 2. Few and small ones, so that they can be added by hand.
     The result is (2h, 2w), as keras.layers.Conv2DTranspose(1, k, strides=2, padding="same") computes it.
-    Raises ValueError for other shapes.
     """
     values, kernel = np.asarray(values), np.asarray(kernel)
-    if values.ndim != 2 or values.size == 0:
-        raise ValueError(f"values: expected rows of numbers such as [[1, 2], [3, 4]], found the shape {values.shape}")
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or len(kernel) < 2:
-        raise ValueError(f"kernel: expected a square of 2x2 numbers or more, found the shape {kernel.shape}")
     (height, width), k = values.shape, len(kernel)
+    if kernel.shape != (k, k) or k < 2:
+        raise ValueError(f"kernel: expected a square of 2x2 numbers or more, found the shape {kernel.shape}")
     stamped, owners = _stamp(values, kernel)
-    overlap, cropped = k > 2 and values.size > 1, k > 2
+    overlap = k > 2
     first = (k - 2) // 2  # padding="same" crops what is more than twice the size
     kept = np.s_[first : first + 2 * height, first : first + 2 * width]
     result = np.vectorize(lambda products: sum(a * b for a, b in products), otypes=[float])(stamped[kept])
@@ -34,8 +31,8 @@ def show_transposed_convolution(values, kernel) -> InlineFigure:
     write = np.vectorize("{:g}".format)
     rows = ("; ".join(" ".join(row) for row in write(grid)) for grid in (values, kernel, result))
     alt = "Transposed convolution with stride 2: input {}, kernel {}, result {}.".format(*rows)
-    alt += " Stamps overlap and are added." if overlap else " No stamps overlap."
-    alt += " What is outside the frame is cropped." if cropped else ""
+    added = "Stamps overlap and are added. What is outside the frame is cropped."
+    alt += " " + (added if overlap else "No stamps overlap.")
     figure, axes = new_figure(alt, size=(WIDTH, (n_rows + 0.9) * WIDTH / (n_columns + 0.2)))
     axes.set(xlim=(-0.1, n_columns + 0.1), ylim=(-n_rows - 0.1, 0.8), aspect="equal")
     axes.set_axis_off()
@@ -49,7 +46,7 @@ def show_transposed_convolution(values, kernel) -> InlineFigure:
     _draw_grid(axes, x_result, -first, "result", write(result), owners[kept])
     for left in (x, x_result):
         axes.text(left - 0.5, -len(stamped) / 2, "→", ha="center", va="center", fontsize=24)
-    for left in (x + first, x_result) if cropped else ():
+    for left in (x + first, x_result) if overlap else ():
         style = {"fill": False, "linewidth": 3.5, "linestyle": "--"}
         axes.add_patch(Rectangle((left, -first - 2 * height), 2 * width, 2 * height, **style))
     return figure
@@ -82,8 +79,7 @@ def _draw_grid(axes, left: float, top: float, title: str, texts: np.ndarray, own
     cell = 72 * WIDTH / np.ptp(axes.get_xlim())  # points
     size = min(17, 1.3 * cell / max(len(line) for text in texts.flat for line in text.split("\n")))
     for (row, column), text in np.ndenumerate(texts):
-        owner = owners[row, column]
-        color = COLORS_OF_OTHERS.get(owner) or SHADES[owner % len(SHADES)]
-        corner = (left + column, top - row - 1)
-        axes.add_patch(Rectangle(corner, 1, 1, facecolor=color, edgecolor="black"))
-        axes.text(corner[0] + 0.5, corner[1] + 0.5, text, ha="center", va="center", fontsize=size)
+        x, y, owner = left + column, top - row - 1, owners[row, column]
+        color = OTHERS.get(owner) or SHADES[owner % len(SHADES)]
+        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor="black"))
+        axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=size)
