@@ -189,6 +189,8 @@ SHAPES = r"\(annotation 3, 'car'"
 BAD_COCO = [
     (changed("segmentation", []), rf"{SHAPES}\).* no outline"),
     (changed("segmentation", [[1, 1, 9, 1, 9, 9, 1]]), rf"{SHAPES}: 7 numbers\)"),
+    (changed("segmentation", [[1, 1, 9, 9]]), rf"{SHAPES}: 4 numbers\)"),
+    (A | {"categories": []}, r"\(annotations: KeyError: 1\): .*whole COCO file"),
     (changed("image_id", 99), r"\(annotations: KeyError: 99\): .*whole COCO file"),
     (A | {"categories": [TWICE[0], {"id": "2", "name": "bus"}]}, r"\(categories: TypeError: .*\): .*export it again"),
     (A | {"images": [RECORD | {"height": 24.5}, *A["images"][1:]]}, r"\(24\.5 x 36\): .*two whole numbers"),
@@ -213,7 +215,7 @@ def test_a_file_that_two_splits_share_is_named_once_and_only_for_images_that_are
     assert errors_of(write(root, images("val") | {"annotations.json": content})).count("annotations.json") == 1
 
 
-WRONG = (None, 10**400, {"a": 1}, "\x1b[2J")
+WRONG = (None, 10**400, {"a": 1}, "\x1b[2J", float("inf"))
 
 
 def places_in(content, place=()):
@@ -238,7 +240,7 @@ def test_values_of_other_types_are_refused_with_the_files_name(tmp_path, name):
             errors = errors_of(write(root, {name: content}))  # and nothing is raised
             assert "\x1b" not in errors
             n_refused += bool(re.match(rf"{re.escape(name)} \(.*(shape|categories|images|annotation| x )", errors))
-    assert n_refused > 24
+    assert n_refused > 30
 
 
 TURNED = [[18, 2], [28, 12], [18, 22], [8, 12]]  # a square on its corner

@@ -1,5 +1,6 @@
 """The user's own zip, hostile zips, links and folders of others; and what the two data sets of Kaggle are made into."""
 
+import io
 import os
 import stat
 import tempfile
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from at_once import png
 from kaggle_server import files_below, isolate, make_zip
 from limits import nobody
 from PIL import Image
@@ -163,6 +163,12 @@ def test_a_bomb_that_lies_about_its_size(dest, monkeypatch):
     monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda *a: (data := read(*a), sizes.append(len(data)))[0])
     assert "damaged: zeros.bin: Bad CRC-32" in refuse(dest, lie)
     assert max(sizes) <= 1000
+
+
+def png(array) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.uint8(array)).save(file, "PNG")
+    return file.getvalue()
 
 
 def lyft_files() -> dict[str, bytes]:

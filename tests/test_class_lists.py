@@ -82,6 +82,13 @@ def test_large_ids_on_most_pixels_are_ids_and_void_is_said(tmp_path):
     assert any("255 is taken as void, though 180 occurs, too" in line for line in prepared.report.warnings)
 
 
+def test_many_ids_without_a_list_may_be_classes_or_smoothed(tmp_path):
+    root = write_folder(tmp_path / "data", classes=None)
+    good.save((np.arange(24 * 36).reshape(24, 36) // 9).astype(np.uint8), root / "masks" / "p2.png")
+    with pytest.raises(ValidationError, match=r"at most 64 class ids .*classes\."):
+        prepare(root)
+
+
 def test_ids_that_may_begin_with_1_are_said_and_numbers_settle_it(tmp_path):
     names, values = ("road", "car", "sky", "tram"), (1, 2, 3)
     root = write_folder(tmp_path / "data", classes="\n".join(names), values=values)
