@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # run as tests.fuzzing, its neig
 
 import numpy as np
 from fuzzing_files import PNG_START, damage, save
-from fuzzing_kinds import COLORS, NAMES, TWO_NAMES, MaskKind, make_masks, make_pictures
+from fuzzing_kinds import COLORS, NAMES, TWO_NAMES, MaskKind, make_images, make_masks
 from PIL import Image, ImageOps
 
 from unet_helpers.custom_data import prepare_folder
@@ -63,17 +63,16 @@ def make_pixels(rng) -> tuple[np.ndarray, np.ndarray]:
     ids = rng.choice(np.uint8([0, 1, 2, VOID]), size)
     if rng.random() < 0.5:
         ids[:] = np.sort(ids, axis=0)
-    picture = np.uint8([[90, 130, 220], [90, 90, 90], [200, 40, 40], [0, 0, 0]])[np.minimum(ids, 3)]
-    return picture + rng.integers(0, 35, picture.shape).astype(np.uint8), ids
+    image = np.uint8([[90, 130, 220], [90, 90, 90], [200, 40, 40], [0, 0, 0]])[np.minimum(ids, 3)]
+    return image + rng.integers(0, 35, image.shape).astype(np.uint8), ids
 
 
 def make_folder(root: Path, rng, is_checked: bool) -> OddFolder:
     """is_checked: for `check_pair`, which takes ids alone."""
-    picture, ids = make_pixels(rng)
-    masks = make_masks(rng)
+    image, ids = make_pixels(rng)
+    masks, is_mask = make_masks(rng), rng.random() < 0.5
     if is_checked:
         masks = {name: kind for name, kind in masks.items() if (kind.classes, kind.by) == (NAMES, "value")}
-    is_mask = rng.random() < 0.5
     name = str(rng.choice(list(masks))) if is_mask else "PNG"
     mask_kind = masks[name]
     ids = np.where(np.isin(ids, mask_kind.ids), ids, mask_kind.ids[1]).astype(np.uint8)
@@ -85,18 +84,17 @@ def make_folder(root: Path, rng, is_checked: bool) -> OddFolder:
         (root / "masks" / f"p{number}{mask_kind.suffix}").write_bytes(mask_kind.write(np.roll(some, number)))
     (root / "classes.txt").write_text(mask_kind.classes)
     if is_mask:
-        data, pixels, odd = mask_kind.write(ids), ids, root / "masks" / f"{ODD}{mask_kind.suffix}"
-        mate = root / "images" / f"{ODD}.png"
-        mate.write_bytes(save(picture))
+        suffix, data, pixels = mask_kind.suffix, mask_kind.write(ids), ids
     else:
-        pictures = make_pictures(rng, picture)
-        name = str(rng.choice(list(pictures)))
-        suffix, data, pixels = pictures[name]()
-        odd, mate = root / "images" / f"{ODD}{suffix}", root / "masks" / f"{ODD}.png"
-        if pixels is None:
-            odd.write_bytes(data)
-            pixels = read_picture(odd)[0]
-        mate.write_bytes(save(ids))
+        images = make_images(rng, image)
+        name = str(rng.choice(list(images)))
+        suffix, data, pixels = images[name]()
+    here, there = ("masks", "images") if is_mask else ("images", "masks")
+    odd, mate = root / here / f"{ODD}{suffix}", root / there / f"{ODD}.png"
+    mate.write_bytes(save(image if is_mask else ids))
+    if pixels is None:
+        odd.write_bytes(data)
+        pixels = read_image(odd)[0]
     is_whole, must_tell = rng.random() < 0.25, True
     if not is_whole:
         data, name, must_tell = damage(rng, data)
@@ -128,8 +126,10 @@ def judge(made: OddFolder, read_pair) -> tuple[str, str]:
     found = image if made.is_image else mask
     if np.array_equal(found, made.pixels):
         return "equal", ""
-    if not made.must_tell and any(np.array_equal(found >> unseen, seen) for seen, unseen in read_now(made)):
-        return "unseen", ""
+    if not made.must_tell:
+        now = [read_image(made.odd)] if made.is_image else ((ids, 0) for ids in read_mask(made.odd, made.mask_kind))
+        if any(np.array_equal(found >> unseen, seen) for seen, unseen in now):
+            return "unseen", ""
     return "between", f"{found.shape} pixels, {made.pixels.shape} were written, and other ones"
 
 
@@ -145,19 +145,10 @@ def read_prepared(made: OddFolder, prepare=prepare_folder) -> tuple:
     return pairs[ODD], prepared.labels, check_pair(pairs[ODD], prepared.labels)
 
 
-def read_now(made: OddFolder) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields what Pillow may see in the odd file, and how many low bits of what training reads it can't see."""
-    if made.is_image:
-        yield read_picture(made.odd)
-    else:
-        yield from ((ids, 0) for ids in read_mask(made.odd, made.mask_kind))
-
-
-def read_picture(path: Path) -> tuple[np.ndarray, int]:
+def read_image(path: Path) -> tuple[np.ndarray, int]:
     """What Pillow sees in an image, upright, (H, W, 3) ints; how many low bits of what is prepared it can't see.
 
-    An image of 16 bits is divided by one power of two, so that its largest value has 8 bits at most. Of colours Pillow
-    gives the high 8 of 16 bits.
+    Grey of 16 bits is divided by a power of two, until its largest value has 8 bits; of colours Pillow gives the high 8
     """
     upright = _open_upright(path)
     if upright.mode.startswith("I"):
@@ -179,21 +170,16 @@ def read_mask(path: Path, kind: MaskKind) -> Iterator[np.ndarray]:
             ids[(rgb == color).all(-1)] = k
         yield np.where(ids < 0, VOID, ids) if (ids < 0).mean() <= MAX_NOISE else ids
         return
-    if image.mode in ("P", "1") or image.mode.startswith("I"):
-        yield _ids(np.asarray(image), kind)
-    else:  # Pillow spreads the values of a PNG with fewer than 8 bits of grey
-        data = path.read_bytes()
-        spread = 255 // (2 ** data[24] - 1) if data.startswith(PNG_START) and data[24] < 8 else 1
-        yield _ids(np.asarray(image.getchannel(0)) // spread, kind)
-    if image.mode == "P" and (rgb == rgb[..., :1]).all():
-        yield _ids(rgb[..., 0], kind)
-
-
-def _ids(values: np.ndarray, kind: MaskKind) -> np.ndarray:
-    if kind.classes == TWO_NAMES and set(np.unique(values)) <= {0, 255}:
-        return (values > 0).astype(int)
-    table = {0: 0, 1: 1, 2: 2, kind.void: VOID, 255: VOID}
-    return np.vectorize(lambda value: table.get(value, -1))(values)
+    values = np.asarray(image if image.mode in ("P", "1") or image.mode.startswith("I") else image.getchannel(0))
+    data = path.read_bytes()
+    if data.startswith(PNG_START) and data[24] < 8 and image.mode == "L":  # Pillow spreads values of few bits
+        values = values // (255 // (2 ** data[24] - 1))
+    for meant in [values, rgb[..., 0]] if image.mode == "P" and (rgb == rgb[..., :1]).all() else [values]:
+        if kind.classes == TWO_NAMES and set(np.unique(meant)) <= {0, 255}:
+            yield (meant > 0).astype(int)
+        else:
+            table = {0: 0, 1: 1, 2: 2, kind.void: VOID, 255: VOID}
+            yield np.vectorize(lambda value, table=table: table.get(value, -1))(meant)
 
 
 def _open_upright(path: Path) -> Image.Image:
@@ -242,8 +228,8 @@ def main(arguments=None) -> int:
         table, errors = fuzz(Path(folder), range(options.number), options.seed)
     verdicts = ("refused", "equal", "unseen", "between")
     rows = [(kind, count.total(), *(count[verdict] for verdict in verdicts)) for kind, count in sorted(table.items())]
-    rows.append(("together", *(sum(row[k] for row in rows) for k in range(1, 6))))
-    for row in [("kind", "tried", *verdicts), *rows]:
+    together = ("together", *(sum(row[k] for row in rows) for k in range(1, 6)))
+    for row in [("kind", "tried", *verdicts), *rows, together]:
         print(f"{row[0]:44}" + "".join(f"{cell:>9}" for cell in row[1:]))
     print(*errors, sep="\n")
     return 1 if errors else 0

@@ -2,10 +2,8 @@
 
 import io
 import os
-import re
 import stat
 import tempfile
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from kaggle_server import files_below, isolate, make_zip
 from limits import nobody
 from PIL import Image
-from test_download import CORRUPT, FILES, MIB, PAGE, SLUG, ZIP, Usage, assert_untouched, on_disk, staged_zip
+from test_download import CORRUPT, FILES, MIB, SLUG, ZIP, Usage, assert_untouched, on_disk, staged_zip
 
 from unet_helpers.datasets import SLUGS, check_pairs, load_dataset
 from unet_helpers.download import DownloadError, archives, download_dataset
@@ -49,28 +47,25 @@ def refuse(dest: Path, content: bytes) -> str:
     return str(caught.value)
 
 
-# --- the user's own zip ---
-
-
 def test_the_users_own_zip_needs_no_network(dest, tmp_path):
-    mine = write(tmp_path / "archive.zip", ZIP)
+    """Also names that only look like refused ones."""
+    names = ["icon.png", "console/a.png", "com10.txt", "aux_1.png", ".hidden", "a b/c.d e.png", "ü.png"]
+    content = make_zip(FILES | dict.fromkeys(names, b"") | {"empty/": b""})
+    mine = write(tmp_path / "archive.zip", content)
     assert download_dataset(dest, SLUG, archive=mine) == dest
-    assert on_disk(dest) == FILES
+    assert on_disk(dest) == FILES | dict.fromkeys(names, b"")
     assert [path.name for path in dest.parent.iterdir()] == [dest.name]
-    assert mine.read_bytes() == ZIP
+    assert mine.read_bytes() == content
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (CORRUPT, r"(?s)archive\.zip is damaged: a/two\.bin: Bad CRC-32.*as ARCHIVE\.\nIt was not changed"),
-        (ZIP[:MIB], r"archive\.zip is damaged: archive\.zip: File is not a zip"),
-        (make_zip({"holiday.jpg": b"beach"}), "archive.zip does not hold the folders of someone/road-scenes"),
-        (PAGE, r"archive\.zip is a web page"),
-        (None, r"ARCHIVE: there is no file .*archive\.zip"),
-    ],
-    ids=["corrupt", "truncated", "another zip", "a web page", "no file"],
-)
+WRONG = [
+    (CORRUPT, r"(?s)archive\.zip is damaged: a/two\.bin.*as ARCHIVE\.\nIt was not changed"),
+    (make_zip({"holiday.jpg": b"beach"}), "archive.zip does not hold the folders of someone/road-scenes"),
+    (None, r"ARCHIVE: there is no file .*archive\.zip"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG, ids=["corrupt", "another zip", "no file"])
 def test_a_wrong_zip_of_the_users_is_named_and_kept(dest, tmp_path, content, message):
     mine = tmp_path / "archive.zip"
     if content:
@@ -81,119 +76,72 @@ def test_a_wrong_zip_of_the_users_is_named_and_kept(dest, tmp_path, content, mes
     assert_untouched(dest)
 
 
-@pytest.mark.parametrize("name", ["road-scenes.zip", "mine.zip", "mine.zip.kaggle-partial"])
-@pytest.mark.parametrize("content", [ZIP, CORRUPT], ids=["whole", "corrupt"])
+@pytest.mark.parametrize(("name", "content"), [("road-scenes.zip", CORRUPT), ("mine.zip.kaggle-partial", ZIP)])
 def test_the_users_zip_stays_even_in_the_folder_of_the_unfinished_files(dest, content, name):
     mine = write(staged_zip(dest).parent / name, content)
     if content == ZIP:
         assert download_dataset(dest, SLUG, archive=mine) == dest
         assert download_dataset(dest, SLUG) == dest  # which cleans up
-        assert on_disk(dest) == FILES
     else:
         with pytest.raises(DownloadError, match="It was not changed"):
             download_dataset(dest, SLUG, archive=mine)
     assert files_below(mine.parent) == {name: content}
-
-
-@pytest.mark.parametrize("place", ["roads", "roads.partial/tree"])
-def test_the_users_zip_is_refused_where_it_would_be_replaced(dest, place):
-    mine = write(dest.parent / place / "mine.zip", ZIP)
-    with pytest.raises(DownloadError, match=r"ARCHIVE: .*mine\.zip is in a folder that is made anew\.\nMove it"):
-        download_dataset(dest, SLUG, archive=mine)
-    assert mine.read_bytes() == ZIP
-
-
-# --- what is not ours ---
+    write(dest.with_name("others") / "mine.zip", ZIP)
+    with pytest.raises(DownloadError, match=r"ARCHIVE: .*mine\.zip.*\nMove it"):
+        download_dataset(dest.with_name("others"), SLUG, archive=dest.with_name("others") / "mine.zip")
 
 
 def test_files_of_others_are_never_touched(dest, tmp_path):
     mine = write(tmp_path / "archive.zip", ZIP)
     write(dest / "photo.jpg", b"mine")
-    for note in (None, b"someone/another-set"):
-        if note:
-            write(dest / download.MARKER, note)
-        before = files_below(dest)
-        for archive in (None, mine):
-            with pytest.raises(DownloadError, match=r"roads exists and was not made by this(.|\n)*Nothing in it"):
-                download_dataset(dest, SLUG, archive=archive)
-        assert files_below(dest) == before
+    for archive in (None, mine):
+        with pytest.raises(DownloadError, match="roads exists and was not made by this"):
+            download_dataset(dest, SLUG, archive=archive)
+        write(dest / download.MARKER, b"someone/another-set")
+    assert files_below(dest) == {"photo.jpg": b"mine", download.MARKER: b"someone/another-set"}
 
 
 @pytest.mark.parametrize("name", ["", "road-scenes.zip", "tree"])
 def test_links_in_the_place_of_the_unfinished_files_are_refused(dest, tmp_path, name):
     mine = tmp_path / "mine"
-    if ".zip" in name:
-        write(mine, ZIP[:MIB])  # a client would resume it
-    else:
-        write(mine / "tree" / "photo.jpg", b"mine")
-        write(mine / download.MARKER, SLUG.encode())  # as if it were whole
+    write(mine if ".zip" in name else mine / "tree" / "photo.jpg", ZIP[:MIB])  # a client would resume it
+    archive, link = write(tmp_path / "archive.zip", ZIP), staged_zip(dest).parent / name
     before = files_below(tmp_path)
-    link = staged_zip(dest).parent / name
     link.parent.mkdir(parents=True)
     link.symlink_to(mine)
-    archive = write(tmp_path / "archive.zip", ZIP)
     for source in (None, archive):
-        with pytest.raises(DownloadError, match=f"{link} is a link, expected a .*\nDelete the link"):
+        with pytest.raises(DownloadError, match=f"{link} is a link.*\nDelete the link"):
             download_dataset(dest, SLUG, archive=source)
         assert not dest.exists()
-    link.unlink()
-    download_dataset(dest, SLUG, archive=archive)
-    link.parent.mkdir(exist_ok=True)
-    link.symlink_to(mine)
-    assert download_dataset(dest, SLUG) == dest  # a finished one needs no work
-    assert link.readlink() == mine
     link.unlink()
     assert before.items() <= files_below(tmp_path).items()
 
 
-# --- hostile zips ---
-
 REFUSED = {
-    "points out of its folder": [
-        "../out.txt", "a/../../out.txt", "/out.txt", "C:/out.txt", "..\\out.txt", "\\\\host\\out.txt",
-    ],
-    "Windows": [
-        "CON", "a/prn", "aux.txt", "nul.tar.gz", "a/COM1", "lpt9.png", "Com².txt", "NUL .png", "con/a.png", "a./b.png",
-        "a /b.png", "b.png ", "...", *(f"ab{character}c.png" for character in '?*<>|":\t'),
-    ],
+    "points out of its folder": ["../out.txt", "a/../../out.txt", "/out.txt", "C:/out.txt", "..\\out.txt"],
+    "Windows": ["CON", "a/prn", "nul.tar.gz", "Com².txt", "NUL .png", "a./b.png", "b.png ", "...", "a?.png"],
     "the note that marks": [".download_complete", "a\\.Download_Complete", ".download_complete/x.txt"],
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize("reason", REFUSED)
-def test_names_that_are_refused(dest, reason):
-    for name in REFUSED[reason]:
+def test_names_that_are_refused(dest):
+    for reason, name in ((reason, name) for reason, names in REFUSED.items() for name in names):
         said = refuse(dest, make_zip({"good.txt": b"good", name: b"bad"}))
         assert f"was not unpacked: {name!r} " in said
         assert reason in said.splitlines()[0]
-
-
-def test_a_hidden_end_of_a_name_is_refused(dest):
-    """Zip knows the whole name, zipfile gives it up to the zero."""
+    # Zip knows the whole name, zipfile gives it up to the zero
     assert "Windows" in refuse(dest, make_zip({"ab0c.txt": b"bad"}).replace(b"ab0c.txt", b"ab\0c.txt"))
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
-def test_members_that_are_no_files(dest, kind):
+def test_links_in_a_zip_are_refused(dest):
     member = zipfile.ZipInfo("odd")
-    member.create_system, member.external_attr = 3, (kind | 0o777) << 16
+    member.create_system, member.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     assert "'odd' is a link or a device" in refuse(dest, make_zip({"good.txt": b"good", member: b"/etc"}))
 
 
-def test_names_that_only_look_like_refused_ones(dest, tmp_path):
-    names = ["icon.png", "console/a.png", "com10.txt", "COM.txt", "aux_1.png", ".hidden", "a b/c.d e.png", "ü.png"]
-    mine = write(tmp_path / "mine.zip", make_zip(dict.fromkeys([*names, "empty/"], b"")))
-    download_dataset(dest, SLUG, archive=mine)
-    assert sorted(on_disk(dest)) == sorted(names)
-
-
-@pytest.mark.parametrize("twin", ["A/One.bin", "a/./one.bin", "a\\one.bin", "a/one.bin"])
+@pytest.mark.parametrize("twin", ["A/One.bin", "a/./one.bin"])
 def test_names_of_the_same_file(dest, twin):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings(action="ignore"):
-        archive.writestr("a/one.bin", b"1")
-        archive.writestr(twin, b"2")
-    assert f"{twin!r} and 'a/one.bin' are one file" in refuse(dest, file.getvalue())
+    assert f"{twin!r} and 'a/one.bin' are one file" in refuse(dest, make_zip({"a/one.bin": b"1", twin: b"2"}))
 
 
 def test_bombs(dest, monkeypatch):
@@ -201,7 +149,7 @@ def test_bombs(dest, monkeypatch):
     said = refuse(dest, make_zip({"zeros.bin": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED))
     assert "1 files, 67.1 MB to unpack, but only 62.9 MB are free" in said
     said = refuse(dest, make_zip({"zeros.bin": bytes(101 * 10**6)}, zipfile.ZIP_DEFLATED))
-    assert re.search(r"its \S+ (MB|bytes) would become 101\.0 MB, more than 20 times", said)
+    assert "would become 101.0 MB, more than 20 times" in said
     monkeypatch.setattr(archives, "MAX_MEMBERS", 9)
     assert "10 members, more than 9" in refuse(dest, make_zip({f"{n}.txt": b"" for n in range(10)}))
 
@@ -211,13 +159,10 @@ def test_a_bomb_that_lies_about_its_size(dest, monkeypatch):
     content = make_zip({"zeros.bin": bytes(8 * MIB)}, zipfile.ZIP_DEFLATED)
     lie = content.replace((8 * MIB).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
     assert lie != content
-    largest, read = [], zipfile.ZipExtFile.read
-    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n=-1: largest.append(read(self, n)) or largest[-1])
+    sizes, read = [0], zipfile.ZipExtFile.read
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda *a: (data := read(*a), sizes.append(len(data)))[0])
     assert "damaged: zeros.bin: Bad CRC-32" in refuse(dest, lie)
-    assert max(map(len, largest), default=0) <= 1000
-
-
-# --- the two data sets ---
+    assert max(sizes) <= 1000
 
 
 def png(array) -> bytes:
@@ -232,32 +177,30 @@ def lyft_files() -> dict[str, bytes]:
     for letter, stem in (("A", "02_00_010"), ("B", "09_00_012"), ("E", "F1-9")):
         for camera, content in (("CameraRGB", image), ("CameraSeg", mask)):
             files[f"data{letter}/data{letter}/{camera}/{stem}.png"] = content
-    return files | {name.replace("data", "\0").lower().replace("\0", "data"): files[name] for name in files}
+    return files
 
 
 def test_lyft_is_unpacked_without_its_lower_case_copy_and_used_only_while_it_is_whole(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # the folder data is made
-    load_dataset("lyft", archive=write(tmp_path / "archive.zip", make_zip(lyft_files())))
-    dataset = load_dataset("lyft")
+    copy = {name.lower(): content for name, content in lyft_files().items()}
+    load_dataset("lyft", archive=write(tmp_path / "archive.zip", make_zip(lyft_files() | copy)))
+    dataset, root = load_dataset("lyft"), Path("data") / "lyft"
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [1, 1, 1]
     assert check_pairs(dataset.train, dataset.labels)[7] == 48
-    root = Path("data") / "lyft"
-    assert {name for name in files_below(root) if name.endswith(".png")} == set(list(lyft_files())[:6])
-    assert "pairs to train" not in capsys.readouterr().out  # however few they are
-    write(root / "mine.txt", b"mine")
+    assert {name for name in files_below(root) if name.endswith(".png")} == lyft_files().keys()
+    mine = write(root / "mine.txt", b"mine")
     assert load_dataset("lyft") == dataset
-    for path in (*dataset.test[0], root / "mine.txt"):
+    for path in (*dataset.test[0], mine):
         path.unlink()
     before = files_below(root)
-    for load in (lambda: load_dataset("lyft"), lambda: load_dataset("lyft", root),
-                 lambda: download_dataset(root, SLUGS["lyft"])):  # fmt: skip
-        with pytest.raises(DownloadError, match=r"lyft: 4 of the 6 files.*\nMove it away(.|\n)*Nothing was changed"):
+    for load in (lambda: load_dataset("lyft"), lambda: download_dataset(root, SLUGS["lyft"])):
+        with pytest.raises(DownloadError, match=r"lyft: 4 of the 6 files.*\nMove it away"):
             load()
     assert files_below(root) == before
     (root / download.MARKER).unlink()  # says that the rest is to be used
     (root / "dataE").rename(tmp_path / "dataE")
     assert len(load_dataset("lyft").train) == 1
-    assert "1 + 1 + 0 pairs to train, validate and test, of 3550 + 750 + 700: is the whole" in capsys.readouterr().out
+    assert "1 + 1 + 0 pairs to train, validate and test, of 3550 + 750 + 700" in capsys.readouterr().out
 
 
 NAMES = (
@@ -289,9 +232,8 @@ def put(files: dict[str, bytes], folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("folder", ["", "CamVid/"])
-def test_kaggles_camvid_loads_with_the_eleven_classes(tmp_path, folder):
-    mine, data_dir = write(tmp_path / "archive.zip", make_zip(camvid_files(folder))), tmp_path / "data"
+def test_kaggles_camvid_loads_with_the_eleven_classes(tmp_path):
+    mine, data_dir = write(tmp_path / "archive.zip", make_zip(camvid_files("CamVid/"))), tmp_path / "data"
     data_dir.mkdir()
     dataset = load_dataset("camvid", data_dir, archive=mine)
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [3, 1, 2]
@@ -305,22 +247,11 @@ def test_kaggles_camvid_loads_with_the_eleven_classes(tmp_path, folder):
     assert {path.parents[1] for path in (dataset.train[0].mask, dataset.test[0].mask)} == {data_dir / "camvid.prepared"}
 
 
-def test_camvid_that_somebody_put_there_is_not_touched_and_said_not_to_be_whole(tmp_path, capsys):
-    root = put(camvid_files(), tmp_path / "data")
-    put({f"camvid_ids/train/{n}.png": png(np.zeros((8, 33))) for n in range(3)}, root)  # of an older version: ignored
-    before = files_below(root)
-    dataset = load_dataset("camvid", root)
-    assert f"note: {root}: 3 + 1 + 2 pairs to train, validate and test, of 367 + 100 + 232" in capsys.readouterr().out
-    assert files_below(root) == before
-    assert dataset.train[0].image.parent == root / "train"
-    assert (check_pairs(dataset.train, dataset.labels) / 24).tolist() == SHARES
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.prepared", "home"]
-
-
-@pytest.mark.parametrize("may_write_here", [True, False])
-def test_camvid_in_a_read_only_folder_gets_its_ids_in_the_working_folder(tmp_path, monkeypatch, may_write_here):
+def test_camvid_in_a_read_only_folder_gets_its_ids_in_the_working_folder(tmp_path, monkeypatch, capsys):
     """As on Kaggle. Permissions do not stop root, so root becomes nobody, who may not look into tmp_path."""
     warm = load_dataset("camvid", put(camvid_files(), tmp_path / "warm"))
+    assert f"note: {tmp_path / 'warm'}: 3 + 1 + 2 pairs to train, validate and test, of 367" in capsys.readouterr().out
+    assert files_below(tmp_path / "warm") == camvid_files()
     check_pairs(warm.train, warm.labels)  # nobody may be unable to import what is imported where it is used
     with tempfile.TemporaryDirectory() as folder, monkeypatch.context() as patch:
         os.chmod(folder, 0o755)
@@ -330,16 +261,12 @@ def test_camvid_in_a_read_only_folder_gets_its_ids_in_the_working_folder(tmp_pat
         patch.setattr(download, "KAGGLE_INPUT", root)
         before = files_below(root)
         with nobody(here):
-            here.chmod(0o755 if may_write_here else 0o555)
-            if not may_write_here:
-                with pytest.raises(ValueError, match=r"can't be written anew to .*; make one of these writable"):
-                    load_dataset("camvid")
-                return
+            here.chmod(0o555)
+            with pytest.raises(ValueError, match="make one of these writable"):
+                load_dataset("camvid")
+            here.chmod(0o755)
             dataset = load_dataset("camvid")
             assert root in dataset.train[0].image.parents
             assert (check_pairs(dataset.train, dataset.labels) / 24).tolist() == SHARES
             assert dataset.train[0].mask.is_relative_to("data/camvid.prepared")
-            written = dataset.train[0].mask.stat().st_mtime_ns
-            assert load_dataset("camvid") == dataset
-            assert dataset.train[0].mask.stat().st_mtime_ns == written
             assert files_below(root) == before

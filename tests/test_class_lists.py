@@ -8,7 +8,7 @@ import pytest
 from data_files import COLORS, STEMS, array, make_ids, prepare, write_folder
 from PIL import Image
 
-from unet_helpers.custom_data import ValidationError, examine_folder, find_classes
+from unet_helpers.custom_data import ValidationError, find_classes
 from unet_helpers.custom_data.layout import read_list
 from unet_helpers.labels import VOID
 
@@ -33,15 +33,6 @@ def ids_from(values, known):
     return lambda number: table[make_ids(number, values)]
 
 
-# ---- 0 and 255, and what lies between ----
-
-
-def halved(ids):
-    """Drawn at twice the size, each pixel the mean of four: 0, 64, 128, 191 and 255."""
-    large = np.roll(ids.repeat(2, 0).repeat(2, 1), 1, (0, 1)) * 255.0
-    return np.round((large[::2, ::2] + large[1::2, ::2] + large[::2, 1::2] + large[1::2, 1::2]) / 4).astype(np.uint8)
-
-
 def resized(ids):
     image = Image.fromarray(ids * np.uint8(255)).resize((100, 70), Image.Resampling.BICUBIC)
     return np.asarray(image.resize(ids.shape[::-1], Image.Resampling.LANCZOS))
@@ -54,13 +45,11 @@ def through_jpeg(ids):
 
 
 @pytest.mark.parametrize(
-    ("smooth", "mode", "classes"),
-    [(halved, "RGB", None), (resized, "L", "nothing\ncell\n"), (through_jpeg, "L", None)],
+    ("smooth", "mode", "classes"), [(resized, "L", "nothing\ncell\n"), (through_jpeg, "RGB", None)]
 )
 def test_smoothed_masks_of_0_and_255_are_refused_and_what_the_message_says_mends_them(tmp_path, smooth, mode, classes):
     root = write_folder(tmp_path / "data", array(".png", smooth, mode), classes=classes, values=TWO)
-    said = r"data: masks/p1\.png.* \(holds \d+.*\): .*between 0 and 255.*128 or more 255, the rest 0.*classes\.txt"
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=r"masks/p1\.png.*between 0 and 255.*128 or more 255, the rest 0"):
         prepare(root)
     good.all_masks(array(".png", lambda ids: np.where(smooth(ids % 2) >= 128, 255, 0).astype(np.uint8)))(root)
     read = good.read_as_training_does(prepare(root))
@@ -68,17 +57,8 @@ def test_smoothed_masks_of_0_and_255_are_refused_and_what_the_message_says_mends
         assert (read[stem][1] != make_ids(number) % 2).mean() < 0.1
 
 
-def test_only_the_smoothed_of_them_are_named(tmp_path):
-    root = write_folder(tmp_path / "data", array(".png", lambda ids: ids * np.uint8(255)), classes=None, values=TWO)
-    good.save(resized(make_ids(1, TWO)), root / "masks" / "p2.png")
-    (error,) = examine_folder(root).errors
-    assert error.startswith("masks/p2.png (holds ")
-    assert "p1.png" not in error
-
-
-@pytest.mark.parametrize("values", [(0, 127, VOID), (0, 85, 170, VOID)])
-def test_classes_as_grey_levels_are_refused_until_they_are_listed(tmp_path, values):
-    ids = range(len(values))
+def test_classes_as_grey_levels_are_refused_until_they_are_listed(tmp_path):
+    values, ids = (0, 85, 170, VOID), range(4)
     root = write_folder(tmp_path / "data", array(".png", lambda ids: np.uint8(values)[ids]), classes=None, values=ids)
     with pytest.raises(ValidationError, match="if each value is a class, list all"):
         prepare(root)
@@ -87,9 +67,7 @@ def test_classes_as_grey_levels_are_refused_until_they_are_listed(tmp_path, valu
         assert_read(root, tuple(f"grey{k}" for k in ids), lambda number: make_ids(number, ids))
 
 
-@pytest.mark.parametrize(
-    "values", [(0, 1, 2, VOID), (0, 7, 26, VOID), (3, 7, 41, VOID), (0, 127, 254), (0, 1, VOID), (0, 126, VOID)]
-)
+@pytest.mark.parametrize("values", [(3, 7, 41, VOID), (0, 127, 254), (0, 1, VOID)])
 def test_ids_and_void_without_a_list_are_read_as_ever(tmp_path, values):
     known = sorted(set(values) - {VOID})
     root = write_folder(tmp_path / "data", classes=None, values=values)
@@ -107,23 +85,15 @@ def test_large_ids_on_most_pixels_are_ids_and_void_is_said(tmp_path):
 def test_many_ids_without_a_list_may_be_classes_or_smoothed(tmp_path):
     root = write_folder(tmp_path / "data", classes=None)
     good.save((np.arange(24 * 36).reshape(24, 36) // 9).astype(np.uint8), root / "masks" / "p2.png")
-    with pytest.raises(ValidationError, match=r"expected at most 64 class ids .* to classes\."):
+    with pytest.raises(ValidationError, match=r"at most 64 class ids .*classes\."):
         prepare(root)
-    (root / "classes.txt").write_text("".join(f"thing {k}\n" for k in range(96)))
-    assert len(prepare(root).labels.names) == 96
 
 
-# ---- where ids begin ----
-
-
-@pytest.mark.parametrize(
-    ("names", "values"), [(("road", "car", "sky", "tram"), (1, 2, 3)), (("pet", "background", "border"), (1, 2))]
-)
-def test_ids_that_may_begin_with_1_are_said_and_numbers_settle_it(tmp_path, names, values):
+def test_ids_that_may_begin_with_1_are_said_and_numbers_settle_it(tmp_path):
+    names, values = ("road", "car", "sky", "tram"), (1, 2, 3)
     root = write_folder(tmp_path / "data", classes="\n".join(names), values=values)
     notes = assert_read(root, names, lambda number: make_ids(number, values))
-    (note,) = [line for line in notes if "no mask holds 0" in line]
-    assert f"0 is taken as '{names[0]}'; if that is not so" in note
+    assert any("no mask holds 0" in line and "0 is taken as 'road'" in line for line in notes)
     (root / "classes.txt").write_text("".join(f"{k} {name}\n" for k, name in enumerate(names, 1)))
     notes = assert_read(root, names, lambda number: make_ids(number, values) - 1)
     assert not any("no mask holds 0" in line for line in notes)
@@ -133,9 +103,8 @@ def test_a_list_much_longer_than_the_ids_is_said(tmp_path):
     names, values = tuple(f"thing{k}" for k in range(1, 151)), (0, 5, 20)
     root = write_folder(tmp_path / "data", classes="\n".join(names), values=values)
     notes = prepare(root).report.warnings
-    assert any("the masks hold only 3 of 150 ids, and 0 is taken as 'thing1'" in line for line in notes)
-    assert sum("no pixel in any mask" in line for line in notes) == 1
-    assert any(line.startswith("147 of 150 classes have no pixel in any mask: 'thing2', ") for line in notes)
+    assert any("only 3 of 150 ids, and 0 is taken as 'thing1'" in line for line in notes)
+    assert sum("147 of 150 classes have no pixel" in line for line in notes) == 1
     (root / "classes.txt").write_text("0 void\n" + "".join(f"{k} {name}\n" for k, name in enumerate(names, 1)))
     notes = assert_read(root, names, ids_from(values, range(1, 151)))
     assert not any("is taken as" in line for line in notes)
@@ -146,34 +115,26 @@ def test_numbers_that_the_masks_contradict_are_refused(tmp_path, first):
     """0, 1, 2 in the list and 1, 2, 3 in the masks, or the other way round: nobody knows which begin wrongly."""
     text = "".join(f"{first + k} {name}\n" for k, name in enumerate(ROAD_CAR_SKY))
     root = write_folder(tmp_path / "data", classes=text, values=range(1 - first, 4 - first))
-    with pytest.raises(ValidationError, match=rf"expected class ids {first}\.\.{first + 2}, the numbers in classes\."):
+    with pytest.raises(ValidationError, match=rf"ids {first}\.\.{first + 2}, .*classes\."):
         prepare(root)
 
 
-# ---- what is written in a list ----
-
-
-@pytest.mark.parametrize(
-    "how", ["{} {},{},{}", "{},{},{},{}", "{}: {}, {}, {}", "{} #{:02x}{:02x}{:02X}", "{} {},{},{} (8.3%)"]
-)
+@pytest.mark.parametrize("how", ["{},{},{},{}", "{}: {}, {}, {}", "{} #{:02x}{:02x}{:02X}", "{} {},{},{} (8.3%)"])
 def test_colours_behind_the_names(tmp_path, how):
     """The last: with the share that our own message shows."""
     rows = [*((name, *color) for name, color in zip(ROAD_CAR_SKY, COLORS.tolist(), strict=True)), ("void", 0, 0, 0)]
-    text = "".join(how.format(*row) + "\n" for row in rows)
-    root = write_folder(tmp_path / "data", array(".png", good.in_colors), classes=text)
-    assert_read(root, ROAD_CAR_SKY)
-    assert find_classes(root).colors == tuple(map(tuple, COLORS.tolist()))
+    (tmp_path / "classes.txt").write_text("".join(how.format(*row) + "\n" for row in rows))
+    classes = find_classes(tmp_path)
+    assert (classes.names, classes.colors) == (ROAD_CAR_SKY, tuple(map(tuple, COLORS.tolist())))
+    assert classes.color_ids[0] == VOID
 
 
 @pytest.mark.parametrize(
     ("text", "values", "names"),
     [
-        ("0 road\n1 parked car\n2 sky\n", (0, 1, 2, VOID), ROAD_CAR_SKY),
         ("# mine\n2: sky\n0: road\n1: parked car\n", (0, 1, 2, VOID), ROAD_CAR_SKY),
-        ("#a\n0, road\n2, sky\n1, parked car\n", (0, 1, 2, VOID), ROAD_CAR_SKY),
         ("1\troad\n2\tparked car\n3\tsky", (1, 2, 3, VOID), ROAD_CAR_SKY),
-        ("26 car\n0 other\n7 road\n", (0, 7, 26, VOID), ("other", "road", "car")),
-        ("11: building\n7: road\n", (7, 11, VOID), ("road", "building")),
+        ("26, car\n0, other\n7, road\n", (0, 7, 26, VOID), ("other", "road", "car")),
         ("2: way street\n1: lane road\n", (1, 2), ("lane road", "way street")),
         ("7 road\n11 void\n8 sky\n", (7, 8, 11), ("road", "sky")),
         ("0: 2 way street\n1: 4 lane road\n", (0, 1), ("2 way street", "4 lane road")),
@@ -184,7 +145,7 @@ def test_numbers_are_values_where_nothing_else_can_be_meant(tmp_path, text, valu
     assert_read(root, names, ids_from(values, values[: len(names)]))
 
 
-@pytest.mark.parametrize("within", ["\u2028", "\x85", "\f", "\v", "\x1c"])
+@pytest.mark.parametrize("within", ["\u2028", "\f"])
 def test_lines_end_where_editors_end_them(tmp_path, within):
     """`str.splitlines` ends a line at each of these."""
     (tmp_path / "val.txt").write_text(f"p1{within}2\np3\n", encoding="utf-8")
@@ -194,10 +155,7 @@ def test_lines_end_where_editors_end_them(tmp_path, within):
         find_classes(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["road\n2 wheeler\n4 wheeler\n", "a 1\na 2\na 3\n", "0\n1\n2\n", "lot 2019 2020 2021\nroad 1 2\nb (50%)\n"],
-)
+@pytest.mark.parametrize("text", ["road\n2 wheeler\n4 wheeler\n", "0\n1\n2\n", "lot 2019 2020\nroad 1 2\nb (50%)\n"])
 def test_names_that_hold_numbers_are_names(tmp_path, text):
     (tmp_path / "classes.txt").write_text(text)
     classes = find_classes(tmp_path)
@@ -206,17 +164,12 @@ def test_names_that_hold_numbers_are_names(tmp_path, text):
     assert not classes.color_ids
 
 
-COLOR, NUMBER = "what its colour is.*'road 128,64,128'", "numbers .* ids; write an id and a colon"
+COLOR, NUMBER = "what its colour is", "write an id and a colon"
 UNCLEAR = {
     "road 128,64,128,255\nsky 1,2,3,255\n": f"line 1: found 'road 128,64,128,255'.*{COLOR}",
-    "class 3,128,64,128\nsky,1,2,3\n": f"line 1: found 'class 3,128,64,128'.*{COLOR}",
-    "0 128 64 128 road\n1 1 2 3 sky\n": f"line 1: .*{COLOR}",
     "road 128 64 128\nsky 1 2 3\n": f"line 1: .*{COLOR}",
-    "road (128,64,128)\nsky (1,2,3)\n": f"line 1: .*{COLOR}",
-    "128 64 128\troad\n1 2 3\tsky\n": f"line 1: .*{COLOR}",
     "sky\nroad,128,64,128\n": f"line 1: found 'sky'.*{COLOR}",
     "Pixel Value, Class\n0, road\n1, sky\n": f"line 1: found 'Pixel Value, Class'.*{NUMBER}.*a title",
-    "road\n1 car\n2 sky\n": f"line 1: found 'road'.*{NUMBER}",
     "4 lane road\n2 way street\n1 track\n": f"line 1: found '4 lane road'.*{NUMBER}",
     "1 lane road\n2 lane road\n": "line 2: 'lane road' has the same name as line 1",
     "0 road\n1 car\n1 sky\n": "line 3: 'sky' has the same value as line 2",
@@ -224,77 +177,53 @@ UNCLEAR = {
 }
 
 
-@pytest.mark.parametrize("text", UNCLEAR)
-def test_what_is_not_clear_is_refused_with_its_line(tmp_path, text):
+@pytest.mark.parametrize(("text", "said"), UNCLEAR.items())
+def test_what_is_not_clear_is_refused_with_its_line(tmp_path, text, said):
     (tmp_path / "classes.txt").write_text(text)
-    with pytest.raises(ValueError, match=rf"classes\.txt, {UNCLEAR[text]}"):
+    with pytest.raises(ValueError, match=rf"classes\.txt, {said}"):
         find_classes(tmp_path)
 
 
-def test_a_list_of_names_only_is_named_where_masks_hold_colours(tmp_path):
-    root = write_folder(tmp_path / "data")
-    good.all_masks(array(".png", good.in_colors))(root)
-    with pytest.raises(ValidationError, match=r"classes\.txt is there, but gives no colour to 'road'$"):
-        prepare(root)
-
-
-@pytest.mark.parametrize("start", ["__ignore__\n_background_\n", "_background_\n"])
-def test_labelmes_own_list(tmp_path, start):
+def test_labelmes_own_list(tmp_path):
     """Its converter counts from -1: __ignore__ is 255 in the masks that it has written, the background 0."""
+    text = "__ignore__\n_background_\nparked car\nsky\n"
     root = good.write_outlines(tmp_path / "outlines", "images", good.labelme)
-    (root / "classes.txt").write_text(f"{start}parked car\nsky\n")
+    (root / "classes.txt").write_text(text)
     names = ("background", "parked car", "sky")
     assert_read(root, names, lambda number: good.drawn(number, names))
-    assert_read(write_folder(tmp_path / "masks", classes=f"{start}parked car\nsky\n"), names)
+    assert_read(write_folder(tmp_path / "masks", classes=text), names)
 
 
-# ---- where a list lies ----
-
-
-@pytest.mark.parametrize("name", ["Classes.txt", "classes.txt.txt", "Labelmap.txt"])
+@pytest.mark.parametrize("name", ["classes.txt.txt", "Labelmap.txt"])
 def test_other_spellings_are_read_and_two_are_refused(tmp_path, name):
     root = write_folder(tmp_path / "data", classes=None)
     (root / name).write_text("a:1,1,1::\nb:2,2,2::\nc:3,3,3::\n" if name == "Labelmap.txt" else "a\nb\nc\n")
     assert find_classes(root).names == ("a", "b", "c")
     (root / name.upper()).write_text("a\nb\nc\n")
-    with pytest.raises(ValueError, match=rf"{name.upper()}: {name} is there, too; keep one list of classes"):
+    with pytest.raises(ValueError, match=rf"{name.upper()}: {name} .*keep one"):
         prepare(root)
     (root / "classes.txt").write_text("road\ncar\nsky\n")
     assert find_classes(root).names == ("road", "car", "sky")
 
 
-@pytest.mark.parametrize("name", ["masks/classes.txt", "class_names.txt", "images/_classes.csv"])
-def test_what_may_be_a_list_but_is_not_read_is_said(tmp_path, name):
-    root = write_folder(tmp_path / "data", classes=None)
+def test_what_may_be_a_list_but_is_not_read_is_said(tmp_path):
+    name, root = "masks/classes.txt", write_folder(tmp_path / "data", classes=None)
     (root / name).write_text("a\nb\nc\n")
     (root / "images" / "p1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     (note,) = assert_read(root, ("class 0", "class 1", "class 2"))
-    assert note.startswith(f"{name}: it is not read, for the list of classes is classes.txt")
+    assert note.startswith(f"{name}: it is not read")
     (root / "classes.txt").write_text("road\ncar\nsky\n")
     assert prepare(root).report.warnings == []
 
 
-def test_texts_beside_images_are_no_lists(tmp_path):
-    root = tmp_path / "data"
-    for number in range(4):
-        good.save(good.make_image(number), root / "images" / f"classroom{number}.png")
-        good.save(make_ids(number), root / "masks" / f"classroom{number}.png")
-        (root / "images" / f"classroom{number}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    assert prepare(root).report.warnings == []
-
-
-# ---- transparency ----
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_masks_that_are_partly_transparent_are_said(tmp_path, mode):
+def test_masks_that_are_partly_transparent_are_said(tmp_path):
     def save_mask(ids, path):
-        image = Image.fromarray(ids).convert(mode)
+        image = Image.fromarray(ids).convert("LA")
         image.putalpha(Image.fromarray(np.where(ids == 1, 0, 255).astype(np.uint8)))
         good.save(image, path.with_suffix(".png"))
 
     root = write_folder(tmp_path / "data", save_mask)
     (note,) = assert_read(root, ROAD_CAR_SKY)
     assert note.startswith("masks/p1.png, masks/p3.png, masks/p5.png: parts of it are transparent")
-    good.all_masks(array(".png", lambda ids: ids, mode))(root)
+    good.all_masks(array(".png", lambda ids: ids, "LA"))(root)
     assert prepare(root).report.warnings == []

@@ -1,7 +1,7 @@
 """The real kaggle client against a server on 127.0.0.1 that sends, breaks off, stalls, lies and refuses."""
 
 import contextlib
-import importlib.metadata
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kaggle_server import SIGNATURE, KaggleServer, files_below, isolate, make_zip
-from limits import gate, nobody, public_folder, small_disk, start, together
+from limits import gate, small_disk, start, together
 
 from unet_helpers.download import DownloadError, archives, download_dataset, kaggle_client
 from unet_helpers.download import dataset as download
@@ -71,59 +71,35 @@ def staged_zip(dest: Path) -> Path:
     return dest.with_name("roads.partial") / "road-scenes.zip"
 
 
-# --- success ---
-
-
 def test_a_download_is_whole_and_never_repeated(server, dest, capfd):
     dest.mkdir(parents=True)  # an empty folder may be replaced
     assert download_dataset(dest, SLUG) == dest
     assert_whole(dest)
     shown = capfd.readouterr()
     assert "someone/road-scenes: 4.2 MB to download; " in shown.out
-    assert " are free on the disk of " in shown.out
     assert "3 files, 4.2 MB to unpack" in shown.out
-    assert "B/s]" in shown.err  # the progress bar, with size and speed
-    assert "4.00M" in shown.err
+    assert "B/s]" in shown.err  # the progress bar
     assert not any("Authorization" in headers for _, _, headers in server.requests)  # there are no credentials
     n_requests = len(server.requests)
     assert download_dataset(dest, SLUG) == dest
     assert len(server.requests) == n_requests
 
 
-def test_the_clients_own_habits_are_kept_from_the_user(server, dest):
-    """Its import prints a help page, closes sys.stdin and exits, where there are no credentials."""
-    result = run_child(server, f"{CALL}\nprint('stdin is closed:', sys.stdin.closed)", dest)
-    assert result.returncode == 0, result.stderr
-    assert "stdin is closed: False" in result.stdout
-    assert "Authentication" not in result.stdout + result.stderr
-    assert_whole(dest)
-
-
-def test_credentials_are_used_from_environment_and_home(server, tmp_path, dest, monkeypatch):
+def test_credentials_are_used_from_home_and_from_a_secret_of_colab(server, tmp_path, dest, monkeypatch):
     key = tmp_path / "home" / ".kaggle" / "kaggle.json"
     key.parent.mkdir()
     key.write_text('{"username": "someone", "key": "abc"}')
     key.chmod(0o600)
     download_dataset(dest, SLUG)
     assert server.requests[-2][2]["Authorization"].startswith("Basic ")
-    monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-    download_dataset(dest.with_name("again"), SLUG)
-    assert server.requests[-2][2]["Authorization"] == f"Bearer {TOKEN}"
-    assert "Authorization" not in server.requests[-1][2]  # the storage's own address needs none
-
-
-@pytest.mark.parametrize("there", ["KAGGLE_KEY", "KAGGLE_API_TOKEN"])
-def test_each_colab_secret_is_read_on_its_own(server, dest, monkeypatch, there):
-    asked = []
     fake = types.ModuleType("google.colab.userdata")
-    fake.get = lambda name: asked.append(name) or {there: TOKEN}[name]
+    fake.get = lambda name: {"KAGGLE_API_TOKEN": TOKEN}[name]  # the others are missing
     for name in ("google", "google.colab"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "google.colab.userdata", fake)
-    download_dataset(dest, SLUG)
-    assert asked == ["KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"]
-    sent = server.requests[-2][2].get("Authorization")
-    assert sent == (f"Bearer {TOKEN}" if there == "KAGGLE_API_TOKEN" else None)  # a key alone is no credential
+    download_dataset(dest.with_name("again"), SLUG)
+    assert server.requests[-2][2]["Authorization"] == f"Bearer {TOKEN}"
+    assert "Authorization" not in server.requests[-1][2]  # the storage's own address needs none
 
 
 def test_data_attached_to_a_kaggle_notebook_is_used_where_it_lies(server, dest, tmp_path, monkeypatch):
@@ -136,34 +112,21 @@ def test_data_attached_to_a_kaggle_notebook_is_used_where_it_lies(server, dest, 
     assert_untouched(dest)
 
 
-# --- refusals of the server ---
+STATUSES = [
+    (401, None, r"\(401\)\.\nMake an API token.*KAGGLE_API_TOKEN"),
+    (401, TOKEN, r"\(401\)\.\nMake a new API token"),
+    (403, TOKEN, r"someone/road-scenes \(403\)\.\n.*accept the terms"),
+    (404, None, r"no data set someone/road-scenes \(404\)"),
+    (503, None, r"\(503\)\.\nRun the cell again later"),
+]
 
 
-@pytest.mark.parametrize(
-    ("status", "token", "message"),
-    [
-        (401, None, r"who you are \(401\)\.\nMake an API token.*KAGGLE_API_TOKEN"),
-        (401, TOKEN, r"did not accept your credentials \(401\)\.\nMake a new API token"),
-        (403, TOKEN, r"someone/road-scenes \(403\)\.\nLog in at https.*accept the terms"),
-        (404, None, r"knows no data set someone/road-scenes \(404\)"),
-        (429, None, r"Too many requests.*\(429\)\.\nWait some minutes"),
-        (503, None, r"\(503\)\.\nRun the cell again later"),
-    ],
-)
+@pytest.mark.parametrize(("status", "token", "message"), STATUSES)
 def test_each_status_says_what_to_do(server, dest, monkeypatch, status, token, message):
     server.status = status
     if token:
         monkeypatch.setenv("KAGGLE_API_TOKEN", token)
-    with pytest.raises(DownloadError, match=f"{message}(.|\n)*Nothing was lost or changed") as caught:
-        download_dataset(dest, SLUG)
-    assert len(str(caught.value).splitlines()) == 3
-    assert status == 404 or "with a browser and give its path as ARCHIVE." in str(caught.value)
-    assert_untouched(dest)
-
-
-def test_offline(server, dest, monkeypatch):
-    send_client_to("http://127.0.0.1:9", monkeypatch)
-    with pytest.raises(DownloadError, match=r"The connection to Kaggle failed or stopped\.\nCheck the network"):
+    with pytest.raises(DownloadError, match=f"{message}(.|\n)*Nothing was lost or changed"):
         download_dataset(dest, SLUG)
     assert_untouched(dest)
 
@@ -174,65 +137,27 @@ def test_a_server_that_never_answers(server, dest, monkeypatch):
         send_client_to(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
         monkeypatch.setattr(kaggle_client, "TIMEOUT", (2, 0.25))
         monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-        given_up = threading.Event()
-        bound = threading.Timer(60, lambda: (given_up.set(), silent.shutdown(socket.SHUT_RDWR)))
-        bound.start()
-        with pytest.raises(DownloadError, match="The connection to Kaggle failed or stopped"):
+        given_up = threading.Timer(60, silent.shutdown, [socket.SHUT_RDWR])
+        given_up.start()
+        with pytest.raises(DownloadError, match="connection to Kaggle failed or stopped"):
             download_dataset(dest, SLUG)
-        bound.cancel()
-        assert not given_up.is_set()
+        assert given_up.is_alive()
+        given_up.cancel()
     assert_untouched(dest)
 
 
-# --- broken connections ---
-
-
-def test_a_connection_cut_half_way_is_resumed(server, dest):
-    server.steps = [("cut", 5 * MIB // 2)]
-    download_dataset(dest, SLUG)
-    assert_whole(dest)
-    assert server.requests[-1][2]["Range"] == f"bytes={2 * MIB}-"
-    assert len(server.sent) == 2
-    assert sum(server.sent) - len(ZIP) <= MIB  # bytes sent twice: at most one chunk
-
-
-def test_cut_for_good_and_run_again_later(server, dest):
-    server.steps = [("cut", 5 * MIB // 2)] + [("cut", 100)] * 5
-    with pytest.raises(DownloadError, match=r"run the cell again(.|\n)*Nothing was lost: 2\.1 MB are in .*partial"):
-        download_dataset(dest, SLUG)
-    assert not dest.exists()
-    assert staged_zip(dest).read_bytes() == ZIP[: 2 * MIB]
-    server.sent.clear()
-    download_dataset(dest, SLUG)
-    assert_whole(dest)
-    assert server.requests[-1][2]["Range"] == f"bytes={2 * MIB}-"
-
-
-@pytest.mark.parametrize("status", [503, 403])
-def test_an_error_page_in_the_middle_of_a_resume_does_not_get_into_the_zip(server, dest, status):
-    """503: Kaggle is busy. 403: the signed address is too old; the next run gets a fresh one."""
-    server.steps = [("cut", 3 * MIB)] + [("status", status)] * 5
-    with pytest.raises(DownloadError, match=r"(?s)The connection to Kaggle failed.*Nothing was lost: 3\.1 MB"):
+def test_an_error_page_in_the_middle_of_a_resume_does_not_get_into_the_zip(server, dest):
+    """403: the signed address is too old; the next run gets a fresh one."""
+    server.steps = [("cut", 3 * MIB)] + [("status", 403)] * 5
+    with pytest.raises(DownloadError, match=r"(?s)connection to Kaggle failed.*3\.1 MB"):
         download_dataset(dest, SLUG)
     assert staged_zip(dest).read_bytes() == ZIP[: 3 * MIB]
-    server.steps = [("status", status)]
+    server.steps = [("status", 403)]
     with contextlib.suppress(DownloadError):
         download_dataset(dest, SLUG)
     download_dataset(dest, SLUG)
     assert_whole(dest)
-    # the client opens the whole zip, looks at its size and asks again for what is missing
-    assert server.requests[-1][2]["Range"] == f"bytes={3 * MIB}-"
     assert server.sent[-1] == len(ZIP) - 3 * MIB
-
-
-def test_a_stalled_body_times_out_and_is_resumed(server, dest, monkeypatch):
-    """Only here is the client impatient: a busy machine answers nothing for a second now and then."""
-    monkeypatch.setattr(kaggle_client, "TIMEOUT", (60, 3))
-    server.steps = [("stall", 5 * MIB // 2)]
-    download_dataset(dest, SLUG)
-    assert not server.gave_up
-    assert_whole(dest)
-    assert server.requests[-1][2]["Range"] == f"bytes={2 * MIB}-"
 
 
 def test_a_new_version_is_not_glued_to_an_old_half(server, dest):
@@ -243,23 +168,6 @@ def test_a_new_version_is_not_glued_to_an_old_half(server, dest):
     server.content, server.etag = make_zip(new), '"v2"'
     download_dataset(dest, SLUG)
     assert_whole(dest, new)
-
-
-def test_a_body_of_untold_length_that_breaks_off(server, dest, capsys):
-    server.announce_length = False
-    server.steps = [("cut", 3 * MIB)]
-    try:
-        download_dataset(dest, SLUG)
-    except DownloadError:
-        # clients such as Colab's 2.0.2 can't do without the length: refused whole, which is the other good end
-        assert importlib.metadata.version("kaggle").split(".") < ["2", "2"]
-        assert not dest.exists()
-    else:
-        assert_whole(dest)
-        assert "someone/road-scenes: unknown size to download; " in capsys.readouterr().out
-
-
-# --- damaged archives ---
 
 
 def test_a_damaged_zip_from_an_earlier_run_heals_itself(server, dest):
@@ -277,22 +185,18 @@ PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html>Please log in to this WLAN</html>"
 @pytest.mark.parametrize(
     ("content", "message", "times"),
     [
-        (CORRUPT, r"is damaged: a/two\.bin: Bad CRC-32.*again later, or", 2),
-        (ZIP[: 3 * MIB], r"is damaged: road-scenes\.zip: File is not a zip file", 2),
+        (CORRUPT, r"is damaged: a/two\.bin: Bad CRC-32", 2),
         (PAGE, "is a web page.*Sign in.*KAGGLE_API_TOKEN", 1),  # the next one would be the same
     ],
-    ids=["corrupt", "truncated", "web page"],
+    ids=["corrupt", "web page"],
 )
 def test_what_is_no_good_zip_is_an_error_and_leaves_nothing(server, dest, content, message, times):
     server.content = content
-    with pytest.raises(DownloadError, match=rf"(?s)someone/road-scenes {message}.*as ARCHIVE\.\n.*deleted") as caught:
+    with pytest.raises(DownloadError, match=rf"(?s)someone/road-scenes {message}.*as ARCHIVE\.\n.*deleted"):
         download_dataset(dest, SLUG)
-    assert len(str(caught.value).splitlines()) == 3
     assert server.sent == [len(content)] * times
     assert_untouched(dest)
 
-
-# --- killed at any moment ---
 
 CALL = "download.download_dataset(dest, slug)"
 
@@ -317,110 +221,63 @@ def die(*args, **options):
     return subprocess.CompletedProcess([], child.returncode, out, err)
 
 
-def start_and_stall(server, dest):
-    """A process that has 2 MiB and waits for more."""
-    server.steps = [("stall", 5 * MIB // 2)]
-    child = run_child(server, CALL, dest, wait=False)
-    until = time.perf_counter() + 120
-    while not (staged_zip(dest).is_file() and staged_zip(dest).stat().st_size >= 2 * MIB):
-        assert time.perf_counter() < until, child.kill()
-        server.ended.wait(0.02)
-    return child
-
-
-def end(child):
-    child.send_signal(signal.SIGKILL)
-    child.communicate(timeout=120)
-    assert child.returncode == -signal.SIGKILL
-
-
-def test_killed_in_the_middle_of_the_download(server, dest):
-    end(start_and_stall(server, dest))
-    assert not dest.exists()
-    server.sent.clear()
-    download_dataset(dest, SLUG)
-    assert_whole(dest)
-    assert server.requests[-1][2]["Range"] == f"bytes={2 * MIB}-"
-    assert server.sent[-1] == len(ZIP) - 2 * MIB
-
-
-@pytest.mark.parametrize(
-    ("fatal", "n_requests"),
-    [
-        (
-            "opened = zipfile.ZipFile.open\n"
-            "zipfile.ZipFile.open = lambda self, m, *a: die() if 'three' in str(m) else opened(self, m, *a)",
-            2,
-        ),
-        ("Path.write_text = die", 2),  # the note
-        ("download.os.replace = die", 0),  # all is checked: nothing is asked for
-        ("download._remove_empty = die", 0),
-    ],
-    ids=["in the middle of unpacking", "before the note", "before it is put in place", "before the last cleaning"],
-)
-def test_killed_later(server, dest, fatal, n_requests):
-    result = run_child(server, f"{fatal}\n{CALL}", dest)
+def test_one_that_was_killed_while_it_unpacked_is_repeated(server, dest):
+    result = run_child(server, f"Path.write_text = die\n{CALL}", dest)  # the note, after all is unpacked
     assert result.returncode == -signal.SIGKILL, result.stderr
-    if dest.exists():
-        assert on_disk(dest) == FILES
-    server.requests.clear()
+    assert not dest.exists()
     download_dataset(dest, SLUG)
     assert_whole(dest)
-    assert len(server.requests) == n_requests
-
-
-# --- two at once ---
-
-WAITS = "another process is downloading to {}: waiting for it\n"
 
 
 def test_two_downloads_at_once_are_one(server, dest, tmp_path):
+    """And the client's import, which prints help, closes sys.stdin and exits without credentials, is not seen."""
     code = (
         f"{gate(tmp_path)}\nfetch = download.fetch_zip\n"
         "download.fetch_zip = lambda *a: (until_met(), fetch(*a))\n"
-        "print(sum(path.is_file() for path in download.download_dataset(dest, slug).rglob('*')))"
+        "print(sum(path.is_file() for path in download.download_dataset(dest, slug).rglob('*')), sys.stdin.closed)"
     )
     ends = together(tmp_path, *(run_child(server, code, dest, wait=False) for _ in range(2)))
     assert [code for code, _, _ in ends] == [0, 0], ends
-    assert [out.splitlines()[-1] for _, out, _ in ends] == ["4", "4"]  # with the note
-    assert sorted(out.count(WAITS.format(dest)) for _, out, _ in ends) == [0, 1]
+    assert [out.splitlines()[-1] for _, out, _ in ends] == ["4 False", "4 False"]  # files, with the note
+    assert not any("Authentication" in out + err for _, out, err in ends)
+    assert sorted(out.count("waiting for it") for _, out, _ in ends) == [0, 1]
     assert server.sent == [len(ZIP)]
     assert_whole(dest)
 
 
-def test_one_that_waits_continues_when_the_other_is_killed(server, dest):
-    first = start_and_stall(server, dest)
+def test_one_that_waits_resumes_what_a_killed_one_has_downloaded(server, dest):
+    server.steps = [("stall", 5 * MIB // 2)]
+    first, until = run_child(server, CALL, dest, wait=False), time.perf_counter() + 120
+    while not (staged_zip(dest).is_file() and staged_zip(dest).stat().st_size >= 2 * MIB):
+        assert time.perf_counter() < until, first.kill()
+        server.ended.wait(0.02)
     second = run_child(server, CALL, dest, wait=False)
-    assert second.stdout.readline() == WAITS.format(dest)
-    end(first)
+    assert second.stdout.readline() == f"another process is downloading to {dest}: waiting for it\n"
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=120)
     shown = second.communicate(timeout=120)
     assert second.returncode == 0, shown
     assert_whole(dest)
-
-
-# --- the disk ---
+    assert server.requests[-1][2]["Range"] == f"bytes={2 * MIB}-"  # what the killed one had is kept
 
 
 def test_a_disk_that_is_too_small_is_seen_before_anything_is_downloaded(server, dest, monkeypatch):
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: Usage(0, 0, 3 * MIB))
-    with pytest.raises(DownloadError, match=r"4\.2 MB to download, but only 3\.1 MB are free(.|\n)*Make room"):
+    with pytest.raises(DownloadError, match=r"4\.2 MB to download, but only 3\.1 MB"):
         download_dataset(dest, SLUG)
     assert_untouched(dest)
 
 
 def test_a_disk_that_would_get_nearly_full_is_asked_about(server, dest, monkeypatch):
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: Usage(0, 0, 2 * 10**9))
-    with pytest.raises(DownloadError, match="stopped, because it would nearly fill the disk"):
-        download_dataset(dest, SLUG)  # there is no keyboard
-    questions = []
-    monkeypatch.setattr("builtins.input", lambda text: questions.append(text) or "n")
-    with pytest.raises(DownloadError, match="stopped, because"):
-        download_dataset(dest, SLUG)
-    assert_untouched(dest)
-    monkeypatch.setattr("builtins.input", lambda text: "y")
+    questions, answers = [], ["y", "y", "n"]
+    for _ in range(2):  # no keyboard, and "n"
+        with pytest.raises(DownloadError, match="stopped, because it would nearly fill the disk"):
+            download_dataset(dest, SLUG)
+        assert_untouched(dest)
+        monkeypatch.setattr("builtins.input", lambda text: questions.append(text) or answers.pop())
     download_dataset(dest, SLUG)
     assert_whole(dest)
-    assert len(questions) == 1
     assert questions[0].startswith("It needs about 8.4 MB")  # to download, and to unpack
 
 
@@ -432,52 +289,23 @@ def test_a_disk_that_gets_full_keeps_what_was_downloaded(server, tmp_path, monke
         (disk / "mine.txt").write_text("mine")
         with pytest.raises(DownloadError) as caught:
             download_dataset(disk / "roads", SLUG)
-        lines = str(caught.value).splitlines()
-        assert lines[0] == f"The disk of {disk / 'roads'} is full."
-        assert lines[1].startswith("Make room, or give another folder as DATA_DIR")
-        assert lines[2].startswith(f"Nothing was lost: {kept} are in ")
+        assert re.search(rf"disk of {disk / 'roads'} is full\.\nMake room(.|\n)*{kept} are in ", str(caught.value))
         names = {path.name for path in disk.rglob("*")} - {"road-scenes.zip.kaggle-partial"}
         assert names == {"mine.txt", "road-scenes.zip", "roads.partial"}
 
 
-@pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_folders_of_other_users(server, mode):
-    """One may not write into them, or not look into them; a finished set is used all the same."""
-    with public_folder() as folder:
-        dest = download_dataset(folder / "data" / "roads", SLUG)  # and imports what is imported where it is used
-        (folder / "data").chmod(mode)
-        n_requests = len(server.requests)
-        with nobody():
-            if mode:
-                assert download_dataset(dest, SLUG) == dest
-            other = dest.with_name("roads of others")
-            with pytest.raises(DownloadError, match=r"Permission denied: .*data/roads.*\.\nRepair that, or") as caught:
-                download_dataset(other, SLUG)
-        assert len(str(caught.value).splitlines()) == 3
-        assert len(server.requests) == n_requests
-
-
-# --- what the user sees ---
-
-
-@pytest.mark.parametrize("how", ["success", "401", "cut for good"])
+@pytest.mark.parametrize("how", ["401", "cut for good"])
 def test_no_credential_is_shown_or_written(server, dest, tmp_path, monkeypatch, capfd, how):
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
     monkeypatch.setenv("KAGGLE_KEY", "TopSecretKey")
     server.status = 401 if how == "401" else 302
     if how == "cut for good":
         server.steps = [("cut", 2 * MIB)]
         monkeypatch.setattr(time, "sleep", lambda _: server.go_offline())  # now the client's errors quote the address
-    shown = ""
-    try:
+    with pytest.raises(DownloadError) as caught:
         download_dataset(dest, SLUG)
-    except DownloadError as error:
-        shown = str(error) + "".join(traceback.format_exception(error)) + "".join(error._render_traceback_())
-    captured = capfd.readouterr()
-    shown += captured.out + captured.err
-    if how == "cut for good":
-        assert "Retrying in" in shown
+    shown = str(caught.value) + "".join(traceback.format_exception(caught.value)) + "".join(capfd.readouterr())
+    shown += "".join(caught.value._render_traceback_())
     written = b"".join(files_below(tmp_path).values())
     for secret in (TOKEN, "TopSecretKey", SIGNATURE):
         assert secret not in shown

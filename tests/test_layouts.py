@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from unet_helpers.custom_data import ValidationError, prepare_folder
+from unet_helpers.custom_data import ValidationError
 from unet_helpers.custom_data.matching import match
 from unet_helpers.custom_data.splits import SPLITS
 from unet_helpers.datasets import check_pairs
@@ -35,26 +35,21 @@ def assert_pair(pair, labels, n):
     np.testing.assert_array_equal(decode_mask(pair.mask, labels)[..., 0], good.make_ids(n % 12, (0, 1, 2)))
 
 
-FLAT = {
-    "folders in capitals": ("IMAGES/p{}.png", "Masks/p{}.png"),
-    "folders of PASCAL in other letters": ("jpegimages/p{}.png", "segmentationclass/p{}.png"),
-    "img and mask": ("img/p{}.png", "mask/p{}.png"),
-    "labels": ("imgs/p{}.png", "labels/p{}.png"),
-    "annotations": ("images/p{}.png", "Annotations/p{}.png"),
-    "a beginning of all masks": ("images/{}.png", "masks/gt_{}.png"),
-    "a beginning that goes on": ("images/um_{}.png", "masks/um_road_{}.png"),
-    "a beginning of both, and zeros": ("images/image{:03}.png", "masks/mask{:03}.png"),
-    "an ending that is a number": ("images/frame_{}.png", "masks/frame_{}_0.png"),
-    "endings of both": ("images/{}_leftImg8bit.png", "masks/{}_gtFine_labelIds.png"),
-    "one folder, endings of both": ("images/{}_sat.png", "images/{}_MASK.png"),
-}
+FLAT = [
+    ("jpegimages/p{}.png", "segmentationclass/p{}.png"),
+    ("IMG/p{}.png", "mask/p{}.png"),
+    ("images/p{}.png", "Annotations/p{}.png"),
+    ("images/um_{}.png", "labels/um_road_{}.png"),
+    ("images/image{:03}.png", "masks/mask{:03}.png"),
+    ("images/frame_{}.png", "masks/frame_{}_0.png"),
+    ("images/{}_leftImg8bit.png", "masks/{}_gtFine_labelIds.png"),
+    ("images/{}_sat.png", "images/{}_MASK.png"),
+]
 
 
-@pytest.mark.parametrize("layout", FLAT)
-def test_pairs_are_found_in_these_folders_and_names(tmp_path, layout):
-    image, mask = FLAT[layout]
+@pytest.mark.parametrize(("image", "mask"), FLAT)
+def test_pairs_are_found_in_these_folders_and_names(tmp_path, image, mask):
     root = write_pairs(tmp_path / "data", image, mask)
-    (root / "info.json").write_text(json.dumps({"author": "of another kind"}))
     prepared = good.prepare(root)
     pairs = prepared.train + prepared.validation + prepared.test
     assert {pair.image.name for pair in pairs} == {Path(image.format(n)).name for n in NUMBERS}
@@ -63,20 +58,18 @@ def test_pairs_are_found_in_these_folders_and_names(tmp_path, layout):
     assert prepared.report.warnings == []
 
 
-SPLIT_LAYOUTS = {  # the folders of splits, image, mask
-    "as ADE20K": (("training", "validation", "testing"), "images/{}/p{{}}.png", "annotations/{}/p{{}}.png"),
-    "Images, Labels": (("Train", "Valid", "Test"), "Images/{}/{{}}.png", "Labels/{}/gt_{{}}.png"),
-    "in capitals": (("Train", "VAL", "Test"), "{}/images/p{{}}.png", "{}/masks/p{{}}.png"),
-    "as Roboflow": (("train", "valid", "test"), "{}/p{{}}_png.rf.0f3.png", "{}/p{{}}_png.rf.0f3_mask.png"),
-    "masks in the images' folder": (("train", "val", "test"), "{}/p{{}}.png", "{}/labels/p{{}}.png"),
-}
+SPLIT_LAYOUTS = [  # the folders of splits, image, mask
+    ("training validation testing", "images/{}/p{{}}.png", "annotations/{}/p{{}}.png"),  # as ADE20K
+    ("Train VAL Test", "{}/images/p{{}}.png", "{}/masks/gt_p{{}}.png"),
+    ("train valid test", "{}/p{{}}_png.rf.0f3.png", "{}/p{{}}_png.rf.0f3_mask.png"),  # as Roboflow
+    ("train val test", "{}/p{{}}.png", "{}/labels/p{{}}.png"),
+]
 
 
-@pytest.mark.parametrize("layout", SPLIT_LAYOUTS)
-def test_splits_are_found_in_these_folders(tmp_path, layout):
-    names, image, mask = SPLIT_LAYOUTS[layout]
+@pytest.mark.parametrize(("names", "image", "mask"), SPLIT_LAYOUTS)
+def test_splits_are_found_in_these_folders(tmp_path, names, image, mask):
     numbers = {"train": (1, 2, 3), "validation": (4, 5), "test": (6,)}
-    for split, name in zip(SPLITS, names, strict=True):
+    for split, name in zip(SPLITS, names.split(), strict=True):
         for place, n in enumerate(numbers[split]):  # the names in each split are the same
             good.save(good.make_image(n), tmp_path / "data" / image.format(name).format(place))
             good.save(good.make_ids(n, (0, 1, 2)), tmp_path / "data" / mask.format(name).format(place))
@@ -87,17 +80,14 @@ def test_splits_are_found_in_these_folders(tmp_path, layout):
     assert prepared.report.warnings == []
 
 
-@pytest.mark.parametrize(
-    ("image", "mask", "other"),
-    [
-        ("images/p{}.png", "masks/p{}.png", "labels/p{}.png"),
-        ("images/p{}.png", "SegmentationClass/p{}.png", "Annotations/p{}.png"),
-        ("images/p{}.png", "masks/p{}.png", "train/p{}.png"),
-        ("JPEGImages/p{}.png", "SegmentationClass/p{}.png", "train/p{}.png"),
-        ("train/images/p{}.png", "train/masks/p{}.png", "imgs/p{}.png"),
-        ("train/p{}.png", "train/masks/p{}.png", "train/imgs/p{}.png"),
-    ],
-)
+OTHERS = [
+    ("images/p{}.png", "SegmentationClass/p{}.png", "Annotations/p{}.png"),
+    ("JPEGImages/p{}.png", "SegmentationClass/p{}.png", "train/p{}.png"),
+    ("train/p{}.png", "train/masks/p{}.png", "train/imgs/p{}.png"),
+]
+
+
+@pytest.mark.parametrize(("image", "mask", "other"), OTHERS)
 def test_the_usual_folders_are_taken_where_there_are_others(tmp_path, image, mask, other):
     root = write_pairs(tmp_path / "data", image, mask, range(6))
     write_pairs(root, other, None, range(3, 9))
@@ -114,9 +104,6 @@ def test_outlines_are_taken_before_masks_in_a_folder_of_another_name(tmp_path):
     np.testing.assert_array_equal(good.read_as_training_does(prepared)["p0"][1], expected)
 
 
-# ---- what is refused ----
-
-
 def write(*pairs, numbers=range(1, 7)):
     return lambda root: [write_pairs(root, image, mask, numbers) for image, mask in pairs]
 
@@ -125,70 +112,40 @@ def files(*names):
     return lambda root: [good.save_bytes(b"?", root / name) for name in names]
 
 
-def chain(*changes):
-    return lambda root: [change(root) for change in changes]
-
-
-P = "images/p{}.png"
-REFUSED = {  # how the folder is made; the only error, or the only two
-    "another number is no ending": (
+P, chain = "images/p{}.png", good.chain_of
+REFUSED = [  # how the folder is made; the only error, or the only two
+    (  # another number is no ending
         chain(write(("images/frame_{}.png", None)), write((None, "masks/frame_{}.png"), numbers=range(15, 75, 10))),
         r"images/frame_1\.png, .*frame_6\.png: it has no mask.*\n.*masks/frame_15\.png, .*: it has no image",
     ),
-    "another number is no ending, of images": (
-        chain(write(("images/frame_{}.png", None), numbers=range(10, 70, 10)), write((None, "masks/frame_{}.png"))),
-        r"images/frame_10\.png, .*frame_60\.png: it has no mask.*\n.*masks/frame_1\.png, .*: it has no image",
-    ),
-    "a mask for each class": (
-        write((P, "masks/p{}_car.png"), (None, "masks/p{}_road.png")),
-        r"masks/p1_(car|road)\.png, .*p6_\1\.png: .*that image has another mask; .*merge several masks",
-    ),
-    "a mask for each class, told by the beginning": (
-        write(("images/{}.png", "masks/car_{}.png"), (None, "masks/road_{}.png")),
-        r"masks/(car|road)_1\.png, .*\1_6\.png: .*merge several masks",
-    ),
-    "one mask too many": (
-        chain(write((P, "masks/p{}.png")), write((None, "masks/p{}_ignore.png"), numbers=[3])),
-        r"masks/p3_ignore\.png: .*that image has another mask",
-    ),
-    "image and mask of one stem in one folder": (
+    (write((P, "masks/p{}_car.png"), (None, "masks/p{}_road.png")), r"masks/p1_(car|road)\.png, .*merge several masks"),
+    (write(("images/{}.png", "masks/car_{}.png"), (None, "masks/road_{}.png")), r"masks/(car|road)_1\.png, .*merge"),
+    (chain(write((P, "masks/p{}.png")), write((None, "masks/p3_ignore.png"), numbers=[3])), "p3_ignore.*another"),
+    (  # image and mask of one stem in one folder
         write(("train/p{}.png", None), ("train/p{}.bmp", None)),
-        r"train/p1\.png \(and p1\.bmp\); .*: two files have this stem; .*move the mask to masks/\n"
-        r"train: found no masks .*in train/masks/",
+        r"train/p1\.png \(and p1\.bmp\).*move the mask to masks/\ntrain: found no masks .*in train/masks/",
     ),
-    "only masks in one folder": (write(("images/p{}_mask.png", None)), r"images: found no masks .* in masks/"),
-    "masks for one split only": (
+    (  # masks for one split only
         chain(write(("Images/TRAIN/p{}.png", "MASKS/train/p{}.png")), write(("Images/Val/p{}.png", None))),
         r"Images/Val: found no masks .* in MASKS/Val/",
     ),
-    "folders of no splits": (
+    (  # folders of no splits
         write(("images/patient1/p{}.png", "masks/patient1/p{}.png"), ("images/patient2/p{}.png", None)),
-        r"images \(patient1, patient2\): found no image .*, or folders train/ and val/",
+        r"images \(patient1, patient2\): found no image .*train/ and val/",
     ),
-    "masks of NumPy": (
-        chain(write((P, None)), files(*[f"masks/p{n}.npy" for n in range(6)])),
-        r"images \(p0\.npy, p1\.npy, p2\.npy, p3\.npy and 2 more\): found no masks",
-    ),
-    "HEIC": (
+    (
         chain(write((None, "masks/p{}.png")), files(*[f"images/p{n}.HEIC" for n in range(1, 7)])),
-        r"images \(p1\.HEIC, .* and 2 more\): found no image that can be read; expected PNG or JPEG",
+        r"images \(p1\.HEIC, .* and 2 more\): found no image .*PNG or JPEG",
     ),
-    "two folders that may be masks/": (
-        write((P, "labels/p{}.png"), (None, "annotations/p{}.png")), "the folders annotations, labels .*masks/",
-    ),
-    "as DRIVE: mask/ is where the camera saw anything": (
-        write(("training/images/{}_training.png", "training/1st_manual/{}_manual1.png"),
-              (None, "training/mask/{}_training_mask.png")),
-        "the folders 1st_manual, mask could all be masks/",
-    ),
-    "two folders to train": (
+    (write((P, "labels/p{}.png"), (None, "annotations/p{}.png")), "the folders annotations, labels .*masks/"),
+    (
         write(("Train/images/p{}.png", "Train/masks/p{}.png"), ("training/images/p{}.png", "training/masks/p{}.png")),
         "the folders Train, training could all be train/",
     ),
-}  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("change", "sentence"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("change", "sentence"), REFUSED)
 def test_what_is_not_clear_is_refused_by_name(tmp_path, change, sentence):
     change(tmp_path / "data")
     with pytest.raises(ValueError, match=sentence) as caught:
@@ -202,14 +159,11 @@ def test_what_is_not_clear_is_refused_by_name(tmp_path, change, sentence):
     ("images", "masks", "pairs"),
     [
         ("1 10 11 100", "m1 m10 m11 m100", "1-m1 10-m10 11-m11 100-m100"),
-        ("a.1 a.2", "a.1.png a.2.png", "a.1-a.1.png a.2-a.2.png"),
         ("x1 x2 x3", "x1_m x2_m y_m", "x1-x1_m x2-x2_m"),
         ("frame1 frame2", "frame12 frame22", ""),
         ("frame12 frame22", "frame1 frame2", ""),
-        ("1 2", "31 32", ""),
         ("a1 a2 a3", "task-1-tag-car-1 task-2-tag-car-1 task-1-tag-road-1", ""),  # alike by chance
         ("a", "a_mask", "a-a_mask"),  # one in a split
-        ("x1 y2 z3", "x1_m", "x1-x1_m"),
         ("x1 y2 z3", "x1_m o_m p_m", ""),
         ("a b", "a_mask a_seg b_mask", "a-a_mask b-b_mask"),
         ("p1 p2", "p1 p2 p1_2", "p1-p1 p2-p2"),
@@ -219,30 +173,26 @@ def test_names_that_are_paired(images, masks, pairs):
     assert {f"{image}-{mask}" for image, mask in match(images.split(), masks.split()).items()} == set(pairs.split())
 
 
-# ---- lists, names of other systems, other files ----
-
-
-@pytest.mark.parametrize("folder", ["ImageSets/Segmentation", "."])
-def test_images_that_no_list_names_need_no_mask(tmp_path, folder):
+def test_images_that_no_list_names_need_no_mask(tmp_path):
+    folder = "ImageSets/Segmentation"
     root = write_pairs(tmp_path / "data", "JPEGImages/p{}.png", "SegmentationClass/p{}.png", range(1, 7))
     write_pairs(root, "JPEGImages/q{}.png", None, range(1, 5))
-    (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / folder).mkdir(parents=True)
     (root / folder / "train.txt").write_text("p1\np2\nJPEGImages/p3.png\np4\n")
     with pytest.raises(ValidationError, match=r"JPEGImages/q1\.png, .*q4\.png: it has no mask"):
         good.prepare(root)  # a list alone is not used
     (root / folder / "val.txt").write_text("p5\np6\n")
     prepared = good.prepare(root)
     assert good.splits_of(prepared) == {"train": ["p1", "p2", "p3", "p4"], "validation": ["p5", "p6"], "test": []}
-    left_out = ", ".join(f"JPEGImages/q{n}.png" for n in range(1, 5))
-    assert prepared.report.warnings == [f"{left_out}: it has no mask and is in none of the lists; it is left out"]
+    (note,) = prepared.report.warnings
+    assert re.fullmatch(r"JPEGImages/q1\.png, .*q4\.png: .*in none of the lists; it is left out", note)
     (root / folder / "val.txt").write_text("p5\np6\nq2.png\n")
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(ValidationError, match=r"JPEGImages/q2\.png: it has no mask"):
         good.prepare(root)
-    assert any(re.match(r"JPEGImages/q2\.png: it has no mask", line) for line in caught.value.report.errors)
 
 
-@pytest.mark.parametrize(("of_images", "of_masks"), [("NFD", "NFC"), ("NFC", "NFD")])
-def test_names_as_macs_write_them(tmp_path, of_images, of_masks):
+def test_names_as_macs_write_them(tmp_path):
+    of_images, of_masks = "NFD", "NFC"
     image = unicodedata.normalize(of_images, "images/Mühle {}.png")
     root = write_pairs(tmp_path / "data", image, unicodedata.normalize(of_masks, "masks/Mühle {}_mask.png"))
     prepared = good.prepare(root)
@@ -264,37 +214,13 @@ def test_names_as_macs_write_them(tmp_path, of_images, of_masks):
 def test_images_in_folders_among_images_are_said(tmp_path):
     root = write_pairs(tmp_path / "data", P, "masks/p{}.png")
     write_pairs(root, "images/more/p{}.png", None)
-    (root / "images" / "none").mkdir()
     (note,) = good.prepare(root).report.warnings
-    assert re.match("images/more: .*folders among images are not looked at; move them up", note)
+    assert re.match("images/more: .*move them up", note)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 def test_avif_images_are_read(tmp_path):
-    root = write_pairs(tmp_path / "data", None, "masks/p{}.png")
-    (root / "images").mkdir()
-    for n in NUMBERS:
-        Image.fromarray(good.make_image(n)).save(root / "images" / f"p{n}.avif", quality=100)
-    read = good.read_as_training_does(good.prepare(root))
-    for n in NUMBERS:
-        with Image.open(root / "images" / f"p{n}.avif") as image:
-            np.testing.assert_array_equal(read[f"p{n}"][0], np.asarray(image.convert("RGB")))
-
-
-def test_a_tiff_of_four_bands_is_said_to_be_grey_and_a_damaged_one_to_be_damaged(tmp_path):
-    root = write_pairs(tmp_path / "data", P, "masks/p{}.png")
-    good.save(np.zeros((24, 36, 4), np.uint8), tmp_path / "rgba.tif")
-    (root / "images" / "p2.png").unlink()
-    content = (tmp_path / "rgba.tif").read_bytes()
-    for tag, value, said in (
-        (
-            b"\x06\x01\x03\x00\x01\x00\x00\x00\x02",
-            1,
-            "a TIFF with 4 channels of 8 bits",
-        ),  # no RGB
-        (b"\x03\x01\x03\x00\x01\x00\x00\x00\x01", 9, "(?!.*expected 1)"),  # compression: none of TIFF's
-    ):
-        place = content.index(tag) + 8
-        (root / "images" / "p2.tif").write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
-        with pytest.raises(ValidationError, match=rf"images/p2\.tif \({said}.*\): it can't be read"):
-            prepare_folder(root)
+    root = write_pairs(tmp_path / "data", "images/p{}.avif", "masks/p{}.png", range(4))
+    for stem, (image, _) in good.read_as_training_does(good.prepare(root)).items():
+        with Image.open(root / "images" / f"{stem}.avif") as expected:
+            np.testing.assert_array_equal(image, np.asarray(expected.convert("RGB")))
