@@ -8,11 +8,8 @@ import nbformat
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
-from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import style
-from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 from nbconvert import HTMLExporter
 from PIL import Image
 
@@ -44,19 +41,6 @@ def test_a_notebook_gets_a_jpeg_with_an_alt_text_and_may_replace_it():
     assert [image["alt"] for image in BeautifulSoup(html, "html.parser").select("img")] == [ALT, "after", "with pyplot"]
 
 
-def test_pyplots_formats_do_not_apply():
-    shell = InteractiveShell.instance()
-    try:
-        set_matplotlib_formats("png", "svg")
-        figure, _ = new_figure("alone")
-        plain = Figure()
-        plain.subplots()
-        assert "image/png" in shell.display_formatter.format(plain)[0]
-        assert set(shell.display_formatter.format(figure)[0]) == {"image/jpeg", "text/plain"}
-    finally:
-        InteractiveShell.clear_instance()
-
-
 def test_figures_are_black_on_white_in_a_dark_theme_too():
     with style.context("dark_background"):
         figure, axes = new_figure("theme", size=(4, 2))
@@ -67,7 +51,7 @@ def test_figures_are_black_on_white_in_a_dark_theme_too():
 
 
 def test_a_figure_is_as_wide_as_a_notebook_and_grows_by_its_legend():
-    for length in (3, 12, 40, 64):
+    for length in (3, 64):
         figure, axes = new_figure("", 2, 3, size=(WIDTH, 3))
         assert axes.shape == (2, 3)
         add_legend(figure, [(("pavement marking " * 4)[k : k + length], (0, 0, 0)) for k in range(9)])
@@ -75,15 +59,6 @@ def test_a_figure_is_as_wide_as_a_notebook_and_grows_by_its_legend():
         assert jpeg(figure).shape[:2] == (pytest.approx(100 * figure.get_figheight(), abs=1), 800)
         box = figure.legends[0].get_window_extent()
         assert 0 <= box.x0 < box.x1 <= figure.bbox.width
-
-
-def test_a_figure_full_of_photographs_takes_little_of_a_notebook():
-    figure, axes = new_figure("", 3, 4, size=(WIDTH, 5))
-    noise = np.random.default_rng(0).normal(128, 12, (3, 4, 96, 128, 3))  # as rough as a photograph of a street
-    for index in np.ndindex(3, 4):
-        axes[index].imshow(np.uint8(noise[index].clip(0, 255)))
-    data, _ = figure._repr_mimebundle_()
-    assert len(data["image/jpeg"]) < 100_000
 
 
 # ---- scores ----
@@ -123,14 +98,10 @@ def test_a_class_may_be_called_like_a_formula(labels):
     """Read as matplotlib would, this one, which is no formula, ended each figure."""
     labels = replace(labels, names=(r"$\frac{$", "5$", "$x$"))
     ids = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
-    scores = Scores(labels, confusion_matrices(ids[None], ids[None], 3))
-    image = np.zeros((4, 6, 3), np.uint8)
-    for figure in (
-        charts.show_classes(labels, np.array([1, 2, 3])), charts.plot_iou(scores), charts.plot_confusion(scores),
-        columns.show_pairs([image], [ids], labels), columns.show_overlap(image, ids, ids, 0, labels),
-    ):  # fmt: skip
+    scores, image = Scores(labels, confusion_matrices(ids[None], ids[None], 3)), np.zeros((4, 6, 3), np.uint8)
+    for figure in (charts.plot_iou(scores), columns.show_pairs([image], [ids], labels)):
         figure.savefig(io.BytesIO())
-        assert r"$\frac{$" in [text.get_text().split(": ")[-1] for text in figure.findobj(Text)]
+        assert r"$\frac{$" in [text.get_text() for text in figure.findobj(Text)]
 
 
 def test_iou_bars_are_sorted_and_absent_classes_said(scores):
@@ -178,12 +149,10 @@ def test_reliability_compares_the_confidence_with_what_is_right():
     assert upper.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]
 
 
-@pytest.mark.parametrize(
-    ("confidence", "right"), [([0.5], [True, False]), ([], []), ([50.0], [True]), ([-0.1], [True]), ([np.nan], [True])]
-)
-def test_reliability_refuses_what_is_no_confidence(confidence, right):
-    with pytest.raises(ValueError, match=r"confidence: found .*, expected"):
-        charts.plot_reliability(np.array(confidence), np.array(right))
+def test_reliability_refuses_what_is_no_confidence():
+    for confidence, right in (([0.5], [True, False]), ([50.0], [True]), ([np.nan], [True])):
+        with pytest.raises(ValueError, match=r"confidence: found .*, expected"):
+            charts.plot_reliability(np.array(confidence), np.array(right))
 
 
 def test_changes_stand_in_their_order_with_their_gain_and_every_seed():
@@ -228,6 +197,9 @@ def test_curves_have_axes_with_units_epochs_from_one_and_changes_before_their_fi
         assert axes.lines[2].get_xdata() == [1.5, 1.5]
     del log["epoch"]  # as in a Keras history
     assert charts.plot_curves(log).axes[0].lines[0].get_xdata().tolist() == [1, 2]
+    del log["val_loss"]
+    with pytest.raises(ValueError, match="log: .*expected val_loss"):
+        charts.plot_curves(log)
 
 
 def test_compared_curves_differ_in_colour_and_marker_and_tell_their_ends(log):
@@ -239,11 +211,5 @@ def test_compared_curves_differ_in_colour_and_marker_and_tell_their_ends(log):
     told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert told == ["with skips: 0.300 at the end", "without: 0.280 at the end"]
     assert all(text in figure.alt for text in told)
-
-
-def test_a_missing_column_is_named(log):
-    with pytest.raises(ValueError, match=r"histories\['a'\]: found epoch, loss.*expected val_iou"):
+    with pytest.raises(ValueError, match=r"histories\['a'\]: .*expected val_iou"):
         charts.compare_curves({"a": log}, metric="val_iou")
-    del log["val_loss"]
-    with pytest.raises(ValueError, match=r"log: found epoch, .*expected val_loss"):
-        charts.plot_curves(log)
