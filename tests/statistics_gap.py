@@ -35,7 +35,7 @@ def miou(model, batches, training: bool) -> float:
 
 
 def gaps(folder: Path, n_steps: int) -> list[tuple[float, float]]:
-    """(mIoU in training mode, mIoU in inference mode) after each epoch of n_steps, on the training images as they are."""
+    """(mIoU in training mode, mIoU in inference mode) of the training images as they are, after each epoch."""
     pairs = [write_pair_to(folder, f"p{n}", SIZE, seed=n) for n in range(n_steps * BATCH_SIZE)]
     keras.utils.set_random_seed(0)
     model = unet_model((*SIZE, 3), 8, 3, depth=2, dropout_prob=0, up_kernel_size=2, last_conv=False)

@@ -96,22 +96,16 @@ def test_evaluate_model_scores_at_the_size_of_the_masks_with_and_without_ego(tmp
     assert evaluate_model(model, pairs, labels, (4, 4), ego_mask=ego).without_ego is None
 
 
-def test_scores_are_those_of_the_masks_that_are_predicted_whatever_the_size(tmp_path, labels):
+def test_scores_are_those_of_the_masks_that_are_predicted_whatever_the_size(tmp_path, labels, monkeypatch):
     """Wide, high and of the network's proportions; one at a time, so that memory does not grow with their number."""
-    rng = np.random.default_rng(0)
-    pairs, asked = [], []
+    rng, pairs = np.random.default_rng(0), []
     for stem, size in zip("abc", ((40, 30), (9, 60), (24, 32)), strict=True):
         image = np.kron(rng.integers(0, 256, (*size, 3)), np.ones((2, 2, 1))).astype(np.uint8)
-        mask = rng.choice(np.uint8([0, 1, 2, 3]), image.shape[:2])
-        pairs.append(save_pair(tmp_path, stem, image, mask))
+        pairs.append(save_pair(tmp_path, stem, image, rng.choice(np.uint8([0, 1, 2, 3]), image.shape[:2])))
     network = unet_model((None, None, 3), 2, 3, depth=2)
-
-    class Watched(keras.Model):
-        def predict_on_batch(self, x):
-            asked.append(len(x))
-            return super().predict_on_batch(x)
-
-    scores = evaluate_model(Watched(network.inputs, network.outputs), pairs, labels, (24, 32))
+    predict, asked = keras.Model.predict_on_batch, []
+    monkeypatch.setattr(keras.Model, "predict_on_batch", lambda model, x: asked.append(len(x)) or predict(model, x))
+    scores = evaluate_model(network, pairs, labels, (24, 32))
     assert asked == [1] * 6
     for n, pair in enumerate(pairs):
         true = labels.value_to_id[np.asarray(Image.open(pair.mask))]

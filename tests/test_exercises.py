@@ -89,13 +89,8 @@ def fill_in(solved, capsys):
     return run
 
 
-def test_every_check_has_its_exercise_and_every_exercise_its_solution():
+def test_every_check_has_its_exercise():
     assert list(CHECKS) == NAMES
-    for name in NAMES:
-        assert CELLS[f"exercise-{name}-text"].startswith("### ")
-        assert f'check("{name}", ' in re.sub(r"\(\s+", "(", CELLS[f"exercise-{name}"])
-        assert re.match(r"<details><summary>.*</summary>\n\n```python\n", CELLS[f"solution-{name}"])
-        assert CELLS[f"solution-{name}"].endswith("\n\n</details>")
     with pytest.raises(ValueError, match="'iuo', expected one of iou, parameters"):
         check("iuo", 1)
 
@@ -135,17 +130,14 @@ my_weighted_batches, my_weighted_network, my_class = was.my_weighted_batches, wa
 """
 MISTAKES = [
     ("iou", "my_iou = 5 / 13", "counts the intersection twice"),
-    ("iou", "my_iou = 62.5", "in percent"),
     ("parameters", "my_parameters = 9 * 16 * 24 + 9 * 24 * 24", "forgot the biases"),
     ("resize", "my_new_id = 9", "is in the small mask"),
     ("bottleneck", "my_size, my_bottleneck = (600, 800), (37, 50)", "600 can't be halved 4 times"),
-    ("bottleneck", "my_size, my_bottleneck = (608, 800), (76, 100)", "halve each side 4 times"),
     ("baseline", "my_accuracy, my_baseline_miou = 0.6, 0.6", "take the mean"),
     ("baseline", "my_accuracy = 0.6", "1 of 2 answers"),
     ("block", BLOCK.replace(', padding="same"', ""), "lost at the borders"),
     ("block", BLOCK.replace("keras.layers.MaxPooling2D(2)(x), x", "x, keras.layers.MaxPooling2D(2)(x)"), "swapped"),
     ("block", BLOCK.replace(', activation="relu")(x)', ")(x)"), "a ReLU follows each"),
-    ("block", BLOCK.replace("n_filters, 3", "2 * n_filters, 3"), "of 8 filters"),
     ("depth", "my_shallow, my_shallow_miou = network, network_scores.miou", "its depth is 4, not 2"),
     ("depth", "my_shallow, my_shallow_miou = fresh_network(depth=2), 0.5", "has not been trained"),
     ("depth", "my_shallow, my_shallow_miou = was.my_shallow, was.my_shallow_miou + 1e-4", "with all its digits"),

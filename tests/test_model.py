@@ -73,15 +73,6 @@ def test_half_resolution_has_output_stride_2():
     assert model.count_params() == unet_model((32, 48, 2), 2, 3).count_params() + (9 * 3 + 1) * 2
 
 
-def test_logits_stay_float32_under_mixed_precision():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = unet_model((32, 32, 3), 2, 3, depth=2, half_resolution=True)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    assert model.output.dtype == model.get_layer("logits").compute_dtype == "float32"
-
-
 def test_a_network_for_any_size_predicts_as_the_one_for_that_size():
     free, fixed = unet_model((None, None, 3), 2, 3, depth=2), unet_model((32, 48, 3), 2, 3, depth=2)
     fixed.set_weights(free.get_weights())

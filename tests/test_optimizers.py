@@ -64,6 +64,7 @@ def test_muon_leaves_biases_normalizations_and_the_last_layer_to_adamw_also_in_h
         keras.config.set_dtype_policy("float32")
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert losses[-1] < 0.9 * losses[0]  # and no number is nan
+    assert model.output.dtype == model.get_layer("logits").compute_dtype == "float32"
     inner = model.optimizer.inner_optimizer
     variables = zip(model.trainable_variables, inner.adam_velocities, strict=True)
     by_muon = {variable.path for variable, velocity in variables if velocity is None}

@@ -127,16 +127,6 @@ def test_images_and_smaller_masks_have_the_size_of_the_stage(pairs, labels):
         np.testing.assert_array_equal(masks[0], fit_mask(decode_mask(pair.mask, labels), (8, 16), (16, 32)))
 
 
-def test_the_size_may_change_in_the_middle_of_an_epoch_but_not_of_a_batch(pairs, labels):
-    resizing = ProgressiveResizing((32, 64), ((0.5, 0.5), (1, 1)), step=16)
-    shapes = []
-    for images, _ in make_batches(pairs, labels, (32, 64), 2, resizing=resizing).repeat(10):
-        shapes.append(images.shape[1:3])
-        resizing.stage = 1
-    assert set(shapes) == {(16, 32), (32, 64)}
-    assert shapes[-1] == (32, 64)
-
-
 def test_weights_follow_the_mask(write_pair, labels):
     values = np.uint8([[0, 1], [2, 255]])
     batches = with_class_weights(make_batches([write_pair(values=values)], labels, (2, 2), 1), np.float32([0.5, 1, 4]))
