@@ -85,26 +85,22 @@ def draw_soft(rng):
 
 @dataclass
 class Training:
-    """right: the causes that may be named; nothing else may. draw(rng): a scene. helpers: as part 3 of the lesson
-    trains, else as a textbook does. change(n, ids): what is written as mask number n; ids: those of all scenes.
-    """
-
-    right: str = ""
-    draw: Callable = draw_scene
-    change: Callable = lambda n, ids: ids[n]
+    right: str = ""  # the causes that may be named; nothing else may
+    draw: Callable = draw_scene  # rng -> a scene
+    change: Callable = lambda n, ids: ids[n]  # what is written as mask number n; ids: those of all scenes
     labels: LabelMap = FOUR
     n_train: int = 24
     batch_size: int = 4
     epochs: int = 12
     rate: float = 1e-2
-    helpers: bool = False
+    helpers: bool = False  # as part 3 of the lesson trains, else as a textbook does
     normalization: str | None = None
     n_filters: int = 6
     depth: int = 2
-    softmax: bool = False
-    scale: float = 1
-    command: bool = False
-    decay: bool = True
+    softmax: bool = False  # before the loss
+    scale: float = 1  # of the images
+    command: bool = False  # whether `python -m unet_helpers diagnose` is asked
+    decay: bool = True  # of the learning rate
 
 
 def shifted(down, right):
@@ -214,10 +210,11 @@ def examine(root: Path, training: Training) -> tuple[list[str], str]:
     options = {"labels": training.labels, "image_size": SIZE, "batch_size": training.batch_size}
     batches, validation_batches = make_batches(train, shuffle=True, **options), make_batches(validation, **options)
     if training.scale != 1:
-        batches, validation_batches = (
-            part.map(lambda images, masks: (tf.cast(images, "float32") * training.scale, masks))
-            for part in (batches, validation_batches)
-        )
+
+        def scale(images, masks):
+            return tf.cast(images, "float32") * training.scale, masks
+
+        batches, validation_batches = batches.map(scale), validation_batches.map(scale)
     keras.utils.set_random_seed(0)
     model = make_model(training, len(batches) * training.epochs)
     options = {"validation_data": validation_batches, "epochs": training.epochs, "shuffle": False, "verbose": 0}
