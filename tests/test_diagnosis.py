@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from dataclasses import replace
 
 import keras
@@ -336,15 +335,27 @@ def test_the_command_names_a_rate_far_too_high(capsys, tmp_path):
 
 
 def test_before_the_first_epoch_the_command_looks_at_the_data_and_names_a_damaged_file(capsys, run, tmp_path):
+    """In CARLA's layout 255 is void, so masks of 0 and 255 are valid; no file is read before it is needed."""
     root, run_dir = run
-    shutil.copytree(root, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("best.keras", "log.csv"))
-    run_dir = tmp_path / run_dir.relative_to(root)
-    code, shown, _ = command(capsys, run_dir, tmp_path)
+    (tmp_path / "settings.json").write_bytes((run_dir / "settings.json").read_bytes())
+    code, shown, _ = command(capsys, tmp_path, root)
     assert code == 0
     assert "log: not given" in shown
-    damaged = tmp_path / "images" / "p1.png"
+    for n, stem in enumerate(("F4-1", "F4-2", "F2-1")):  # two for training and one for validation
+        pair = write_pair_to(tmp_path / "drawn", stem, SIZE, seed=n)
+        ids = np.asarray(Image.open(pair.mask))
+        Image.fromarray(np.uint8(255 * (ids > 0))).save(pair.mask)
+        for source, name in zip(pair, ("CameraRGB", "CameraSeg"), strict=True):
+            target = tmp_path / "lyft" / "dataA" / "dataA" / name / f"{stem}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+    arguments = tmp_path, tmp_path, "--dataset", "lyft"
+    code, shown, errors = command(capsys, *arguments)
+    assert (code, errors) == (1, "")
+    assert ": 0/255. The mask files hold 0, 255: 255 means void, so 'none (sky)' is the only class" in shown
+    damaged = tmp_path / "lyft" / "dataA" / "dataA" / "CameraRGB" / "F4-1.png"
     damaged.write_bytes(damaged.read_bytes()[:60])
-    code, _, errors = command(capsys, run_dir, tmp_path)
+    code, _, errors = command(capsys, *arguments)
     assert code == 1
     assert f"{damaged}: " in errors
 
