@@ -73,11 +73,7 @@ def test_pasting_is_decided_for_each_image_and_each_class():
     images = np.repeat(masks, 3, axis=-1)
     _, pasted = CopyPaste([1, 2], share=0.5)(tf.constant(images), tf.constant(masks), draws(1000))
     one, two = (pasted.numpy()[::2, 0, :, 0] == [1, 2]).T
-    assert 0.4 < one.mean() < 0.6
-    assert 0.4 < two.mean() < 0.6
+    assert (0.4 < one.mean() < 0.6) & (0.4 < two.mean() < 0.6)
     assert abs(np.corrcoef(one, two)[0, 1]) < 0.15
-
-
-def test_pasting_void_is_an_error():
-    with pytest.raises(ValueError, match=r"classes: expected ids 0\.\.254, found \[1, 255\]"):
+    with pytest.raises(ValueError, match=r"classes: .*\[1, 255\]"):
         CopyPaste([1, VOID])

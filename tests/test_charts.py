@@ -8,11 +8,8 @@ import nbformat
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
-from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import style
-from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 from nbconvert import HTMLExporter
 from PIL import Image
 
@@ -44,19 +41,6 @@ def test_a_notebook_gets_a_jpeg_with_an_alt_text_and_may_replace_it():
     assert [image["alt"] for image in BeautifulSoup(html, "html.parser").select("img")] == [ALT, "after", "with pyplot"]
 
 
-def test_pyplots_formats_do_not_apply():
-    shell = InteractiveShell.instance()
-    try:
-        set_matplotlib_formats("png", "svg")
-        figure, _ = new_figure("alone")
-        plain = Figure()
-        plain.subplots()
-        assert "image/png" in shell.display_formatter.format(plain)[0]
-        assert set(shell.display_formatter.format(figure)[0]) == {"image/jpeg", "text/plain"}
-    finally:
-        InteractiveShell.clear_instance()
-
-
 def test_figures_are_black_on_white_in_a_dark_theme_too():
     with style.context("dark_background"):
         figure, axes = new_figure("theme", size=(4, 2))
@@ -67,7 +51,7 @@ def test_figures_are_black_on_white_in_a_dark_theme_too():
 
 
 def test_a_figure_is_as_wide_as_a_notebook_and_grows_by_its_legend():
-    for length in (3, 12, 40, 64):
+    for length in (3, 64):
         figure, axes = new_figure("", 2, 3, size=(WIDTH, 3))
         assert axes.shape == (2, 3)
         add_legend(figure, [(("pavement marking " * 4)[k : k + length], (0, 0, 0)) for k in range(9)])
@@ -75,15 +59,6 @@ def test_a_figure_is_as_wide_as_a_notebook_and_grows_by_its_legend():
         assert jpeg(figure).shape[:2] == (pytest.approx(100 * figure.get_figheight(), abs=1), 800)
         box = figure.legends[0].get_window_extent()
         assert 0 <= box.x0 < box.x1 <= figure.bbox.width
-
-
-def test_a_figure_full_of_photographs_takes_little_of_a_notebook():
-    figure, axes = new_figure("", 3, 4, size=(WIDTH, 5))
-    noise = np.random.default_rng(0).normal(128, 12, (3, 4, 96, 128, 3))  # as rough as a photograph of a street
-    for index in np.ndindex(3, 4):
-        axes[index].imshow(np.uint8(noise[index].clip(0, 255)))
-    data, _ = figure._repr_mimebundle_()
-    assert len(data["image/jpeg"]) < 100_000
 
 
 # ---- scores ----
@@ -110,27 +85,21 @@ def test_class_shares_add_up_and_rare_classes_have_their_digits(labels):
     figure = charts.show_classes(labels, np.array([9000, 999, 1]))
     (axes,) = figure.axes
     assert sorted(bar.get_width() for bar in axes.patches) == pytest.approx([0.01, 9.99, 90])
-    assert axes.get_xscale() == "linear"
     assert row_names(axes) == ["car", "road", "sky"]
     assert texts(axes) == ["0.01 %", "10.0 %", "90.0 %"]
     assert "sky 90.0 %, road 10.0 %, car 0.01 %" in figure.alt
-    for wrong in (np.zeros(3, int), np.ones(2, int)):
-        with pytest.raises(ValueError, match=r"pixels: found .*, expected 3 counts"):
-            charts.show_classes(labels, wrong)
+    with pytest.raises(ValueError, match=r"pixels: .*, expected 3 counts"):
+        charts.show_classes(labels, np.ones(2, int))
 
 
 def test_a_class_may_be_called_like_a_formula(labels):
     """Read as matplotlib would, this one, which is no formula, ended each figure."""
     labels = replace(labels, names=(r"$\frac{$", "5$", "$x$"))
     ids = np.arange(24, dtype=np.uint8).reshape(4, 6) % 3
-    scores = Scores(labels, confusion_matrices(ids[None], ids[None], 3))
-    image = np.zeros((4, 6, 3), np.uint8)
-    for figure in (
-        charts.show_classes(labels, np.array([1, 2, 3])), charts.plot_iou(scores), charts.plot_confusion(scores),
-        columns.show_pairs([image], [ids], labels), columns.show_overlap(image, ids, ids, 0, labels),
-    ):  # fmt: skip
+    scores, image = Scores(labels, confusion_matrices(ids[None], ids[None], 3)), np.zeros((4, 6, 3), np.uint8)
+    for figure in (charts.plot_iou(scores), columns.show_pairs([image], [ids], labels)):
         figure.savefig(io.BytesIO())
-        assert r"$\frac{$" in [text.get_text().split(": ")[-1] for text in figure.findobj(Text)]
+        assert r"$\frac{$" in [text.get_text() for text in figure.findobj(Text)]
 
 
 def test_iou_bars_are_sorted_and_absent_classes_said(scores):
@@ -144,15 +113,12 @@ def test_iou_bars_are_sorted_and_absent_classes_said(scores):
 
 
 def test_compared_ious_stand_in_the_order_of_the_first(labels, scores):
-    true = np.uint8([[[0, 1, 1, 1, 2]]])
-    first = Scores(labels, confusion_matrices(true, np.uint8([[[1, 1, 1, 1, 2]]]), 3))
+    first = Scores(labels, confusion_matrices(np.uint8([[[0, 1, 1, 1, 2]]]), np.uint8([[[1, 1, 1, 1, 2]]]), 3))
     figure = charts.compare_iou({"first": first, "second": scores})
     (axes,) = figure.axes
     assert row_names(axes) == ["sky", "road", "car"]
     assert texts(axes) == ["0.00", "0.75", "1.00", "0.50", "0.50", "absent"]
-    upper, lower = axes.patches[0], axes.patches[3]
-    assert upper.get_y() > lower.get_y()
-    assert upper.get_facecolor() != lower.get_facecolor()
+    assert axes.patches[0].get_facecolor() != axes.patches[3].get_facecolor()
     assert legend(figure) == ["first: mIoU 0.583", "second: mIoU 0.500"]
     assert "first: mIoU 0.583 (car 1.00, road 0.75, sky 0.00)." in figure.alt
 
@@ -203,8 +169,8 @@ def test_changes_stand_in_their_order_with_their_gain_and_every_seed():
     assert row_names(scores) == ["+ Muon", "+ Dice", "textbook"]  # from the bottom up
     assert texts(scores) == ["0.500", "0.512 (+0.012)", "0.500 (-0.012)"]
     assert texts(seconds) == ["40 s", "not reached", "8 s"]
-    seeds = [line.get_xydata().tolist() for line in scores.lines[:3]]
-    assert seeds == [[[0.4, 2], [0.6, 2]], [[0.512, 1]], [[0.45, 0], [0.5, 0], [0.55, 0]]]
+    seeds = [line.get_xdata().tolist() for line in scores.lines[:3]]
+    assert seeds == [[0.4, 0.6], [0.512], [0.45, 0.5, 0.55]]
     assert scores.lines[3].get_xydata() == pytest.approx(np.array([[0.5, 2], [0.512, 1], [0.5, 0]]))
     assert "+ Dice 0.512 (+0.012), not reached; + Muon 0.500 (-0.012), 8 s" in figure.alt
     figure._repr_mimebundle_()
@@ -231,13 +197,15 @@ def test_curves_have_axes_with_units_epochs_from_one_and_changes_before_their_fi
         assert axes.lines[2].get_xdata() == [1.5, 1.5]
     del log["epoch"]  # as in a Keras history
     assert charts.plot_curves(log).axes[0].lines[0].get_xdata().tolist() == [1, 2]
+    del log["val_loss"]
+    with pytest.raises(ValueError, match="log: .*expected val_loss"):
+        charts.plot_curves(log)
 
 
 def test_compared_curves_differ_in_colour_and_marker_and_tell_their_ends(log):
     figure = charts.compare_curves({"with skips": log, "without": {"val_mIoU": [0.2, 0.25, 0.28]}})
     first, second = figure.axes[0].lines
     assert first.get_xydata().tolist() == [[1, 0.1], [2, 0.3]]
-    assert second.get_xdata().tolist() == [1, 2, 3]
     assert (first.get_color() != second.get_color()) & (first.get_marker() != second.get_marker())
     told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert told == ["with skips: 0.300 at the end", "without: 0.280 at the end"]

@@ -30,6 +30,9 @@ def test_two_by_two_by_hand(labels):
     assert scores.accuracy == pytest.approx(1 / 2)
     assert scores.iou == pytest.approx([1 / 2, 1 / 3, 0])
     assert scores.miou == pytest.approx(5 / 18)
+    # The mIoU is that of all pixels, not the mean of the images' mIoU.
+    true, predicted = np.uint8([[[0, 0, 0, 1]], [[0, 1, 1, 1]]]), np.uint8([[[0, 0, 0, 1]], [[1, 1, 1, 1]]])
+    assert Scores(labels, confusion_matrices(true, predicted, 3)).miou == pytest.approx((3 / 4 + 4 / 5) / 2)
 
 
 def test_void_is_not_scored_and_absent_classes_are_left_out(labels):
@@ -60,13 +63,6 @@ def test_agrees_with_keras_and_with_a_slow_reference(labels):
         assert scores.image_miou[n] == pytest.approx(np.nanmean(slow_iou(true[n], predicted[n], 3)))
 
 
-def test_miou_is_accumulated_over_the_split_not_averaged_over_images(labels):
-    true, predicted = np.uint8([[[0, 0, 0, 1]], [[0, 1, 1, 1]]]), np.uint8([[[0, 0, 0, 1]], [[1, 1, 1, 1]]])
-    scores = Scores(labels, confusion_matrices(true, predicted, 3))
-    assert scores.miou == pytest.approx((3 / 4 + 4 / 5) / 2)
-    assert scores.miou != pytest.approx(scores.image_miou.mean())
-
-
 def test_baseline_predicts_one_class_everywhere(labels):
     true = np.uint8([[[0, 1, 1, VOID]], [[1, 1, 2, 0]]])
     baseline = Scores(labels, confusion_matrices(true, np.zeros_like(true), 3)).baseline(1)
@@ -77,12 +73,11 @@ def test_baseline_predicts_one_class_everywhere(labels):
 
 def test_ids_out_of_range_raise_instead_of_vanishing():
     good = np.uint8([[[0, 1]]])
-    with pytest.raises(ValueError, match="true: found class id 3"):
-        confusion_matrices(np.uint8([[[0, 3]]]), good, 3)
-    with pytest.raises(ValueError, match="predicted: found class id 9"):
-        confusion_matrices(good, np.uint8([[[0, 9]]]), 3)
-    with pytest.raises(ValueError, match="differ in shape"):
-        confusion_matrices(good, good[0], 3)
+    for true, predicted, said in (
+        (good + 2, good, "true: .* 3"), (good, 9 * good, "predicted: .* 9"), (good, good[0], "differ in shape")
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            confusion_matrices(true, predicted, 3)
 
 
 def bright_network(size):
@@ -116,22 +111,16 @@ def test_evaluate_model_scores_at_the_size_of_the_masks_with_and_without_ego(tmp
     assert evaluate_model(model, pairs, labels, (4, 4), ego_mask=ego).without_ego is None
 
 
-def test_scores_are_those_of_the_masks_that_are_predicted_whatever_the_size(tmp_path, labels):
+def test_scores_are_those_of_the_masks_that_are_predicted_whatever_the_size(tmp_path, labels, monkeypatch):
     """Wide, high and of the network's proportions; one at a time, so that memory does not grow with their number."""
-    rng = np.random.default_rng(0)
-    pairs, asked = [], []
+    rng, pairs = np.random.default_rng(0), []
     for stem, size in zip("abc", ((40, 30), (9, 60), (24, 32)), strict=True):
         image = np.kron(rng.integers(0, 256, (*size, 3)), np.ones((2, 2, 1))).astype(np.uint8)
-        mask = rng.choice(np.uint8([0, 1, 2, 3]), image.shape[:2])
-        pairs.append(save_pair(tmp_path, stem, image, mask))
+        pairs.append(save_pair(tmp_path, stem, image, rng.choice(np.uint8([0, 1, 2, 3]), image.shape[:2])))
     network = unet_model((None, None, 3), 2, 3, depth=2)
-
-    class Watched(keras.Model):
-        def predict_on_batch(self, x):
-            asked.append(len(x))
-            return super().predict_on_batch(x)
-
-    scores = evaluate_model(Watched(network.inputs, network.outputs), pairs, labels, (24, 32))
+    predict, asked = keras.Model.predict_on_batch, []
+    monkeypatch.setattr(keras.Model, "predict_on_batch", lambda model, x: asked.append(len(x)) or predict(model, x))
+    scores = evaluate_model(network, pairs, labels, (24, 32))
     assert asked == [1] * 6
     for n, pair in enumerate(pairs):
         true = labels.value_to_id[np.asarray(Image.open(pair.mask))]
@@ -143,11 +132,10 @@ def test_scores_are_those_of_the_masks_that_are_predicted_whatever_the_size(tmp_
 
 
 def test_pairs_that_can_not_be_scored_are_named(tmp_path, labels):
-    with pytest.raises(ValueError, match="pairs: found none"):
-        evaluate_model(bright_network((4, 4)), [], labels, (4, 4))
     pair = save_pair(tmp_path, "a", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 7), np.uint8))
-    with pytest.raises(ValueError, match=r"a_mask\.png: found \(8, 7\), expected \(8, 8\) as its image"):
-        evaluate_model(bright_network((4, 4)), [pair], labels, (4, 4))
+    for pairs, said in (([], "pairs: found none"), ([pair], r"a_mask\.png: .*\(8, 7\).*\(8, 8\)")):
+        with pytest.raises(ValueError, match=said):
+            evaluate_model(bright_network((4, 4)), pairs, labels, (4, 4))
 
 
 def test_scores_come_with_and_without_test_time_augmentation(tmp_path, labels):

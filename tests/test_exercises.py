@@ -1,6 +1,5 @@
 """The exercises of the committed notebook, with tiny networks and images, and the numbers of their solutions."""
 
-import ast
 import json
 import math
 import re
@@ -34,6 +33,7 @@ def part_1(folder) -> dict:
     dataset = Dataset("folder", LABELS, tuple(pairs[:20]), tuple(pairs[20:]), ())
     recipe = SimpleNamespace(batch_size=4, seed=0, short_epochs=3, short_minutes=math.inf)
     labels, size, n_filters, learned = LABELS, (32, 32), 4, dataset.train[:18]
+    pixels = check_pairs(dataset.train, labels)
     validation_batches = make_batches(dataset.validation, labels, size, recipe.batch_size)
 
     def train_network(network, batches=None, n_steps=4):
@@ -46,7 +46,6 @@ def part_1(folder) -> dict:
     def score(network, pairs=dataset.validation):
         return evaluate_model(network, pairs, labels, size, tta=False)
 
-    pixels = check_pairs(dataset.train, labels)
     plain = {"normalization": None, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
     network = unet_model((*size, 3), n_filters, labels.n_classes, **plain)
     train_network(network, n_steps=1)
@@ -90,54 +89,30 @@ def fill_in(solved, capsys):
     return run
 
 
-def test_every_check_has_its_exercise_and_every_exercise_its_solution():
+def test_every_check_has_its_exercise():
     assert list(CHECKS) == NAMES
-    for name in NAMES:
-        assert CELLS[f"exercise-{name}-text"].startswith("### ")
-        assert f'check("{name}", ' in re.sub(r"\(\s+", "(", CELLS[f"exercise-{name}"])
-        assert re.match(r"<details><summary>.*</summary>\n\n```python\n", CELLS[f"solution-{name}"])
-        assert CELLS[f"solution-{name}"].endswith("\n\n</details>")
-        for code in (CELLS[f"exercise-{name}"], exercises.with_answer(CELLS, name)):
-            assert max(map(len, code.splitlines())) <= 110
+    with pytest.raises(ValueError, match="'iuo', expected one of iou, parameters"):
+        check("iuo", 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_solution_is_right(name, solved, fill_in):
+def test_the_solution_is_right_and_without_an_answer_nothing_is_computed(name, solved, fill_in):
     right = solved.right[name]
     if name == "own":  # a network that took one step has learned nothing, so it is given perfect scores
         right, _ = fill_in(name, None, network_scores=Scores(LABELS, np.diag(solved.names["pixels"])[None]))
     assert right is True
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_without_an_answer_nothing_is_said_and_nothing_computed(name, fill_in):
     costly = dict.fromkeys(["score", "train_network", "fresh_network"])
     answer, said = fill_in(name, "", **costly)
     assert answer is None
-    assert said == f"{name}: nothing filled in yet: write your answer above and run the cell again"
+    assert said.startswith(f"{name}: nothing filled in yet")
 
 
 def test_no_exercise_writes_over_the_lesson(lesson, solved):
     for name, value in lesson.items():
         assert solved.names[name] is value
-    taken = set()
-    for cell_id, source in CELLS.items():
-        if not cell_id.startswith(("exercise", "solution")):
-            taken |= _assigned(source)
-    for name in NAMES:
-        assert not _assigned(exercises.with_answer(CELLS, name)) & taken
-
-
-def _assigned(source: str) -> set[str]:
-    """Names that the module's own statements assign; a text that is no Python assigns none."""
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError:
-        return set()
-    targets = [target for node in statements if isinstance(node, ast.Assign) for target in node.targets]
-    return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)} | {
-        node.name for node in statements if isinstance(node, ast.FunctionDef)
-    }
+    cells = [source for cell_id, source in CELLS.items() if not cell_id.startswith(("exercise", "solution"))]
+    for name in solved.names.keys() - lesson.keys():
+        assert not re.search(rf"^{name}\b.* = ", "\n".join(cells), re.MULTILINE), name
 
 
 BLOCK = """
@@ -153,63 +128,26 @@ my_frames_miou, my_drives_miou = was.my_frames_miou, was.my_drives_miou
 WEIGHTS = """
 my_weighted_batches, my_weighted_network, my_class = was.my_weighted_batches, was.my_weighted_network, was.my_class
 """
-TRAIN = "\ntrain_network(my_shallow)\nmy_shallow_miou = 0.5"
 MISTAKES = [
     ("iou", "my_iou = 5 / 13", "counts the intersection twice"),
-    ("iou", "my_iou = 10 / 13", "this is Dice"),
-    ("iou", "my_iou = 5 / 7", "divided by the true pixels"),
-    ("iou", "my_iou = 5 / 6", "divided by the predicted pixels"),
-    ("iou", "my_iou = 5", "divide them by those of the union"),
-    ("iou", "my_iou = 62.5", "in percent"),
-    ("iou", "my_iou = 0.9", "count the pixels"),
     ("parameters", "my_parameters = 9 * 16 * 24 + 9 * 24 * 24", "forgot the biases"),
-    ("parameters", "my_parameters = 9 * 16 * 24 + 24", "the block has two"),
-    ("parameters", "my_parameters = 2 * (9 * 16 * 24 + 24)", "the channels that the first one made"),
-    ("parameters", "my_parameters = 16 * 24 + 24 * 24", "9ab weights and b biases"),
     ("resize", "my_new_id = 9", "is in the small mask"),
-    ("resize", "my_new_id = 7.5", "a whole number"),
     ("bottleneck", "my_size, my_bottleneck = (600, 800), (37, 50)", "600 can't be halved 4 times"),
-    ("bottleneck", "my_size, my_bottleneck = (592, 800), (37, 50)", "from 600 upwards"),
-    ("bottleneck", "my_size, my_bottleneck = (608, 800), (76, 100)", "the size is right; halve each side 4 times"),
-    ("bottleneck", "my_size, my_bottleneck = 608, 38", "two whole numbers, found int"),
-    ("baseline", "my_accuracy, my_baseline_miou = 60, 0.2", "in percent"),
-    ("baseline", "my_accuracy, my_baseline_miou = 1 / 3, 0.2", "the accuracy is the share"),
     ("baseline", "my_accuracy, my_baseline_miou = 0.6, 0.6", "take the mean"),
-    ("baseline", "my_accuracy, my_baseline_miou = 0.6, 1 / 3", "is all pixels"),
     ("baseline", "my_accuracy = 0.6", "1 of 2 answers"),
     ("block", BLOCK.replace(', padding="same"', ""), "lost at the borders"),
-    ("block", BLOCK.replace("(2)(x), x", "(2)(x)"), "expected two tensors, .* found KerasTensor"),
-    ("block", BLOCK.replace("keras.layers.MaxPooling2D(2)(x), x", "x, x"), "pool it"),
-    ("block", BLOCK.replace("return keras.layers.MaxPooling2D(2)(x), x", "x = x[:, ::2, ::2]; return x, x"), "before"),
     ("block", BLOCK.replace("keras.layers.MaxPooling2D(2)(x), x", "x, keras.layers.MaxPooling2D(2)(x)"), "swapped"),
     ("block", BLOCK.replace(', activation="relu")(x)', ")(x)"), "a ReLU follows each"),
-    ("block", BLOCK.replace(', activation="relu")(inputs)', ")(inputs)"), "a ReLU follows each"),
-    ("block", BLOCK.replace("MaxPooling", "AveragePooling"), "use max pooling"),
-    ("block", BLOCK.replace(', activation="relu")(x)', ", use_bias=False)(x)"), "with biases"),
-    ("block", BLOCK.replace("n_filters, 3", "2 * n_filters, 3"), "of 8 filters"),
-    ("block", BLOCK.replace("(inputs)", "(keras.Input((32, 48, 3)))"), "the first on inputs"),
-    ("block", BLOCK.replace("(2)(x), x", "(2)(x), keras.layers.Concatenate()([x, x])"), "the values are not"),
     ("depth", "my_shallow, my_shallow_miou = network, network_scores.miou", "its depth is 4, not 2"),
     ("depth", "my_shallow, my_shallow_miou = fresh_network(depth=2), 0.5", "has not been trained"),
-    ("depth", "my_shallow, my_shallow_miou = was.my_shallow, network_scores.miou", "of the first network"),
     ("depth", "my_shallow, my_shallow_miou = was.my_shallow, was.my_shallow_miou + 1e-4", "with all its digits"),
-    ("depth", "my_shallow, my_shallow_miou = train_network(fresh_network(depth=2)), 0.5", "itself, found dict"),
-    ("depth", "my_shallow, my_shallow_miou = was.my_shallow, score(was.my_shallow)", "a number, found Scores"),
-    ("depth", "my_shallow = fresh_network(depth=2, last_conv=True)" + TRAIN, "change the depth and nothing else"),
     ("frames", FRAMES + "my_held_out = my_held_out + my_learned[:1]", "into one only"),
-    ("frames", FRAMES + "my_learned = my_learned[1:]", "into one of the two lists"),
-    ("frames", FRAMES + "my_learned, my_held_out = my_held_out, my_learned", "80% are held out"),
     ("frames", FRAMES + "my_learned, my_held_out = dataset.train[:15], dataset.train[15:]", "whole stretches"),
-    ("frames", FRAMES + "my_learned, my_held_out = [1, 2], [3]", "expected two lists of pairs"),
     ("frames", FRAMES + "my_frames_miou, my_drives_miou = my_drives_miou, my_frames_miou", "that on the drives"),
-    ("frames", FRAMES + "my_drives_miou = 0.5", "the second mIoU is not"),
     ("weights", WEIGHTS + "my_weighted_batches = validation_batches", "third part"),
     ("weights", WEIGHTS + "my_class = labels.names[np.nanargmin(was.my_gain)]", "gained .*, another more"),
-    ("weights", WEIGHTS + "my_class = 1", "expected one of sky, road, car"),
     ("better", "my_better, my_change = network, 'nothing'", "another seed may give 0.04 as well"),
-    ("better", "my_better, my_change = keras.Sequential([*was.my_better.layers[-1:]]), 'short'", "Error: "),
     ("own", "my_scores = network_scores.baseline(majority_class)", "learned: no class"),
-    ("own", "my_scores = network_scores.miou", "expected Scores"),
 ]  # fmt: skip
 
 
@@ -229,7 +167,7 @@ def test_scores_of_other_data_are_not_ones_own(fill_in):
 @pytest.mark.parametrize("name", NAMES)
 def test_whatever_is_filled_in_nothing_is_raised(name, fill_in):
     names = re.findall(r"my_\w+(?=[^=\n]*= None)", CELLS[f"exercise-{name}"])
-    for nonsense in ("object()", "[]", "'x'", "-1", "1e400", "True", "len", "np.zeros(3)", "tf.zeros(2)"):
+    for nonsense in ("object()", "'x'", "1e400", "np.zeros(3)"):
         answer = f"def my_conv_block(inputs, n_filters):\n    return {nonsense}\n" if name == "block" else ""
         answer += "".join(f"{my_name} = {nonsense}\n" for my_name in names)
         found, said = fill_in(name, answer)
@@ -237,34 +175,20 @@ def test_whatever_is_filled_in_nothing_is_raised(name, fill_in):
         assert len(said.split("Hint: ")[1]) > 10
 
 
-def test_there_is_no_such_exercise():
-    with pytest.raises(ValueError, match="there is no exercise 'iuo', expected one of iou, parameters"):
-        check("iuo", 1)
-
-
 def test_the_right_answers_computed_in_another_way(solved):
     was = SimpleNamespace(**solved.names)
     iou = keras.metrics.IoU(3, [1])
     iou.update_state(was.true_ids, was.predicted_ids)
     assert was.my_iou == pytest.approx(float(iou.result()))
-
     block = keras.Sequential([keras.Input((None, None, 16)), *[keras.layers.Conv2D(24, 3) for _ in range(2)]])
     assert was.my_parameters == block.count_params()
-
     larger = Image.fromarray(was.small_mask.astype(np.float32)).resize((8, 8), Image.Resampling.BILINEAR)
     assert set(np.round(larger).ravel()) - {7, 9} == {was.my_new_id}
-
-    *_, bottleneck = (
-        layer.output.shape for layer in unet_model((*was.my_size, 3), 1, 2).layers if "max_pooling" in layer.name
-    )
-    assert was.my_bottleneck == bottleneck[1:3]
-    for height in range(was.picture_size[0], was.my_size[0]):
-        with pytest.raises(ValueError, match="must be divisible by 16"):
-            unet_model((height, was.my_size[1], 3), 1, 2)
-    assert was.my_size[1] == was.picture_size[1]
-
-    counts = np.diag(was.class_counts)[None]
-    baseline = Scores(LABELS, counts).baseline(0)
+    height, width = was.picture_size
+    assert was.my_size == (next(n for n in range(height, 9999) if n % 16 == 0), width)
+    poolings = [layer for layer in unet_model((*was.my_size, 3), 1, 2).layers if "max_pooling" in layer.name]
+    assert was.my_bottleneck == poolings[-1].output.shape[1:3]
+    baseline = Scores(LABELS, np.diag(was.class_counts)[None]).baseline(0)
     assert (was.my_accuracy, was.my_baseline_miou) == pytest.approx((baseline.accuracy, baseline.miou))
 
 
@@ -279,13 +203,11 @@ def test_the_trained_answers_computed_in_another_way(solved):
     was = SimpleNamespace(**solved.names)
     assert min(layer.output.shape[1] for layer in was.my_shallow.layers) == 32 / 2**2
     assert was.my_shallow_miou == pytest.approx(mean_iou(was.my_shallow, was.dataset.validation))
-
     assert not set(was.my_learned) & set(was.my_held_out)
     assert len(was.my_learned) == 16
     assert {drive_of(pair.image.stem) for pair in was.my_held_out} & {drive_of(p.image.stem) for p in was.my_learned}
     assert was.my_frames_miou == pytest.approx(mean_iou(was.my_frames_network, was.my_held_out))
     assert was.my_drives_miou == pytest.approx(mean_iou(was.my_frames_network, was.dataset.validation))
-
     for _, masks, weights in was.my_weighted_batches:
         weights, ids = np.asarray(weights), np.asarray(masks)
         assert weights[ids == np.argmin(was.pixels)].min() > weights[ids == was.majority_class].max()
@@ -301,13 +223,10 @@ def stated(name: str) -> list[str]:
     return [value for sentence in sentences for value in re.findall(r"`([^`]*)`", sentence)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_solutions_state_what_was_measured(name):
+def test_the_solutions_state_what_was_measured(solved):
     record = json.loads(exercises.FILE.read_text(encoding="utf-8"))
-    assert stated(name) == list(record["results"].get(name, {}).values())
-    assert record["right"][name] or name == "own"  # nobody's own pictures were measured
-
-
-def test_what_needs_no_training_is_the_same_everywhere(solved):
-    for name in ("iou", "parameters", "resize", "bottleneck", "baseline"):
+    for name in NAMES:
+        assert stated(name) == list(record["results"].get(name, {}).values())
+        assert record["right"][name] or name == "own"  # nobody's own images were measured
+    for name in ("iou", "parameters", "resize", "bottleneck", "baseline"):  # without training: the same everywhere
         assert stated(name) == list(solved.results[name].values())
