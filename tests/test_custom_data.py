@@ -296,7 +296,7 @@ def test_the_report_says_what_was_found_in_one_table(tmp_path):
     report = prepare(root).report
     assert report.pairs == {"train": 4, "validation": 1, "test": 1}
     assert report.sizes == {"24x36": 5, "12x36": 1}
-    assert report.pictures == {"TIFF of mode RGB": 6}
+    assert report.images == {"TIFF of mode RGB": 6}
     counts = np.bincount(np.concatenate([make_ids(n)[: 24 - 12 * (n == 0)].ravel() for n in range(6)]), minlength=256)
     shares = counts / counts.sum()
     assert [name for _, name, _ in report.classes] == ["road", "parked car", "sky", "tram"]

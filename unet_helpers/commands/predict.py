@@ -143,7 +143,7 @@ class Writer:
 
     @contextlib.contextmanager
     def counting_failures(self) -> Iterator[None]:
-        """What can't be read or written in the block is said and counted, and the rest goes on."""
+        """What can't be read or written in the block is reported and counted, and the rest continues."""
         try:
             yield
         except (ValueError, OSError) as error:

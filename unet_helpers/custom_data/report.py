@@ -65,7 +65,7 @@ class Report:
     root: str  # the folder
     pairs: dict[str, int] = field(default_factory=dict)  # in each split
     sizes: dict[str, int] = field(default_factory=dict)  # "HEIGHTxWIDTH" of the images, upright: how many
-    pictures: dict[str, int] = field(default_factory=dict)  # kinds of image files: how many
+    images: dict[str, int] = field(default_factory=dict)  # kinds of image files: how many
     masks: dict[str, int] = field(default_factory=dict)  # kinds of mask files: how many
     reading: str = ""  # how ids are found in the masks
     classes: list[tuple[int, str, float]] = field(default_factory=list)  # (id, name, share); () where no pair is left
@@ -90,7 +90,7 @@ class Report:
         pairs += "; those with errors are not counted" if pairs and self.errors else ""
         sizes = _counted({f"of {size}": n for size, n in self.sizes.items()}, " (height x width)")
         rows = [("folder", self.root), ("pairs", pairs), ("sizes", sizes)]
-        for name, kinds in (("images", self.pictures), ("masks", self.masks)):
+        for name, kinds in (("images", self.images), ("masks", self.masks)):
             rows.append((name, re.sub(r"of mode ([\w;]+)", lambda m: m[0] + MODES.get(m[1], ""), _counted(kinds))))
         rows.append(("ids", self.reading))
         if self.classes:
