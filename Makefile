@@ -22,11 +22,11 @@ lab: $(VENV)/installed
 
 test: $(VENV)/installed-tests
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(VENV)/installed-tests
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Each stamp is made last: what was interrupted is done again.
 $(VENV)/installed: requirements.txt $(VENV)/made-by

@@ -16,6 +16,14 @@ with _without_stderr():  # else what TensorFlow logs there comes from each worke
     import keras
 
 
+LONGEST = ("test_notebook", "test_notebook_data", "test_commands", "test_model", "test_training")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no process has one left when the other has finished."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)

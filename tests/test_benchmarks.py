@@ -31,6 +31,7 @@ def camvid(tmp_path):
     return tmp_path / "camvid"
 
 
+@pytest.mark.slow
 def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, capsys, tiny):
     options = ["--seeds", "1", "--recipes", "tutorial,adamw@0.001", "--out", str(tmp_path / "out"), "--scores", "3"]
     learning.main(["--data", str(camvid), "--minutes", "0.05", *options])

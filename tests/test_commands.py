@@ -118,7 +118,8 @@ def test_a_terminal_shows_the_messages_and_nothing_else(folder):
 def test_ctrl_c_stops_a_check_with_a_sentence(folder):
     """Without waiting for the files that no thread has begun."""
     code = f"""
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 from unet_helpers import commands
 from unet_helpers.commands import check
 commands.PROGRESS_SECONDS = 0

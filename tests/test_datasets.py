@@ -153,7 +153,7 @@ def test_names_and_folders_that_are_not_there(tmp_path):
     for name, folder, sentence in (
         ("kitti", "", r"DATASET: 'kitti' is not known, expected one of 'demo', 'lyft'"),
         ("lyft", "nowhere", "DATA_DIR: there is no folder .*nowhere"),
-        ("camvid", "data", "train: found no file that ends in"),
+        ("camvid", "data", "train: found no image that can be read"),
         ("folder", "data", "train: found no image that can be read"),
         ("folder", "data/train", r"train: found nothing; expected images/ and masks/"),
     ):

@@ -75,6 +75,7 @@ def test_a_refused_download_is_a_short_message_in_the_notebook(server, parameter
     assert list((tmp_path / "data").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_image_to_validate_and_one_to_test_are_enough(tmp_path, write_pair, capfd):
     """The reader's own seven images, upright: five to learn from. The best and the worst are the same one."""
     for n in range(7):

@@ -48,10 +48,11 @@ def train(*, runs: str, start_from: str | None, **options) -> int:
         pairs = getattr(data, split)
         n_bad += len(pairs) - len(check_files(pairs, data.labels, split)[0])
         print(f"{split:>10}: {len(pairs)} pairs")
-        if not pairs and split != "test":
-            raise ValueError(f"{recipe.data_dir}: the {split} split is empty, expected at least one pair; add pairs")
     if n_bad:
         raise ValueError(f"{recipe.data_dir}: {n_bad} bad pairs, so nothing was trained; correct or remove them")
+    for split in ("train", "validation"):
+        if not getattr(data, split):
+            raise ValueError(f"{recipe.data_dir}: the {split} split is empty, expected at least one pair; add pairs")
     note_better_size(data.train, recipe)
     run_dir = _fit(recipe, data)
     best = read_json(run_dir / "best.json")
