@@ -109,7 +109,7 @@ def test_the_environment_is_made_once(project):
     calls, _ = project.make("test")
     assert made(calls) == []
     assert installed(calls) == ["tests/requirements.txt"]
-    pytest_call = "python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m".split() + ["not slow"]
+    pytest_call = ["python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m"] + ["not slow"]
     assert [call for call in calls if "pip" not in call] == [["ruff", "check", "."], pytest_call]
 
 
