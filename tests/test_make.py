@@ -109,8 +109,8 @@ def test_the_environment_is_made_once(project):
     calls, _ = project.make("test")
     assert made(calls) == []
     assert installed(calls) == ["tests/requirements.txt"]
-    pytest_call = ["python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m"] + ["not slow"]
-    assert [call for call in calls if "pip" not in call] == [["ruff", "check", "."], pytest_call]
+    options = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not slow"]
+    assert [call for call in calls if "pip" not in call] == [["ruff", "check", "."], ["python", "-m", "pytest", *options]]
 
 
 def test_another_python_makes_the_environment_anew(project):
