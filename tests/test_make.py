@@ -110,7 +110,8 @@ def test_the_environment_is_made_once(project):
     assert made(calls) == []
     assert installed(calls) == ["tests/requirements.txt"]
     options = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not slow"]
-    assert [call for call in calls if "pip" not in call] == [["ruff", "check", "."], ["python", "-m", "pytest", *options]]
+    run = [call for call in calls if "pip" not in call]
+    assert run == [["ruff", "check", "."], ["python", "-m", "pytest", *options]]
 
 
 def test_another_python_makes_the_environment_anew(project):
