@@ -12,9 +12,9 @@ from PIL import Image, features
 
 from unet_helpers.custom_data import ValidationError
 from unet_helpers.custom_data.matching import match
-from unet_helpers.custom_data.splits import SPLITS
 from unet_helpers.datasets import check_pairs
 from unet_helpers.images import decode_image, decode_mask
+from unet_helpers.labels import SPLITS
 
 NUMBERS = range(1, 13)  # "1" is the beginning of "10", and the end of "11"
 

@@ -10,6 +10,7 @@ import numpy as np
 
 # Control characters, line ends, changes of the writing direction, and surrogates (bytes that are not UTF-8); no tabs.
 CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+SPLITS = ("train", "validation", "test")
 DATASETS = ("demo", "lyft", "camvid", "folder")  # the names of the data sets that we know
 VOID = 255  # class id of the pixels that are neither learned nor scored
 

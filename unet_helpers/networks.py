@@ -23,7 +23,7 @@ from .storage import partial_file, write_whole
 DRAWN_SCENES = Path(__file__).parent / "trained" / "drawn_scenes.keras"  # included; see the README.md beside it
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # Keras's members of the zip: the layers, and their weights
 METADATA = "unet_helpers.json"  # our member of the zip, which Keras ignores
-FORMAT = 1  # of METADATA
+METADATA_FORMAT = 1  # of METADATA
 EXPANSION, ALWAYS = 100, 1 << 26  # a file may unpack to 100 times its size, or to 64 MB: Keras itself packs nothing
 LONGEST_TEXT = 1 << 24  # bytes of CONFIG and METADATA
 
@@ -49,7 +49,8 @@ def save_network(
     """
     path = Path(path)
     partial = partial_file(path, ".keras")  # Keras wants the suffix at the end
-    record = {"format": FORMAT, "labels": labels and asdict(labels), "image_size": image_size and list(image_size)}
+    record = {"format": METADATA_FORMAT, "labels": labels and asdict(labels)}
+    record["image_size"] = image_size and list(image_size)
     record |= {"bits": bits} if bits else {}
     whole = io.BytesIO()
     try:
@@ -188,8 +189,8 @@ def read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None, in
         return None, None, None
     try:
         record = json.loads(content)
-        if record["format"] != FORMAT:
-            raise ValueError(f"format: found {record['format']}, expected {FORMAT}")
+        if record["format"] != METADATA_FORMAT:
+            raise ValueError(f"format: found {record['format']}, expected {METADATA_FORMAT}")
         labels, size, bits = (record.get(key) for key in ("labels", "image_size", "bits"))
         if bits not in (None, *range(8, 17)):
             raise ValueError(f"bits: found {bits!r}, expected 8 to 16")

@@ -10,10 +10,8 @@ from PIL import Image
 
 from ..custom_data import Report, ValidationError
 from ..datasets import Dataset, check_pair, load_dataset
-from ..labels import LabelMap, Pair
+from ..labels import SPLITS, LabelMap, Pair
 from . import say_error, with_progress
-
-SPLITS = ("train", "validation", "test")
 
 
 def check(data_dir: str, dataset: str, seed: int, split_by: str | None) -> int:

@@ -8,6 +8,7 @@ import keras
 from ..augmentation import RandomResizedCrop
 from ..checkpoints import RunCheckpoint, make_plan, run_folder
 from ..datasets import Dataset, load_dataset
+from ..labels import SPLITS
 from ..model import PreciseStatistics, unet_model
 from ..networks import transfer_weights
 from ..optimizers import WarmupStableDecay
@@ -16,7 +17,7 @@ from ..recipe import Recipe, make_recipe, note_better_size
 from ..storage import read_json
 from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
 from . import WrongOption, find_network
-from .check import SPLITS, check_files
+from .check import check_files
 
 # Parameters of the notebook that no option changes.
 FIXED = {"ARCHIVE": None, "N_FILTERS": None, "HALF_RESOLUTION": None, "SIZE_STAGES": None, "FRAMES_PER_DRIVE": 20}

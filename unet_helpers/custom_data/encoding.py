@@ -14,7 +14,7 @@ MAX_UNNAMED = 64  # different values without a list of names; more are no classe
 MAX_UNLISTED = 0.01  # share of a mask's pixels; a few are noise and become void, more are another kind of file
 MIDDLE = 127  # of a grey scale; few data sets have ids as large
 SHOWN = 20  # colours that are shown to be named
-WHITE, GREY = 0xFFFFFF, 0x010101
+WHITE, GREY_STEP = 0xFFFFFF, 0x010101
 RESIZING = "resizing makes such values: make the masks smaller by nearest neighbour only, and never as JPEG"
 WHERE = {  # how the report says where class ids are
     "grey": "in one channel", "deep": "of 16 bits", "palette": "by the index of the palette", "bit": "of 1 bit",
@@ -84,7 +84,7 @@ def _colors_of(mask: MaskInfo) -> dict[int, int]:
     """{value in the file: its colour 65536 r + 256 g + b}; -1 for what has none."""
     if mask.values in ("color", "palette"):
         return mask.palette or {color: color for color in mask.counts}
-    step = WHITE if mask.values == "bit" else GREY
+    step = WHITE if mask.values == "bit" else GREY_STEP
     return {value: value * step if value < 256 else -1 for value in mask.counts}
 
 
@@ -149,7 +149,7 @@ def _are_values(colors: Iterable[int]) -> bool:
 
 
 def _is_grey(color: int) -> bool:
-    return color == (color & 255) * GREY
+    return color == (color & 255) * GREY_STEP
 
 
 def _are_palettes_grey(masks: Iterable[MaskInfo], n: int) -> bool | None:

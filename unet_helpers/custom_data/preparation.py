@@ -16,18 +16,18 @@ from PIL import Image
 
 from .. import storage
 from ..images import decode_image, naming_file, read_values, turn
-from ..labels import VOID, LabelMap, Pair, printable
+from ..labels import SPLITS, VOID, LabelMap, Pair, printable
 from ..naming import named
 from .annotations import Outlines, draw
 from .class_lists import ClassList, find_classes, make_labels
 from .examination import Examined, Need, examine_items
 from .layout import Found, Item, find_in, find_items
 from .report import MOST, Problems, Report, ValidationError, few
-from .splits import SPLITS, split_items
+from .splits import split_items
 
 MANIFEST = "prepared.json"  # beside the copies: of which files they were made, what was found, and what was written
 SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}  # macOS and Windows put them into folders
-FORMAT = 4  # of the record and the copies; another number makes everything anew
+MANIFEST_FORMAT = 4  # of the record and the copies; another number makes everything anew
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,8 @@ def _make_record(items: Sequence[Item], examined: Examined, sources: dict) -> di
         counts = {str(k): number for k, number in need.counts.items()}
         pairs.append([image if need.image else None, None if need.ids is None else mask, counts])
     return {
-        "format": FORMAT, "sources": sources, "names": examined.encoding.names, "colors": examined.encoding.colors,
+        "format": MANIFEST_FORMAT, "sources": sources,
+        "names": examined.encoding.names, "colors": examined.encoding.colors,
         "pairs": pairs, "report": asdict(examined.report), "bits": examined.bits, "written": {},
     }  # fmt: skip
 
@@ -214,7 +215,7 @@ def _read_record(folder: Path, sources: dict[str, Path] | None = None) -> dict |
         copies = _copies(folder, record)
         if sources is None:
             return record
-        whole = record["format"] == FORMAT and all(path.is_file() for path in copies.values())
+        whole = record["format"] == MANIFEST_FORMAT and all(path.is_file() for path in copies.values())
         return record if whole and not any(storage.find_changes(record["sources"], sources)) else None
     return None
 

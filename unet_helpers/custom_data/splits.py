@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from ..labels import SPLITS
 from ..naming import named
 from .layout import Found, find_lists, read_list
 from .matching import normalize
 
-SPLITS = ("train", "validation", "test")
 MIN_PAIRS = 4  # a network learns nothing from fewer, and one of them must validate
 
 

@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..evaluation import Scores
 from ..labels import LabelMap
-from .figures import BLUE, COLORS, EDGE, ORANGE, SKY, WIDTH, InlineFigure, in_style, new_figure
+from .figures import BLUE, COLORS, EDGE, ORANGE, SKY_BLUE, WIDTH, InlineFigure, in_style, new_figure
 
 
 @in_style
@@ -128,7 +128,7 @@ def plot_reliability(confidence: np.ndarray, right: np.ndarray) -> InlineFigure:
     upper.set(ylabel="share right (0..1)", ylim=(0, 1.02), xlim=(0, 1.02), title=title)
     upper.grid(alpha=0.3)
     upper.legend()
-    lower.bar(np.arange(10) / 10 + 0.05, 100 * pixels / len(bins), 0.1, color=SKY, **EDGE)
+    lower.bar(np.arange(10) / 10 + 0.05, 100 * pixels / len(bins), 0.1, color=SKY_BLUE, **EDGE)
     lower.set(ylabel="pixels (%)", xlabel="confidence (0..1)", xticks=np.arange(0, 1.1, 0.2))
     return figure
 
@@ -157,7 +157,7 @@ def plot_changes(steps: Sequence[Mapping]) -> InlineFigure:
     left.set(xlabel="mIoU (0..1)", xlim=(low, high + 0.8 * (high - low)))  # room for the texts
     left.grid(axis="x", alpha=0.3)
     _name_rows(left, names[::-1])
-    _draw_bars(right, rows, seconds, waits, 0.6, SKY)
+    _draw_bars(right, rows, seconds, waits, 0.6, SKY_BLUE)
     right.set(xlabel="seconds", title="until as good as the first", xlim=(0, 1.5 * np.nanmax(seconds)))
     return figure
 

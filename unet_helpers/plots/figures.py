@@ -24,8 +24,8 @@ in_style = style.context(["default", STYLE])  # decorates what makes or draws a 
 EDGE = {"edgecolor": "black", "linewidth": 0.5}  # makes pale colours visible on white
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), readable with colour-blindness.
-BLUE, ORANGE, PINK, SKY, YELLOW, RED = "#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#f0e442", "#d55e00"
-COLORS = (BLUE, ORANGE, "black", PINK, SKY)  # of curves and bars
+BLUE, ORANGE, PINK, SKY_BLUE, YELLOW, RED = "#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#f0e442", "#d55e00"
+COLORS = (BLUE, ORANGE, "black", PINK, SKY_BLUE)  # of curves and bars
 
 
 class InlineFigure(Figure):

@@ -7,8 +7,8 @@ from .figures import WIDTH, InlineFigure, new_figure
 
 FONT = 14.5  # points
 SHADES = ("#9fd4f2", "#f5c869", "#e7b3cf", "#f7ee8b", "#8fd0bd", "#e8a06a")  # of the values; readable under black
-SHARED, PLAIN = -1, -2  # owner of a cell that several values, or none, contribute to
-OTHERS = {SHARED: "#e0e0e0", PLAIN: "white"}
+SHARED, UNSTAMPED = -1, -2  # owner of a cell that several values, or none, contribute to
+OTHERS = {SHARED: "#e0e0e0", UNSTAMPED: "white"}
 
 
 def show_transposed_convolution(values, kernel) -> InlineFigure:
@@ -41,7 +41,7 @@ def show_transposed_convolution(values, kernel) -> InlineFigure:
     sums = np.vectorize(lambda products: _sum_in_words(products, overlap))(stamped)
     title = "stamps, added where grey" if overlap else "stamps: value × kernel"
     _draw_grid(axes, 0, 0, "input", write(values), np.arange(values.size).reshape(values.shape))
-    _draw_grid(axes, 0, -height - 1.2, "kernel", write(kernel), np.full(kernel.shape, PLAIN))
+    _draw_grid(axes, 0, -height - 1.2, "kernel", write(kernel), np.full(kernel.shape, UNSTAMPED))
     _draw_grid(axes, x, 0, title, sums, owners)
     _draw_grid(axes, x_result, -first, "result", write(result), owners[kept])
     for left in (x, x_result):

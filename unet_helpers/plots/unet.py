@@ -13,13 +13,13 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from ..images import resize_image
-from .figures import BLUE, ORANGE, PINK, RED, SKY, WIDTH, YELLOW, InlineFigure, new_figure
+from .figures import BLUE, ORANGE, PINK, RED, SKY_BLUE, WIDTH, YELLOW, InlineFigure, new_figure
 
 Shape = tuple[int, int, int]  # height, width, channels
 FONT = 14  # points
 UNITS = 12  # lengths in the U are twelfths of the figure's width
 TALLEST, ARROW, ROW_GAP, LETTER = 1.7, 0.45, 0.55, 0.175  # highest box, room for an arrow, between rows, for a letter
-BOXES = {"entering": "#d3ebf8", "skip": "#f3d3e4", "out": SKY}
+BOXES = {"entering": "#d3ebf8", "skip": "#f3d3e4", "out": SKY_BLUE}
 ARROWS = {  # kind -> its sign in the legend, its colour
     "convolutions": (r"$\rightarrow$", "black"),
     "max pooling": (r"$\downarrow$", RED),
@@ -286,7 +286,7 @@ def show_receptive_fields(model: keras.Model, image: np.ndarray) -> InlineFigure
     axes.set(xlim=(left, right), ylim=(bottom, top), facecolor="#e8e8e8", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     style = {"fill": False, "linewidth": 3, "path_effects": [withStroke(linewidth=5, foreground="black")]}
-    colors = zip(fields.items(), (YELLOW, ORANGE, SKY, PINK, RED, BLUE) * 2, strict=False)
+    colors = zip(fields.items(), (YELLOW, ORANGE, SKY_BLUE, PINK, RED, BLUE) * 2, strict=False)
     for (name, side), color in reversed(list(colors)):  # the smallest on top
         corner, label = (column - side / 2, row - side / 2), f"{name}: {side} px"
         axes.add_patch(Rectangle(corner, side, side, edgecolor=color, label=label, **style))
