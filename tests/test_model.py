@@ -66,6 +66,15 @@ def test_images_are_rescaled_once_and_logits_are_linear():
     np.testing.assert_allclose(rescaling(np.float32([0, 127.5, 255])), [-1, 0, 1])
 
 
+def test_logits_are_float32_in_half_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = unet_model((32, 32, 3), 2, 3, depth=2)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert (model.layers[-2].compute_dtype, model.output.dtype) == ("float16", "float32")
+
+
 def test_half_resolution_has_output_stride_2():
     """48/2 is not divisible by 16: the decoder must crop what pooling has rounded up."""
     model = unet_model((48, 80, 3), 2, 3, half_resolution=True)
