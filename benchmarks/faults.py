@@ -164,7 +164,8 @@ def try_once(number: int, kinds: list[str], seed: int, url: str, expected: dict)
         code = again.wait()
         result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
         epochs = [row[0] for row in result.get("log", [])]
-        begun = [line for line in again.printed if "resuming after epoch" in line]
+        # "trained before": the last epoch's checkpoint was written, but not yet its line of log.csv.
+        begun = [line for line in again.printed if "resuming after epoch" in line or "trained before" in line]
         lost = bool(logs and logs[0] and logs[0] < EPOCHS and not begun)
         left = [path.name for path in (*folder.glob("data/*.partial*"), *folder.glob("runs/*/*partial*"))]
         return {
