@@ -73,6 +73,23 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert (names(folder.parent), names(folder)) == (["set"], ["a"])
 
 
+def test_a_folder_is_complete_from_the_moment_it_is_there(tmp_path):
+    seen = []
+
+    def watch():
+        while not seen:
+            with contextlib.suppress(FileNotFoundError):
+                seen.append(len(os.listdir(tmp_path / "new")))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    with write_folder(tmp_path / "new") as partial:
+        for n in range(3000):
+            (partial / str(n)).touch()
+    watcher.join(60)
+    assert seen == [3000]
+
+
 def test_partial_folders_are_deleted_by_their_exact_name(tmp_path):
     kept = ["set.partial", "set.partial-mine", "set.partial-12-x", "myset.partial-12", "other.partial-12", "set"]
     for name in (*kept, "set.partial-12", f"set.partial-{os.getpid()}"):

@@ -256,7 +256,7 @@ def examine_mask(path: Path) -> MaskInfo:
         colors = Image.fromarray(pixels).getcolors(MAX_COLORS)
         if colors is None:
             todo = "If it was made smaller or saved as a JPEG once, make it again by nearest neighbour, as a PNG"
-            raise InvalidFile(f"it has more than {MAX_COLORS} colours, expected one a class; is it the mask? {todo}")
+            raise InvalidFile(f"it has more than {MAX_COLORS} colours, expected one per class; is it the mask? {todo}")
         counts = {r << 16 | g << 8 | b: n for n, (r, g, b) in colors}
     else:
         numbers = np.bincount(pixels.ravel())
