@@ -151,10 +151,8 @@ def test_kaggles_client_downloads_by_a_method_that_can_be_wrapped(kaggle_api):
     assert "self.download_file(response, outfile" in inspect.getsource(module.KaggleApi.dataset_download_files), told
 
 
-def test_kaggles_clients_messages_and_files_have_the_known_names(kaggle_api):
+def test_kaggles_clients_note_on_a_half_file_has_the_known_name(kaggle_api):
     source = inspect.getsource(kaggle_api[0])
-    for text in ("Retrying in ", "Resuming from ", "Retry "):
-        assert f'f"{text}' in source, f"kaggle prints no {text!r} any more: kaggle_client._OnlyRetries shows it"
     if "resume_marker" in source:  # older clients have no such file
         assert '".kaggle-partial"' in source, "kaggle's file NAME.zip.kaggle-partial: dataset._delete_zip deletes it"
 
@@ -185,12 +183,6 @@ def test_kaggles_address_is_looked_up_in_a_table(monkeypatch):
     kaggle_env = importlib.import_module("kagglesdk.kaggle_env")
     monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, "http://127.0.0.1:9")
     assert kaggle_env.get_endpoint(kaggle_env.KaggleEnv.PROD) == "http://127.0.0.1:9"
-
-
-def test_zipfile_keeps_a_members_name_as_it_was():
-    """archives.py looks for bad characters in it, which `filename` hides."""
-    member = zipfile.ZipInfo("a\0b")
-    assert (member.filename, getattr(member, "orig_filename", None)) == ("a", "a\0b")
 
 
 def test_ipython_lets_an_error_render_itself(capsys):

@@ -18,7 +18,6 @@ from .naming import named
 from .storage import find_changes
 
 SLUGS = {"lyft": "kumaresanmanickavelu/lyft-udacity-challenge", "camvid": "carlolepelaars/camvid"}  # on Kaggle
-PAIRS = {"lyft": (3550, 750, 700), "camvid": (367, 100, 232)}  # to train, validate and test, in each copy that we know
 DATA_DIR = "data"  # made where it does not exist; any other folder has to be there, for it may be misspelt
 
 # The Kaggle set's five folders hold frames of every drive and neighbouring frames look alike, so the split goes by
@@ -86,15 +85,10 @@ def load_dataset(
     if not found:
         keep = {"lyft": _is_no_copy, "camvid": bool}[name]
         found = download_dataset(root / name, SLUGS[name], archive=archive, keep=keep, has_layout=has_layout)
-    whole = check_whole(root / name) or check_whole(root)
+    check_whole(root / name)
+    check_whole(root)
     place = root if found == root else root / name
-    dataset = _load_lyft(name, found) if name == "lyft" else _load_camvid(name, found, place, skip_bad)
-    # What somebody put there may have fewer pairs than the set that we know; test may be left out.
-    there, known = (len(dataset.train), len(dataset.validation), len(dataset.test)), PAIRS[name]
-    if not whole and (there[0] < known[0] or there[1] < known[1] or 0 < there[2] < known[2]):
-        few, all_of_it = (" + ".join(map(str, numbers)) for numbers in (there, known))
-        print(f"note: {found}: {few} pairs to train, validate and test, of {all_of_it}: is the whole set there?")
-    return dataset
+    return _load_lyft(name, found) if name == "lyft" else _load_camvid(name, found, place, skip_bad)
 
 
 def _has_lyft(folder: Path) -> bool:

@@ -5,12 +5,13 @@ import errno
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from ..naming import named
 from ..storage import hold_lock
-from .archives import MARKER, Damaged, DownloadError, elsewhere, is_web_page, unpack, what_is_kept
+from .archives import MARKER, Damaged, DownloadError, elsewhere, unpack, what_is_kept
 from .kaggle_client import browser_advice, fetch_zip, page_of
 
 KAGGLE_INPUT = Path("/kaggle/input")  # where a Kaggle notebook finds the data sets that are attached to it
@@ -35,37 +36,31 @@ def download_dataset(
     staging = dest.with_name(f"{dest.name}.partial")
     archive = archive and Path(archive).expanduser().resolve()
     try:
-        if not _is_marked(dest, slug):
+        if _read_note(dest)[:1] != [slug]:
             if has_layout and not archive and (mounted := find_layout(KAGGLE_INPUT, has_layout, depth=5)):
                 return mounted
             busy = f"another process is downloading to {dest}: waiting for it"
             with hold_lock(dest, lambda: print(busy, flush=True)):
-                if not _is_marked(dest, slug):  # the other process may have made it
+                if _read_note(dest)[:1] != [slug]:  # the other process may have made it
                     _make(dest, staging, slug, archive, keep, has_layout)
-        elif staging.is_dir():  # a run was killed at its last step
-            with hold_lock(dest):
-                _remove_empty(staging)
     except OSError as error:
         what, todo = f"{error.strerror}: {error.filename or dest}", "Repair that"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what, todo = f"The disk of {dest} is full", "Make room"
-        raise DownloadError(f"{what}.\n{todo}, {elsewhere()}.\n{what_is_kept(staging)}") from None
-    check_whole(dest)
+        raise DownloadError(what, f"{todo}, {elsewhere()}", what_is_kept(staging)) from None
     return (has_layout and find_layout(dest, has_layout)) or dest
 
 
-def check_whole(folder: Path) -> bool:
-    """Whether a folder has the note of a finished download, and as many files as that says.
+def check_whole(folder: Path) -> None:
+    """Raise DownloadError if a finished download has fewer files than its note says.
 
-    False where there is no note, or one of an older version without a number. Raises DownloadError if files are gone.
+    A folder without a note, or with one of an older version, which says no number, is not checked.
     """
     found = re.search(r"(\d+) files", "".join(_read_note(folder)[1:]))
     if found and (there := _count(folder)) < (listed := int(found[1])):
-        raise DownloadError(
-            f"{folder}: {there} of the {listed} files of this finished download are there.\nMove it away or delete it, "
-            f"and {named('run the cell again')}, or delete {MARKER} in it, to use what is there.\nNothing was changed."
-        )
-    return bool(found)
+        what = f"{folder}: {there} of the {listed} files of this finished download are there"
+        again = f"Move it away or delete it, and {named('run the cell again')}"
+        raise DownloadError(what, f"{again}, or delete {MARKER} in it, to use what is there")
 
 
 def _count(folder: Path) -> int:
@@ -75,15 +70,11 @@ def _count(folder: Path) -> int:
 
 def find_layout(folder: Path, has_layout: Callable[[Path], bool], depth: int = 2) -> Path | None:
     """First folder for which has_layout is true: `folder` itself, else one at most `depth` levels below it."""
-    level = [folder]
-    for _ in range(depth + 1):
-        children = []
-        for candidate in level:
+    for level in range(depth + 1):
+        for candidate in sorted(folder.glob("*/" * level)) if level else [folder]:
             with contextlib.suppress(PermissionError):  # an unreadable folder is skipped
                 if has_layout(candidate):
                     return candidate
-                children += sorted(child for child in candidate.glob("*") if child.is_dir())
-        level = children
     return None
 
 
@@ -92,60 +83,43 @@ def _read_note(folder: Path) -> list[str]:
     return (folder / MARKER).read_text(encoding="utf-8").splitlines() if os.path.isfile(folder / MARKER) else []
 
 
-def _is_marked(folder: Path, slug: str) -> bool:
-    return _read_note(folder)[:1] == [slug]
-
-
 def _make(dest: Path, staging: Path, slug: str, archive: Path | None, keep, has_layout) -> None:
     """All that is done while the lock of dest is held."""
     tree, zip_path = staging / "tree", staging / f"{slug.split('/')[1]}.zip"  # the name that the client gives it
+    _protect_users_files(dest, (staging, tree, zip_path), slug, archive)
     try:
-        _protect_users_files(dest, staging, slug, archive)
-        if not _is_marked(tree, slug):  # else the last run was killed at its last step
-            staging.mkdir(parents=True, exist_ok=True)
-            _fetch_and_unpack(tree, zip_path, slug, archive, keep)
-            if has_layout and not find_layout(tree, has_layout):
-                shutil.rmtree(tree, ignore_errors=True)
-                raise DownloadError(
-                    f"{archive or zip_path} does not hold the folders of {slug}.\nIf it is another file, "
-                    f"{browser_advice(slug)}.\nNo folder was changed."
-                )
-            (tree / MARKER).write_text(f"{slug}\n{_count(tree)} files\n", encoding="utf-8")
-        if archive != zip_path:
-            _delete_zip(zip_path)  # before the last step: after that, no run would look for it
+        staging.mkdir(parents=True, exist_ok=True)
+        _fetch_and_unpack(tree, zip_path, slug, archive, keep)
+        if has_layout and not find_layout(tree, has_layout):
+            what = f"{archive or zip_path} does not hold the folders of {slug}"
+            raise DownloadError(what, f"If it is another file, {browser_advice(slug)}")
+        (tree / MARKER).write_text(f"{slug}\n{_count(tree)} files\n", encoding="utf-8")
         if dest.exists():
             dest.rmdir()  # it is empty; Windows replaces no folder
         os.replace(tree, dest)
-    except OSError:
-        shutil.rmtree(tree, ignore_errors=True)
-        raise
+        _delete_zip(zip_path)
     finally:
-        _remove_empty(staging)
+        shutil.rmtree(tree, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a half zip is kept
+            staging.rmdir()
 
 
 def _fetch_and_unpack(tree: Path, zip_path: Path, slug: str, archive: Path | None, keep) -> None:
-    """Download to zip_path if there is no archive, and unpack to tree. A damaged download is repeated once."""
-    source = archive or zip_path
-    for again in (False, True):
-        try:
-            if not archive:
-                fetch_zip(slug, zip_path)
-            return unpack(source, tree, keep)
-        except Damaged as damage:
-            shutil.rmtree(tree, ignore_errors=True)
-            what, todo = f"is damaged: {damage}", "Download it again later"
-            if web_page := source.is_file() and is_web_page(source):
-                what = "is a web page: this network or Kaggle wants you to sign in"
-                todo = f"Sign in with a browser, and {named('run the cell again')} with an API token of "
-                todo += "https://www.kaggle.com/settings in KAGGLE_API_TOKEN"
-            if not archive:
-                _delete_zip(zip_path)
-            if archive or again or web_page:  # another one would be the same
-                raise DownloadError(
-                    f"{archive or f'What came as the zip of {slug}'} {what}.\n{todo}, or {browser_advice(slug)}.\n"
-                    f"{'It was not changed' if archive else 'The file is deleted'}; no folder was changed."
-                ) from None
-            print(f"{zip_path.name} is damaged ({damage}): downloading it once more")
+    """Download to zip_path if there is no archive, and unpack to tree. A damaged download is deleted."""
+    try:
+        if not archive:
+            fetch_zip(slug, zip_path)
+        unpack(archive or zip_path, tree, keep)
+    except Damaged as damage:
+        what, todo, kept = f"{archive} is damaged: {damage}", "Download it again later", "It was not changed"
+        if not archive:
+            what, again = f"What came as the zip of {slug} is damaged: {damage}", named("run the cell again")
+            todo, kept = f"{again.capitalize()} to download it anew", "The file is deleted"
+            if not zipfile.is_zipfile(zip_path):
+                what += ". It may be a web page of a network that wants you to sign in"
+                todo = f"Sign in with a browser, and {again}"
+            _delete_zip(zip_path)
+        raise DownloadError(what, f"{todo}, or {browser_advice(slug)}", f"{kept}; no folder was changed") from None
 
 
 def _delete_zip(zip_path: Path) -> None:
@@ -154,36 +128,16 @@ def _delete_zip(zip_path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _is_link(path: Path) -> bool:
-    return path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path)  # Windows, from Python 3.12 on
-
-
-def _protect_users_files(dest: Path, staging: Path, slug: str, archive: Path | None) -> None:
-    """Refuse, before any change, what would touch files that this download did not make."""
-    inside = staging.iterdir() if staging.is_dir() and not _is_link(staging) else ()
-    for path in (staging, *inside):
-        if _is_link(path):  # writing would follow it
-            raise DownloadError(
-                f"{path} is a link, expected a {'file' if '.zip' in path.name else 'folder'} of this download's own.\n"
-                f"Delete the link, {elsewhere()}.\nNothing was changed, neither here nor where it leads."
-            )
+def _protect_users_files(dest: Path, ours: tuple[Path, ...], slug: str, archive: Path | None) -> None:
+    """Refuse, before any change, what would touch files that this download did not make. ours: what it writes to."""
+    if links := [path for path in ours if path.is_symlink()]:  # writing would follow it
+        raise DownloadError(f"{links[0]} is a link", f"Delete the link, {elsewhere()}")
     if archive and not archive.is_file():
-        raise DownloadError(
-            f"ARCHIVE: there is no file {archive}.\nGive the path of the zip from {page_of(slug)}. If the browser "
-            f"unpacked it, move the folder to {dest}.\nNothing was changed."
-        )
-    if archive and (archive.is_relative_to(dest) or archive.is_relative_to(staging / "tree")):
-        raise DownloadError(
-            f"ARCHIVE: {archive} is in a folder that is made anew.\nMove it elsewhere and give its new path.\n"
-            "Nothing was changed."
-        )
+        todo = f"Give the path of the zip from {page_of(slug)}. If the browser unpacked it, move the folder to {dest}"
+        raise DownloadError(f"ARCHIVE: there is no file {archive}", todo)
+    if archive and (archive.is_relative_to(dest) or archive.is_relative_to(ours[0])):
+        todo = "Move it elsewhere and give its new path"
+        raise DownloadError(f"ARCHIVE: {archive} is in a folder that is made anew", todo)
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):  # without the note of this download
-        raise DownloadError(
-            f"{dest} exists and was not made by this download of {slug}.\nMove it away or delete it, {elsewhere()}.\n"
-            "Nothing in it was touched."
-        )
+        what = f"{dest} exists and was not made by this download of {slug}"
+        raise DownloadError(what, f"Move it away or delete it, {elsewhere()}")

@@ -37,20 +37,20 @@ def fetch_zip(slug: str, zip_path: Path) -> None:
 
             def download_file(response, zip_path, *args):
                 size = int(response.headers.get("Content-Length") or 0)
-                missing = max(0, size - (os.path.getsize(zip_path) if os.path.exists(zip_path) else 0))
+                missing = size - (os.path.getsize(zip_path) if os.path.exists(zip_path) else 0)
                 what = f"{slug}: {size_text(size) if size else 'unknown size'} to download"
-                with contextlib.redirect_stdout(screen):  # images hardly shrink: unpacked they need about as much again
-                    check_disk(Path(zip_path).parent, what, missing, missing + size)
+                with contextlib.redirect_stdout(screen):
+                    check_disk(Path(zip_path).parent, what, missing)
                 return client_download_file(response, zip_path, *args)
 
             api.download_file = download_file
-            with contextlib.redirect_stdout(_OnlyRetries(screen)):
+            with contextlib.redirect_stdout(io.StringIO()):  # its lines quote addresses that hold a signature
                 api.dataset_download_files(slug, path=str(zip_path.parent), unzip=False, quiet=False)
     except ImportError:
         todo = f"Run `pip install kaggle` (in a notebook: `%pip install kaggle`) and {named('run the cell again')}"
-        raise DownloadError(f"Python finds no package 'kaggle'.\n{todo}.\nNothing was changed.") from None
+        raise DownloadError("Python finds no package 'kaggle'", todo) from None
     except requests.RequestException as error:  # first: it is an OSError, and some of its kinds are ValueErrors
-        raise DownloadError(f"{_explain(error, slug)}\n{what_is_kept(zip_path.parent)}") from None
+        raise DownloadError(*_explain(error, slug), what_is_kept(zip_path.parent)) from None
     except (ValueError, KeyError) as error:  # another size than announced; none at all, which older clients need
         raise Damaged(str(error)) from None
 
@@ -101,32 +101,16 @@ def _quiet_client():
     return api
 
 
-class _OnlyRetries(io.TextIOBase):
-    """Lets the client's lines about retries through; others quote addresses that hold a signature."""
-
-    def __init__(self, screen):
-        self.screen = screen
-
-    def write(self, text: str) -> int:
-        if text.startswith(("Retrying in ", "Retry ", "Resuming ")):
-            self.screen.write(f"{text}\n")
-        return len(text)
-
-
-def _explain(error, slug: str) -> str:
+def _explain(error, slug: str) -> tuple[str, str]:
     """What happened and what to do, for an error of `requests`."""
     page, again, status = page_of(slug), named("run the cell again"), getattr(error.response, "status_code", 0)
     what, todo = {
         0: ("The connection to Kaggle failed or stopped", f"Check the network and {again}"),
-        401: ("Kaggle wants to know who you are", "Make an API token at https://www.kaggle.com/settings (an account is "
-              "free) and put it into the environment variable or Colab secret KAGGLE_API_TOKEN"),
+        401: ("Kaggle wants to know who you are, and got no valid credentials",
+              "Make a new API token at https://www.kaggle.com/settings (an account is free) and put it into the "
+              "environment variable or Colab secret KAGGLE_API_TOKEN"),
         403: (f"Kaggle does not let you have {slug}", f"Log in at {page}, accept the terms if it asks, and {again}"),
-        404: (f"Kaggle knows no data set {slug}", f"Open {page} in a browser: was it renamed or withdrawn?"),
+        404: (f"Kaggle knows no data set {slug}", f"Open {page} in a browser to see whether it was renamed"),
         429: ("Too many requests to Kaggle", f"Wait some minutes and {again}"),
     }.get(status, ("Kaggle has a problem of its own", f"{again.capitalize()} later"))  # fmt: skip
-    if status == 401 and "Authorization" in error.response.request.headers:
-        what = "Kaggle did not accept your credentials"
-        todo = "Make a new API token at https://www.kaggle.com/settings and put it where the old one was "
-        todo += "(KAGGLE_API_TOKEN, ~/.kaggle or a Colab secret)"
-    todo += "" if status == 404 else f", or {browser_advice(slug)}."
-    return f"{what}{f' ({status})' if status else ''}.\n{todo}"
+    return f"{what} ({status})" if status else what, f"{todo}, or {browser_advice(slug)}"
