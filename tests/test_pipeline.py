@@ -1,12 +1,14 @@
 import gc
+import os
 import shutil
 import tempfile
+import weakref
 from collections import namedtuple
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from limits import small_disk
 
 from unet_helpers import pipeline
 from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
@@ -145,20 +147,19 @@ def test_images_per_second_counts_images(pairs, labels):
 
 
 @pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    """A folder for temporary files that holds nothing else."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+def cached(monkeypatch):
+    """A function: the bytes of each file of decoded images that there still is."""
+    files, make = weakref.WeakSet(), tempfile.TemporaryFile
+
+    def make_and_note(**options):
+        files.add(file := make(**options))
+        return file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", make_and_note)
+    return lambda: [os.fstat(file.fileno()).st_size for file in files]
 
 
-def cached(folder: Path) -> list[int]:
-    """Bytes of each file of decoded images; TensorFlow makes other temporary files."""
-    return [path.stat().st_size for path in folder.glob("unet_cache_*/pixels")]
-
-
-def test_plain_batches_are_not_augmented_and_need_no_files_of_their_own(numbered, labels, temporary):
+def test_plain_batches_are_not_augmented_and_need_no_files_of_their_own(numbered, labels):
     """In the order of the epoch, and without making it another epoch for the others."""
     options = {"shuffle": True, "resizing": ProgressiveResizing((32, 64), epochs=9)}
     batches = make_batches(numbered, labels, (32, 64), 1, augment=[RandomResizedCrop()], **options)
@@ -171,7 +172,7 @@ def test_plain_batches_are_not_augmented_and_need_no_files_of_their_own(numbered
     assert all(map(np.array_equal, arrays(batches), first))
 
 
-def test_files_are_decoded_once_and_what_one_batch_read_is_not_lost(pairs, labels, temporary):
+def test_files_are_decoded_once_and_what_one_batch_read_is_not_lost(pairs, labels, cached):
     """tf.data's own cache throws a half-made file away."""
     batches = make_batches(pairs, labels, (16, 24), 2)
     first = arrays(batches.take(1))
@@ -181,18 +182,18 @@ def test_files_are_decoded_once_and_what_one_batch_read_is_not_lost(pairs, label
     for pair in pairs:
         pair.mask.unlink()
     assert_equal(batches, whole)
-    assert cached(temporary) == [5 * 16 * 24 * 4]
+    assert cached() == [5 * 16 * 24 * 4]
 
 
-def test_only_the_size_in_use_is_cached_and_only_when_its_turn_comes(pairs, labels, temporary):
+def test_only_the_size_in_use_is_cached_and_only_when_its_turn_comes(pairs, labels, cached):
     resizing = ProgressiveResizing((32, 64), ((0.5, 0.5), (1, 1)), epochs=2, step=16)
     batches = make_batches(pairs, labels, (32, 64), 2, resizing=resizing)
-    assert not cached(temporary)
+    assert not cached()
     for epoch, size in enumerate((16 * 32, 32 * 64)):
         resizing.on_epoch_begin(epoch)
         list(batches)
         gc.collect()
-        assert cached(temporary) == [5 * 4 * size]
+        assert cached() == [5 * 4 * size]
     others = batches.repeat().take(3)
     del batches
     gc.collect()
@@ -200,38 +201,33 @@ def test_only_the_size_in_use_is_cached_and_only_when_its_turn_comes(pairs, labe
     del others
     gc.collect()
     list(make_batches(pairs, labels, (16, 24), 2, cache=False))
-    assert not cached(temporary)
+    assert not cached()
 
 
-def test_what_does_not_fit_on_the_disk_is_decoded_each_time(pairs, labels, temporary, monkeypatch, capsys):
+def test_what_does_not_fit_on_the_disk_is_decoded_each_time(pairs, labels, cached, tmp_path, monkeypatch, capsys):
     usage = namedtuple("usage", "total used free")
     needed = 5 * 16 * 24 * 4
-    for free, said in ((2 * needed - 1, "images of 16x24 are not cached (they need 0.0 GB"), (2 * needed, "")):
+    for free, said in ((2 * needed - 1, "images of 16x24 can be cached (they need 0.0 GB"), (2 * needed, "")):
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage(10**9, 0, free))
         batches = make_batches(pairs, labels, (16, 24), 2)
         assert_equal(batches, list(batches))
-        assert bool(cached(temporary)) == (not said)
+        assert bool(cached()) == (not said)
         assert said in (shown := capsys.readouterr().out)
         assert bool(shown) == bool(said)
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary / "not_there"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not_there"))
     assert PairReader(pairs, labels, (16, 24)).read(0)[0].shape == (16, 24, 3)
-    assert "not cached (there is no place for temporary files" in capsys.readouterr().out
+    assert "can be cached (No such file" in capsys.readouterr().out
 
 
-def test_a_disk_that_becomes_full_does_not_end_the_training(pairs, labels, temporary, monkeypatch, capsys):
-    reader = PairReader(pairs, labels, (16, 24))
-    reader.read(0)
-
-    def full(path, mode="r", *rest, opened=open, **options):
-        if mode == "r+b":
-            raise OSError(28, "No space left on device")
-        return opened(path, mode, *rest, **options)
-
-    monkeypatch.setattr("builtins.open", full)
-    others = [reader.read(n) for n in range(1, 5)]
-    monkeypatch.undo()
-    assert capsys.readouterr().out.count("no more decoded images can be cached (No space left on device)") == 1
-    assert reader.cached.tolist() == [True, False, False, False, False]
-    fresh = PairReader(pairs, labels, (16, 24), cache=False)
-    for n, found in enumerate([reader.read(0), *others]):
-        assert all(map(np.array_equal, found, fresh.read(n)))
+def test_a_disk_that_becomes_full_does_not_end_the_training(pairs, labels, tmp_path, monkeypatch, capsys):
+    expected = [PairReader(pairs, labels, (16, 24), cache=False).read(n) for n in range(5)]
+    with small_disk(tmp_path / "disk", 4096) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(10**9))
+        reader = PairReader(pairs, labels, (16, 24))
+        for _ in range(2):
+            for n in range(5):
+                assert all(map(np.array_equal, reader.read(n), expected[n]))
+        assert capsys.readouterr().out.count("can be cached (No space left on device)") == 1
+        assert 0 < reader.cached.sum() < 5
+        reader.file.close()

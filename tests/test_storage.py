@@ -1,16 +1,13 @@
 import contextlib
 import os
-import tempfile
 import threading
-import time
-from pathlib import Path
 
 import at_once
 import pytest
 from limits import gate, nobody, public_folder, start, together
 
 from unet_helpers import storage
-from unet_helpers.storage import hold_lock, make_temporary_folder, read_json, write_folder, write_json
+from unet_helpers.storage import hold_lock, read_json, write_folder, write_json
 
 HOLD = """
 from pathlib import Path
@@ -201,28 +198,3 @@ def test_the_lock_leaves_nothing_beside_the_folder_and_follows_links_to_it_but_i
 )
 def test_two_processes_with_temporary_folders_of_their_own_make_it_once(tmp_path, kind):
     assert at_once.KINDS[kind](tmp_path) == ""
-
-
-def test_temporary_folders_of_dead_processes_are_deleted_and_no_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    code = f"import tempfile, time\ntempfile.tempdir = {str(tmp_path)!r}\n"
-    code += "from unet_helpers.storage import make_temporary_folder\n"
-    code += "folder, delete = make_temporary_folder('unet_cache_')\nprint(folder, flush=True)\ntime.sleep(60)"
-    children = [start(code) for _ in range(2)]
-    dead, alive = (Path(child.stdout.readline().strip()) for child in children)
-    (dead / "pixels").write_text("many")
-    children[0].kill()
-    children[0].communicate(timeout=120)
-    (tmp_path / "unet_cache_not_ours").mkdir()
-    new, delete = make_temporary_folder("unet_cache_")
-    assert dead.exists()  # a folder that is so new may just not be locked yet
-    monkeypatch.setattr(storage, "RECENT", 0)
-    time.sleep(0.01)
-    newer, delete_newer = make_temporary_folder("unet_cache_")
-    assert not dead.exists()
-    assert all(folder.is_dir() for folder in (alive, new, tmp_path / "unet_cache_not_ours"))
-    children[1].kill()
-    children[1].communicate(timeout=120)
-    delete()
-    delete_newer()
-    assert names(tmp_path) == sorted(["unet_cache_not_ours", alive.name])

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import textwrap
 import time
 import zipfile
@@ -352,13 +353,10 @@ def make_plan(
 
 def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, validation_batches, resizing) -> Plan:
     begun = time.perf_counter()
-    folder, delete = storage.make_temporary_folder("unet_timing_")
-    try:
-        checkpoint = RunCheckpoint(folder, ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs=2))
+    with tempfile.TemporaryDirectory(prefix="unet_timing_", ignore_cleanup_errors=True) as folder:
+        checkpoint = RunCheckpoint(Path(folder), ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs=2))
         callbacks = [PreciseStatistics(train_batches), checkpoint]
         speed = measure_speed(model, train_batches, validation_batches, resizing, callbacks)
-    finally:
-        delete()
     timing = time.perf_counter() - begun
 
     def minutes(epochs: int, share: float = 1) -> float:

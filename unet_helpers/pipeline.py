@@ -1,5 +1,6 @@
 """From pairs of files to batches for the network, with tf.data: decode, cache, shuffle, augment, prefetch."""
 
+import io
 import itertools
 import os
 import shutil
@@ -7,14 +8,12 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from .images import decode_image, decode_mask, fit_image, fit_mask
 from .labels import LabelMap, Pair
-from .storage import make_temporary_folder
 
 N_DRAWS = 256  # random numbers for each image and change: one for each id that a mask can hold
 
@@ -23,7 +22,8 @@ class PairReader:
     """Pairs at one size, by their number. Each is decoded when it is first asked for, and then cached in a file.
 
     The file holds plain pixels: the system keeps in memory what there is room for, and the process itself stays small.
-    It is deleted with the reader. If the disk is too small, or with cache=False, each pair is decoded each time.
+    It has no name and ends with the reader, even if the process is killed. If the disk is too small, or with
+    cache=False, each pair is decoded each time.
     """
 
     def __init__(
@@ -35,44 +35,45 @@ class PairReader:
         self.cached = np.zeros(len(pairs), bool)
         self.file = self._make_file() if cache else None
         self.full = self.file is None
+        self.lock = threading.Lock()  # of the place in the file
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image, (H, W, 3) uint8, and mask, (H', W', 1) uint8 ids, of pair number index."""
         if self.cached[index]:
-            pixels = np.fromfile(self.file, np.uint8, self.pair_bytes, offset=index * self.pair_bytes)
+            with self.lock:
+                self.file.seek(index * self.pair_bytes)
+                pixels = np.frombuffer(self.file.read(self.pair_bytes), np.uint8)
             image, mask = np.split(pixels, [3 * int(np.prod(self.image_size))])
             return image.reshape(*self.image_size, 3), mask.reshape(*self.mask_size, 1)
         pair = self.pairs[index]
         with tf.device("CPU:0"):  # not on the GPU, which is busy training
             image = fit_image(decode_image(pair.image), self.image_size)
             mask = fit_mask(decode_mask(pair.mask, self.labels), self.mask_size, self.image_size)
-        if not self.full:
-            try:
-                with open(self.file, "r+b") as file:
-                    file.seek(index * self.pair_bytes)
-                    file.write(image.tobytes() + mask.tobytes())
-                self.cached[index] = True
-            except OSError as error:  # the disk is full: what is cached stays, the rest is decoded each time
-                self.full = True
-                print(f"no more decoded images can be cached ({error.strerror}): each epoch decodes the others again")
+        with self.lock:
+            if not self.full:
+                try:
+                    self.file.seek(index * self.pair_bytes)
+                    self.cached[index] = self.file.write(image.tobytes() + mask.tobytes()) == self.pair_bytes
+                except OSError as error:  # the disk is full: what is cached stays
+                    self.full = True
+                    self._say_uncached(error.strerror)
         return image, mask
 
-    def _make_file(self) -> Path | None:
+    def _make_file(self) -> io.FileIO | None:
         """An empty temporary file; None, and a message, unless it will take at most half of the free disk."""
         needed = len(self.pairs) * self.pair_bytes
         try:
             free = shutil.disk_usage(tempfile.gettempdir()).free
             if needed <= free / 2:
-                folder, delete = make_temporary_folder("unet_cache_")
-                weakref.finalize(self, delete)  # also at the end of the process
-                (folder / "pixels").touch()
-                return folder / "pixels"
-            reason = f"they need {needed / 1e9:.1f} GB of temporary files, and {free / 1e9:.1f} GB are free"
+                return tempfile.TemporaryFile(buffering=0)
+            self._say_uncached(f"they need {needed / 1e9:.1f} GB of temporary files, and {free / 1e9:.1f} GB are free")
         except OSError as error:
-            reason = f"there is no place for temporary files: {error.strerror}"
-        what = f"{len(self.pairs)} decoded images of {'x'.join(map(str, self.image_size))} are not cached ({reason})"
-        print(f"{what}: each epoch decodes them again, unless you set TMPDIR to a folder on a larger disk")
+            self._say_uncached(error.strerror)
         return None
+
+    def _say_uncached(self, reason: str) -> None:
+        what = f"not all {len(self.pairs)} decoded images of {'x'.join(map(str, self.image_size))} can be cached"
+        print(f"{what} ({reason}): each epoch decodes the others again, unless you set TMPDIR to a larger disk")
 
 
 def make_batches(
@@ -158,7 +159,7 @@ def epoch_order(n_pairs: int, shuffle: bool, seed: int, clock=None) -> tf.data.D
         numbers = np.random.default_rng([seed, epoch]).permutation(n_pairs) if shuffle else np.arange(n_pairs)
         return np.full(n_pairs, epoch), numbers
 
-    def one_epoch(_):
+    def one_epoch(_):  # Dataset.from_generator would be shorter, but changes how the whole process allocates memory
         columns = tf.numpy_function(start, [], (tf.int64, tf.int64))
         return tf.data.Dataset.from_tensor_slices(tuple(tf.ensure_shape(column, [n_pairs]) for column in columns))
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, locks between processes, temporary folders."""
+"""Files and folders written whole or not at all, and locks between processes."""
 
 import contextlib
 import errno
@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ except ImportError:  # Windows
     fcntl = None
     import msvcrt
 
-RECENT = 60  # seconds: younger temporary files and folders may belong to a live process and are not cleaned up
+RECENT = 60  # seconds: younger partial files may belong to a live process and are not deleted
 BUSY, NO_LOCK = -1, -2  # in place of a descriptor: another process holds the lock; no lock is available here
 
 
@@ -147,7 +146,12 @@ def hold_lock(folder: Path, busy: Callable[[], object] | None = None) -> Iterato
         yield held >= 0
     finally:
         if held >= 0:
-            _release(held, path)
+            if not fcntl:
+                os.close(held)  # Windows deletes closed files only
+            with contextlib.suppress(OSError):
+                path.unlink()
+            if fcntl:
+                os.close(held)  # only now, so that the deleted file was no other process's
 
 
 def _try_lock(path: Path) -> int:
@@ -173,32 +177,3 @@ def _try_lock(path: Path) -> int:
                 return file
         return _try_lock(path)  # the last holder deleted the file before it was locked here
     return NO_LOCK
-
-
-def _release(held: int, path: Path) -> None:
-    """Delete the file while it is locked, so that it is no other process's; Windows deletes closed files only."""
-    if not fcntl:
-        os.close(held)
-    with contextlib.suppress(OSError):
-        path.unlink()
-    if fcntl:
-        os.close(held)
-
-
-def make_temporary_folder(prefix: str) -> tuple[Path, Callable[[], None]]:
-    """A new temporary folder and the function that deletes it. Also deletes those of dead processes. Raises OSError."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{prefix}*/lock"):
-        with contextlib.suppress(OSError):
-            is_old = time.time() - lock.parent.stat().st_mtime > RECENT  # a younger one may not be locked yet
-            if is_old and (held := _try_lock(lock)) >= 0:  # a live process would hold it
-                shutil.rmtree(lock.parent, ignore_errors=True)
-                os.close(held)
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
-    held = _try_lock(folder / "lock")
-
-    def delete():
-        if held >= 0:
-            _release(held, folder / "lock")
-        shutil.rmtree(folder, ignore_errors=True)
-
-    return folder, delete

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -156,8 +157,8 @@ def _prepare_items(found: Found, splits: Sequence, classes: ClassList | None, fo
 
 
 def _make_temporary() -> Path:
-    folder, delete = storage.make_temporary_folder("unet_prepared_")
-    atexit.register(delete)
+    folder = Path(tempfile.mkdtemp(prefix="unet_prepared_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder / "prepared"
 
 
