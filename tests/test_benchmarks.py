@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from benchmarks import faults, learning, lesson, throughput, transfer
-from unet_helpers.datasets import drive_of, load_dataset
+from unet_helpers.datasets import load_dataset, sequence_of
 from unet_helpers.labels import CARLA
 from unet_helpers.model import unet_model, with_keras_layers_only
 from unet_helpers.networks import save_network
@@ -173,8 +173,8 @@ def test_part_1_is_trained_with_and_without_skips_and_scored_on_both_kinds_of_fr
     ]
     skips = [any(layer.name.startswith("concatenate") for layer in model.layers) for model, _ in scored]
     assert skips == [True] * 4 + [False] * 4
-    drives = [{drive_of(pair.image.stem) for pair in pairs} for _, pairs in scored[:2]]
-    trained = {drive_of(pair.image.stem) for pair in load_dataset("demo", tmp_path, frames_per_drive=1).train}
+    drives = [set(map(sequence_of, pairs)) for _, pairs in scored[:2]]
+    trained = set(map(sequence_of, load_dataset("demo", tmp_path, frames_per_drive=1).train))
     assert not drives[0] & trained
     assert drives[1] <= trained
 

@@ -22,7 +22,7 @@ DATA_DIR = "data"  # made where it does not exist; any other folder has to be th
 
 # The Kaggle set's five folders hold frames of every drive and neighbouring frames look alike, so the split goes by
 # drives, and drives that look alike stay on one side.
-DRIVE = re.compile(r"(\d\d_\d\d)_|(F\d+)-")
+DRIVE = re.compile(r"\d\d_\d\d(?=_)|F\d+(?=-)")  # in a frame's name: 02_00 in 02_00_017, F61 in F61-1
 TEST_DRIVES = {"F1", "F3", "F62", "F63", "F64", "F69", "F8"}
 VALIDATION_DRIVES = {"09_00", "F2", "F6", "F66", "F68", "F70"}
 
@@ -80,40 +80,28 @@ def load_dataset(
         places = custom_data.places_for(root, DATA_DIR)
         prepared = custom_data.prepare_folder(root, *places, split_by=split_by, skip_bad=skip_bad, bits=bits)
         return _load_prepared(name, prepared, prepared.labels, skip_bad)
-    has_layout = {"lyft": _has_lyft, "camvid": _has_camvid}[name]
+    has_layout = {"lyft": lambda folder: bool(_cameras(folder)), "camvid": _has_camvid}[name]
     found = find_layout(root / name, has_layout, depth=1) or find_layout(root, has_layout, depth=0)
     if not found:
-        keep = {"lyft": _is_no_copy, "camvid": bool}[name]
-        found = download_dataset(root / name, SLUGS[name], archive=archive, keep=keep, has_layout=has_layout)
-    check_whole(root / name)
-    check_whole(root)
+        found = download_dataset(
+            root / name, SLUGS[name], archive=archive, has_layout=has_layout,
+            keep=lambda member: not re.match(r"(.*/)?data[a-e]/", member),  # lyft's second copy, see _cameras
+        )  # fmt: skip
+    for folder in (root / name, root):
+        check_whole(folder)
     place = root if found == root else root / name
     return _load_lyft(name, found) if name == "lyft" else _load_camvid(name, found, place, skip_bad)
 
 
-def _has_lyft(folder: Path) -> bool:
-    return any((camera / "CameraRGB").is_dir() for letter in "ABCDE" for camera in _lyft_folders(folder, letter))
-
-
-def _lyft_folders(folder: Path, letter: str) -> tuple[Path, Path]:
-    return folder / f"data{letter}" / f"data{letter}", folder / f"data{letter}"
-
-
-def _is_no_copy(member: str) -> bool:
-    """The upload's lower-case folders hold the same frames once more: they are not unpacked."""
-    return not re.match(r"(.*/)?data[a-e]/", member)
+def _cameras(root: Path) -> list[Path]:
+    """The folders with CameraRGB and CameraSeg: dataA/dataA, as the set is packed, or dataA, up to E. The upload's
+    lower-case folders hold the same frames once more: they are neither unpacked nor looked at."""
+    places = ("data[A-E]/data[A-E]/Camera*", "data[A-E]/Camera*")
+    return sorted({path.parent for place in places for path in root.glob(place)})
 
 
 def _has_camvid(folder: Path) -> bool:
     return (folder / "train").is_dir() and any((folder / f"train{end}").is_dir() for end in ("annot", "_labels"))
-
-
-def drive_of(stem: str) -> str:
-    """Drive that a frame of the Kaggle set belongs to: "02_00" for "02_00_017", "F61" for "F61-1"."""
-    match = DRIVE.match(stem)
-    if not match:
-        raise ValueError(f"{stem}: not a frame name of the Lyft set, expected one like '02_00_017' or 'F61-1'")
-    return match[1] or match[2]
 
 
 def sequence_of(pair: Pair) -> str:
@@ -134,18 +122,16 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[Pair]:
 
 def _load_lyft(name: str, root: Path) -> Dataset:
     pairs: dict[str, Pair] = {}
-    for letter in "ABCDE":
-        # Lower-case folders (see _is_no_copy) are never looked at.
-        cameras = [folder for folder in _lyft_folders(root, letter) if folder.is_dir()]
-        if cameras:
-            for pair in find_pairs(cameras[0] / "CameraRGB", cameras[0] / "CameraSeg"):
-                twin = pairs.setdefault(pair.image.stem, pair)
-                if twin is not pair:
-                    raise ValueError(f"{pair.image}: the same frame is also in {twin.image.parent}; keep one of them")
+    for camera in _cameras(root):
+        for pair in find_pairs(camera / "CameraRGB", camera / "CameraSeg"):
+            twin = pairs.setdefault(pair.image.stem, pair)
+            if twin is not pair:
+                raise ValueError(f"{pair.image}: the same frame is also in {twin.image.parent}; keep one of them")
     train, validation, test = [], [], []
     for stem, pair in sorted(pairs.items()):
-        drive = drive_of(stem)
-        (test if drive in TEST_DRIVES else validation if drive in VALIDATION_DRIVES else train).append(pair)
+        if not (drive := DRIVE.match(stem)):
+            raise ValueError(f"{stem}: not a frame name of the Lyft set, expected one like '02_00_017' or 'F61-1'")
+        (test if drive[0] in TEST_DRIVES else validation if drive[0] in VALIDATION_DRIVES else train).append(pair)
     return Dataset(name, CARLA, tuple(train), tuple(validation), tuple(test))
 
 
