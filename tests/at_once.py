@@ -27,8 +27,7 @@ def inside(function):
 DRAW = """
 from unet_helpers.drawing import draw_scenes, writing
 writing._draw = inside(writing._draw)
-folder = draw_scenes(pathlib.Path({data!r}) / "drawn", drives=("F1", "F2"), n_frames=2, size=(48, 64), processes=1,
-                     exist_ok=True)
+folder = draw_scenes(pathlib.Path({data!r}) / "drawn", drives=("F1", "F2"), n_frames=2, size=(48, 64), processes=1)
 print(sum(path.is_file() for path in folder.rglob("*")))
 """
 TRAIN = """

@@ -69,7 +69,7 @@ def load_dataset(
         raise ValueError(f"{named('SPLIT_BY')}: found {split_by!r}, but {name!r} has splits of its own; leave it out")
     if name == "demo":
         root = Path(data_dir) / "demo" / f"v{drawing.VERSION}_seed{seed}_{frames_per_drive}_frames"
-        drawing.draw_scenes(root, seed=seed, n_frames=frames_per_drive, exist_ok=True)  # where it is not there, whole
+        drawing.draw_scenes(root, seed=seed, n_frames=frames_per_drive)
         return _load_lyft(name, root)
     root = Path(data_dir)
     if not root.is_dir() and str(root) != DATA_DIR:

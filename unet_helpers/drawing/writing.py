@@ -6,12 +6,10 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from multiprocessing.connection import wait
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 from PIL import Image
@@ -26,24 +24,19 @@ SPEED = 30 * 240 * 320  # pixels that two cores draw in a second: measured, 25 t
 
 def draw_scenes(
     folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 320), n_frames: int = 20,
-    drives: Iterable[str] = DRIVES, processes: int | None = None, exist_ok: bool = False,
-    progress: Callable[[str], object] = print,
+    drives: Iterable[str] = DRIVES, processes: int | None = None, progress: Callable[[str], object] = print,
 ) -> Path:  # fmt: skip
-    """Draw `n_frames` frames of each drive below `folder`, whole or not at all, and return it.
+    """Draw `n_frames` frames of each drive below `folder`, whole or not at all, unless they are there; return it.
 
     Files as on Kaggle: data{A..E}/data{A..E}/Camera{RGB,Seg}/NAME.png. seed, size, n_frames: as for `render_frame`;
-    drives: some of DRIVES; processes: None = one per core. exist_ok: return a folder that has all frames already.
-    progress(line) is called before the first frame, about each tenth of them, and before waiting for another process
-    that draws to `folder`. Raises ValueError, naming the argument, if one is wrong or `folder` can't be used.
+    drives: some of DRIVES; processes: None = one per core. progress(line) is called before the first frame, about each
+    tenth of them, and before waiting for another process that draws to `folder`. Raises ValueError, naming the
+    argument, if one is wrong, `folder` can't be used, or is there without all of the frames.
     """
     folder, drives = Path(folder), tuple(drives)
+    for drive in drives:
+        check_arguments(drive, 0, seed, size, n_frames)
     try:
-        if folder.exists() and not exist_ok:
-            raise ValueError(f"folder: {folder} exists already; use it, remove it or name another one")
-        for drive in drives or ("none",):
-            check_arguments(drive, 0, seed, size, n_frames)
-        if processes is not None and processes < 1:
-            raise ValueError(f"processes: found {processes!r}, expected None or at least 1")
         if not _is_drawn(folder, drives, n_frames):
             busy = f"another process is drawing to {folder}: waiting for it"
             with hold_lock(folder, lambda: progress(busy)) as alone:
@@ -69,26 +62,40 @@ def _is_drawn(folder: Path, drives: tuple[str, ...], n_frames: int) -> bool:
 
 
 def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress, **options) -> None:
-    (rows, columns), n_frames = options["size"], options["n_frames"]
-    total, done, start = len(drives) * n_frames, 0, perf_counter()
+    n_frames, total, done = options["n_frames"], len(drives) * options["n_frames"], 0
+    parts = [(drive, range(n_frames)[first:first + 10]) for drive in drives for first in range(0, n_frames, 10)]
+    n_workers = min(processes or os.cpu_count() or 1, len(parts))
     with write_folder(folder) as partial:
-        parts = [(partial, drive, range(n_frames)[first:first + 10], options)
-                 for drive in drives for first in range(0, n_frames, 10)]
-        seconds = max(10, round(total * rows * columns / SPEED, -1))
+        seconds = max(10, round(total * np.prod(options["size"]) / SPEED, -1))
         progress(f"drawing {total} road scenes, once: about {seconds:.0f} seconds on two cores")
-        with closing(_run(parts, min(processes or os.cpu_count() or 1, len(parts)))) as counts:
-            for count in counts:
-                done += count
-                if (done - count) * 10 // total < done * 10 // total:  # about every tenth
-                    speed = done / (perf_counter() - start)
-                    progress(f"drawing {total} road scenes: {done} done, {speed:.0f} per second")
+        # spawn, not fork: a fork of a process in which TensorFlow runs may hang
+        spawn = multiprocessing.get_context("spawn")
+        pool = ThreadPoolExecutor(1) if n_workers == 1 else ProcessPoolExecutor(n_workers, spawn, _end_with_parent)
+        try:
+            for drawn in as_completed(_submit(pool, [(partial, *part, options) for part in parts])):
+                tenths, done = done * 10 // total, done + drawn.result()
+                if done * 10 // total > tenths:
+                    progress(f"drawing {total} road scenes: {done} done")
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _files_of(folder: Path, drive: str, frame: int) -> list[Path]:
-    """The files of a frame, image and mask, named as in the real data set: '02_00_000.png' or, from 1, 'F61-1.png'."""
-    name = f"{drive}-{frame + 1}.png" if drive.startswith("F") else f"{drive}_{frame:03d}.png"
-    letter = "ABCDE"[int(name[-5]) // 2]  # of the last digit of the frame's number
-    return [folder / f"data{letter}" / f"data{letter}" / camera / name for camera in ("CameraRGB", "CameraSeg")]
+def _submit(pool: Executor, parts: list[tuple]) -> list[Future]:
+    """Start the workers. Each would run the main module once more: a script without a guard would draw there, too."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+    try:
+        return [pool.submit(_draw_part, *part) for part in parts]
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _end_with_parent() -> None:
+    """A killed parent can't end its workers: each watches it, or it would draw on and then wait forever."""
+    def watch():
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _draw_part(folder: Path, drive: str, frames: range, options: dict) -> int:
@@ -102,31 +109,8 @@ def _draw_part(folder: Path, drive: str, frames: range, options: dict) -> int:
     return len(frames)
 
 
-def _run(parts: list[tuple], processes: int) -> Iterator[int]:
-    """Call `_draw_part` for all parts; yield what each returns as soon as it is done."""
-    if processes == 1:
-        yield from (_draw_part(*part) for part in parts)
-        return
-    # spawn, not fork: a fork of a process in which TensorFlow runs may hang
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
-        main = sys.modules["__main__"]
-        # spawn runs the main module once more in each worker: a script without a guard would draw there, too
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        try:
-            futures = [pool.submit(_draw_part, *part) for part in parts]  # this starts the workers
-        finally:
-            sys.modules["__main__"] = main
-        try:
-            yield from (future.result() for future in as_completed(futures))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """A killed parent can't end its workers: each watches it, or it would draw on and then wait forever."""
-    def watch():
-        wait([multiprocessing.parent_process().sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _files_of(folder: Path, drive: str, frame: int) -> list[Path]:
+    """The files of a frame, image and mask, named as in the real data set: '02_00_000.png' or, from 1, 'F61-1.png'."""
+    name = f"{drive}-{frame + 1}.png" if drive.startswith("F") else f"{drive}_{frame:03d}.png"
+    letter = "ABCDE"[int(name[-5]) // 2]  # of the last digit of the frame's number
+    return [folder / f"data{letter}" / f"data{letter}" / camera / name for camera in ("CameraRGB", "CameraSeg")]
