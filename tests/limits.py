@@ -79,34 +79,23 @@ def start(code: str, **environment: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def gate(folder: Path) -> str:
-    """Code that waits until `together` opens the gate in `folder`.
+def meet(folder: Path, code: str, **environment: str) -> list[tuple[int, str, str]]:
+    """Run code in two processes: the first one stops at `until_met()` until the second one has said its first line.
 
-    It defines `until_met()`, which waits until another of the processes prints that it waits: so they meet.
+    Returns (exit code, output, errors) of each. The second one has these variables, too.
     """
-    return f"""
-import builtins, pathlib, time
-gate, met, show = pathlib.Path({str(folder / "gate")!r}), pathlib.Path({str(folder / "met")!r}), print
-def print_and_meet(*texts, **options):
-    show(*texts, **options)
-    if texts and str(texts[0]).endswith("waiting for it"):
-        met.touch()
-def wait_for(path):
-    while not path.exists(): time.sleep(.001)
-def until_met(*_, **__):
-    wait_for(met)
-builtins.print = print_and_meet
-print("ready", flush=True)
-wait_for(gate)
-"""
-
-
-def together(folder: Path, *children: subprocess.Popen) -> list[tuple[int, str, str]]:
-    """Let children whose code holds `gate` continue at the same moment; (exit code, output, errors) of each."""
-    for child in children:
-        assert child.stdout.readline() == "ready\n", child.communicate(timeout=120)
-    (folder / "gate").touch()
-    ends = [child.communicate(timeout=120) for child in children]
-    (folder / "gate").unlink()
-    (folder / "met").unlink(missing_ok=True)
-    return [(child.returncode, *end) for child, end in zip(children, ends, strict=True)]
+    go = folder / "go"
+    code = f"""
+import pathlib, time
+def until_met(*_):
+    print("inside", flush=True)
+    while not pathlib.Path({str(go)!r}).exists():
+        time.sleep(.01)
+{code}"""
+    first = start(code)
+    assert first.stdout.readline() == "inside\n", first.communicate(timeout=120)
+    second = start(code, **environment)
+    said = second.stdout.readline()
+    go.touch()
+    ends = [child.communicate(timeout=120) for child in (first, second)]
+    return [(first.returncode, *ends[0]), (second.returncode, said + ends[1][0], ends[1][1])]

@@ -2,9 +2,8 @@ import contextlib
 import os
 import threading
 
-import at_once
 import pytest
-from limits import gate, nobody, public_folder, start, together
+from limits import nobody, public_folder, start
 
 from unet_helpers import storage
 from unet_helpers.storage import hold_lock, read_json, write_folder, write_json
@@ -25,8 +24,6 @@ def names(folder):
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     write_json(tmp_path / "a.json", {"n": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"n": object()})
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -37,23 +34,23 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
             storage.write_whole(tmp_path / "a.json", b"new")
     assert read_json(tmp_path / "a.json") == {"n": 1}
     assert names(tmp_path) == ["a.json"]
+    (tmp_path / "file").touch()
+    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "file").stat().st_mode  # others may read it
     for content in ("{", 100_000 * "["):
         (tmp_path / "a.json").write_text(content)
         assert read_json(tmp_path / "a.json") is None
     assert read_json(tmp_path / "b.json") is None
 
 
-def test_a_file_is_never_written_through_a_link_or_over_an_existing_file(tmp_path):
-    mine, there = tmp_path / "mine.txt", tmp_path / "a.json.partial"
+def test_a_file_is_never_written_through_a_link(tmp_path, monkeypatch):
+    """Not even one that bears the random name of the unfinished file."""
+    monkeypatch.setattr(storage.secrets, "token_hex", lambda n: "0" * 2 * n)
+    mine = tmp_path / "mine.txt"
     mine.write_text("mine")
-    there.symlink_to(mine)
-    write_json(tmp_path / "a.json", {"n": 1})
-    there.unlink()
-    there.write_text("mine, too")
-    write_json(tmp_path / "a.json", {"n": 2})
-    assert (mine.read_text(), there.read_text()) == ("mine", "mine, too")
-    assert names(tmp_path) == ["a.json", "a.json.partial", "mine.txt"]
-    assert (tmp_path / "a.json").stat().st_mode == mine.stat().st_mode  # others may read it, as any file
+    storage.partial_file(tmp_path / "a.json").symlink_to(mine)
+    with pytest.raises(FileExistsError):
+        write_json(tmp_path / "a.json", {"n": 1})
+    assert mine.read_text() == "mine"
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
@@ -137,16 +134,18 @@ def test_the_lock_is_held_by_one_at_a_time(tmp_path):
 def test_no_two_processes_are_ever_inside_and_a_killed_one_holds_nothing(tmp_path):
     """Each adds 1 to a number in a file, which loses some if two are inside; then one is killed while it waits."""
     folder, number = tmp_path / "set", tmp_path / "number"
-    number.write_text("0")
-    code = gate(tmp_path) + HOLD.format(folder=str(folder)) + (
+    children = [start(HOLD.format(folder=str(folder)) + (
         "number = folder.with_name('number')\n"
+        "print('ready', flush=True)\n"
+        "while not number.exists(): pass\n"
         "for _ in range(50):\n"
         "    with hold_lock(folder, lambda: None) as held:\n"
         "        assert held\n"
         "        number.write_text(str(int(number.read_text()) + 1))\n"
-    )  # fmt: skip
-    ends = together(tmp_path, *(start(code) for _ in range(3)))
-    assert [end[0] for end in ends] == [0] * 3, ends
+    )) for _ in range(3)]  # fmt: skip
+    assert [child.stdout.readline() for child in children] == ["ready\n"] * 3
+    storage.write_whole(number, b"0")
+    assert [child.communicate(timeout=120)[1] for child in children] == [""] * 3
     assert number.read_text() == "150"
     child = start(HOLD.format(folder=str(folder)) + (
         "with hold_lock(folder) as held:\n    print(held, flush=True)\n    import time; time.sleep(60)"
@@ -191,10 +190,3 @@ def test_the_lock_leaves_nothing_beside_the_folder_and_follows_links_to_it_but_i
         assert not held
     assert (tmp_path / ".set.lock").is_symlink()
     assert mine.read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "trainings")) for kind in at_once.KINDS]
-)
-def test_two_processes_with_temporary_folders_of_their_own_make_it_once(tmp_path, kind):
-    assert at_once.KINDS[kind](tmp_path) == ""
