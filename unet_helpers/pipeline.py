@@ -1,5 +1,6 @@
 """From pairs of files to batches for the network, with tf.data: decode, cache, shuffle, augment, prefetch."""
 
+import errno
 import io
 import itertools
 import os
@@ -32,9 +33,8 @@ class PairReader:
     ):  # fmt: skip
         self.pairs, self.labels, self.image_size, self.mask_size = pairs, labels, image_size, mask_size or image_size
         self.pair_bytes = 3 * int(np.prod(image_size)) + int(np.prod(self.mask_size))
-        self.cached = np.zeros(len(pairs), bool)
+        self.cached, self.full = np.zeros(len(pairs), bool), not cache
         self.file = self._make_file() if cache else None
-        self.full = self.file is None
         self.lock = threading.Lock()  # of the place in the file
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,8 +55,7 @@ class PairReader:
                     self.file.seek(index * self.pair_bytes)
                     self.cached[index] = self.file.write(image.tobytes() + mask.tobytes()) == self.pair_bytes
                 except OSError as error:  # the disk is full: what is cached stays
-                    self.full = True
-                    self._say_uncached(error.strerror)
+                    self._stop_caching(error)
         return image, mask
 
     def _make_file(self) -> io.FileIO | None:
@@ -64,16 +63,16 @@ class PairReader:
         needed = len(self.pairs) * self.pair_bytes
         try:
             free = shutil.disk_usage(tempfile.gettempdir()).free
-            if needed <= free / 2:
-                return tempfile.TemporaryFile(buffering=0)
-            self._say_uncached(f"they need {needed / 1e9:.1f} GB of temporary files, and {free / 1e9:.1f} GB are free")
+            if needed > free / 2:
+                raise OSError(errno.ENOSPC, f"they need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+            return tempfile.TemporaryFile(buffering=0)
         except OSError as error:
-            self._say_uncached(error.strerror)
-        return None
+            return self._stop_caching(error)
 
-    def _say_uncached(self, reason: str) -> None:
-        what = f"not all {len(self.pairs)} decoded images of {'x'.join(map(str, self.image_size))} can be cached"
-        print(f"{what} ({reason}): each epoch decodes the others again, unless you set TMPDIR to a larger disk")
+    def _stop_caching(self, error: OSError) -> None:
+        self.full, size = True, "x".join(map(str, self.image_size))
+        what = f"not all {len(self.pairs)} decoded images of {size} can be cached ({error.strerror})"
+        print(f"{what}: each epoch decodes the others again, unless you set TMPDIR to a folder on a larger disk")
 
 
 def make_batches(

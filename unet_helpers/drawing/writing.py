@@ -19,8 +19,6 @@ from ..storage import hold_lock, remove_partial_folders, write_folder
 from .scenes import check_arguments, render_frame
 from .street import DRIVES
 
-SPEED = 30 * 240 * 320  # pixels that two cores draw in a second: measured, 25 to 45 frames
-
 
 def draw_scenes(
     folder: Path, *, seed: int = 0, size: tuple[int, int] = (240, 320), n_frames: int = 20,
@@ -35,7 +33,7 @@ def draw_scenes(
     """
     folder, drives = Path(folder), tuple(drives)
     for drive in drives:
-        check_arguments(drive, 0, seed, size, n_frames)
+        check_arguments(drive, seed, size, n_frames)
     try:
         if not _is_drawn(folder, drives, n_frames):
             busy = f"another process is drawing to {folder}: waiting for it"
@@ -66,8 +64,7 @@ def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress
     parts = [(drive, range(n_frames)[first:first + 10]) for drive in drives for first in range(0, n_frames, 10)]
     n_workers = min(processes or os.cpu_count() or 1, len(parts))
     with write_folder(folder) as partial:
-        seconds = max(10, round(total * np.prod(options["size"]) / SPEED, -1))
-        progress(f"drawing {total} road scenes, once: about {seconds:.0f} seconds on two cores")
+        progress(f"drawing {total} road scenes, once")
         # spawn, not fork: a fork of a process in which TensorFlow runs may hang
         spawn = multiprocessing.get_context("spawn")
         pool = ThreadPoolExecutor(1) if n_workers == 1 else ProcessPoolExecutor(n_workers, spawn, _end_with_parent)
