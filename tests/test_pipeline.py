@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import weakref
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -183,6 +184,15 @@ def test_files_are_decoded_once_and_what_one_batch_read_is_not_lost(pairs, label
         pair.mask.unlink()
     assert_equal(batches, whole)
     assert cached() == [5 * 16 * 24 * 4]
+
+
+def test_several_threads_read_the_cache_at_once(numbered, labels):
+    reader = PairReader(numbered, labels, (16, 24))
+    numbers = [0, 1, 2] * 2000
+    with ThreadPoolExecutor(4) as pool:
+        masks = list(pool.map(lambda n: reader.read(n)[1], numbers))
+    assert reader.cached.all()
+    assert all((mask == n).all() for mask, n in zip(masks, numbers, strict=True))
 
 
 def test_only_the_size_in_use_is_cached_and_only_when_its_turn_comes(pairs, labels, cached):
