@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..naming import named
 from ..storage import hold_lock, remove_partial_folders, write_folder
-from .scenes import check_arguments, render_frame
+from .scenes import render_frame
 from .street import DRIVES
 
 
@@ -32,8 +32,9 @@ def draw_scenes(
     argument, if one is wrong, `folder` can't be used, or is there without all of the frames.
     """
     folder, drives = Path(folder), tuple(drives)
-    for drive in drives:
-        check_arguments(drive, seed, size, n_frames)
+    for name, value, least in (("seed", seed, 0), ("n_frames", n_frames, 1), ("size", min(size), 24)):
+        if value < least:
+            raise ValueError(f"{name}: found {value}, expected {least} or more")
     try:
         if not _is_drawn(folder, drives, n_frames):
             busy = f"another process is drawing to {folder}: waiting for it"
