@@ -57,16 +57,16 @@ def unet_levels(model: keras.Model, image_size: Sequence[int] | None = None) -> 
     image_size: (height, width) of the image, needed if the network takes any.
     Raises ValueError if it is missing or does not fit, or if the network does not go down and then up again.
     """
-    paths, shapes, found = _paths(model), _shapes(model, image_size), []
+    shapes, found = _shapes(model, image_size), []
     for part, number, stage in _stages(model):
         entering = shapes[id(stage[0].output)] if _direction(stage[0]) or not found else found[-1].shape
         skip = None
-        for merge in (layer for layer in stage if len(_inputs(layer)) > 1):
-            below, across = sorted(_inputs(merge), key=lambda tensor: -len(paths[id(tensor)]))[:2]
-            entering, skip = shapes[id(below)], shapes[id(across)]
-            if entering[:2] != skip[:2]:
-                sizes = f"{merge.name!r} would merge {entering[:2]} and {skip[:2]}"
-                raise ValueError(f"image_size: {image_size} can't be halved at each level: {sizes}")
+        for below, merge in pairwise(stage):
+            for across in (tensor for tensor in keras.tree.flatten(merge.input) if tensor is not below.output):
+                entering, skip = shapes[id(below.output)], shapes[id(across)]
+                if entering[:2] != skip[:2]:
+                    sizes = f"{merge.name!r} would merge {entering[:2]} and {skip[:2]}"
+                    raise ValueError(f"image_size: {image_size} can't be halved at each level: {sizes}")
         found.append(Level(part, number, shapes[id(stage[-1].output)], entering, skip, stage[-1]))
     return found
 
@@ -94,19 +94,6 @@ def _side(layer, *names: str) -> int:
     return value if isinstance(value, int) else value[0]
 
 
-def _inputs(layer) -> list:
-    return [] if isinstance(layer, layers.InputLayer) else keras.tree.flatten(layer.input)
-
-
-def _paths(model) -> dict[int, list]:
-    """id of each layer's output -> the layers that lead to it, on the longest way from the image: along the U."""
-    paths = {}
-    for layer in model.layers:
-        longest = max((paths.get(id(tensor), []) for tensor in _inputs(layer)), key=len, default=[])
-        paths[id(layer.output)] = [*longest, layer]
-    return paths
-
-
 def _shapes(model, image_size) -> dict[int, Shape]:
     """id of each layer's output -> its height, width and channels for an image of image_size."""
     *fixed, channels = model.inputs[0].shape[1:]
@@ -129,9 +116,11 @@ def _direction(layer) -> str | None:
 
 def _stages(model) -> list[tuple[str, int, list]]:
     """(part, number, layers along the U) for each `Level`: a layer that changes the size begins a new one."""
-    path = _paths(model)[id(model.outputs[0])]
+    path = [layer for layer in model.layers if not isinstance(layer, layers.Cropping2D)]  # those are on the way across
     directions = [direction for direction in map(_direction, path) if direction]
-    if set(directions) != {"down", "up"} or directions != sorted(directions):
+    used = keras.tree.flatten([model.outputs, *(layer.input for layer in path[1:])])
+    called_again = {id(tensor) for tensor in used} - {id(layer.output) for layer in model.layers}
+    if set(directions) != {"down", "up"} or directions != sorted(directions) or called_again:
         expected = "a U-Net of layers that are called once each, which goes down and then up again"
         raise ValueError(f"model: expected {expected}, found the steps {directions}")
     convolutions = [i for i, layer in enumerate(path) if "kernel_size" in layer.get_config()]
