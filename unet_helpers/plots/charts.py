@@ -41,7 +41,7 @@ def _class_bars(quantity: str, labels: LabelMap, bars: Mapping[str, np.ndarray],
         y, texts = np.arange(len(order)) + 0.42 - (i + 0.5) * height, [text(value) for value in values[order]]
         drawn = axes.barh(y, np.nan_to_num(values[order]), height, color=color, label=name, **EDGE)
         axes.bar_label(drawn, texts, padding=4, size=11)
-        pairs = reversed(list(zip(names, texts, strict=True)))
+        pairs = zip(names[::-1], texts[::-1], strict=True)
         figure.alt += f" {name} ({', '.join(map(' '.join, pairs))})."
     axes.set(xlabel=quantity, xlim=(0, 1.12 * largest), ymargin=0.02, yticks=range(len(names)), yticklabels=names)
     return figure, axes
