@@ -125,13 +125,13 @@ def test_labels_are_readable_and_tell_each_size(drawn):
     for level in found:
         assert written.count(level.size) == [each.size for each in found].count(level.size)
         assert f"{level.name} {level.size}" in figure.alt
-    texts = {text.get_text(): text.get_window_extent() for text in axes.texts if text.get_text()}
+    texts = [(text.get_text(), text.get_window_extent()) for text in axes.texts if text.get_text()]
     boxes = [box.get_window_extent() for box in (*axes.patches, *figure.legends)]
     assert not any(one.padded(-1e-6).overlaps(other) for one, other in combinations(boxes, 2))
     lines = [Bbox(axes.transData.transform([arrow.xyann, arrow.xy])) for arrow in arrows(axes)]
-    for (name, text), (other_name, other) in combinations(texts.items(), 2):
+    for (name, text), (other_name, other) in combinations(texts, 2):
         assert not text.overlaps(other), f"{name!r} and {other_name!r}"
-    for name, text in texts.items():
+    for name, text in texts:
         assert figure.bbox.containsx(text.x0) & figure.bbox.containsx(text.x1) & figure.bbox.containsy(text.y1), name
         assert not any(text.overlaps(box) for box in boxes), name
         # Below the letters a text's box has room for a comma, which may touch a skip connection's line.

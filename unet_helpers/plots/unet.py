@@ -90,8 +90,7 @@ def receptive_fields(model: keras.Model) -> dict[str, int]:
 def _side(layer, *names: str) -> int:
     """The layer's kernel size, strides or the like, from its configuration; 1 where it has none."""
     config = layer.get_config()
-    value = next((config[name] for name in names if name in config), 1)
-    return value if isinstance(value, int) else value[0]
+    return next((int(np.ravel(config[name])[0]) for name in names if name in config), 1)
 
 
 def _shapes(model, image_size) -> dict[int, Shape]:
