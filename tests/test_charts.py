@@ -41,24 +41,17 @@ def test_a_notebook_gets_a_jpeg_with_an_alt_text_and_may_replace_it():
     assert [image["alt"] for image in BeautifulSoup(html, "html.parser").select("img")] == [ALT, "after", "with pyplot"]
 
 
-def test_figures_are_black_on_white_in_a_dark_theme_too():
+@pytest.mark.parametrize("length", [3, 64])
+def test_a_figure_is_as_wide_as_a_notebook_grows_by_its_legend_and_is_white_in_a_dark_theme_too(length):
     with style.context("dark_background"):
-        figure, axes = new_figure("theme", size=(4, 2))
-        axes.set_title("title")
-        pixels = jpeg(figure)
-    assert pixels[[0, -1]].min() > 230  # white, as far as a JPEG knows
-    assert pixels.min() < 80
-
-
-def test_a_figure_is_as_wide_as_a_notebook_and_grows_by_its_legend():
-    for length in (3, 64):
-        figure, axes = new_figure("", 2, 3, size=(WIDTH, 3))
-        assert axes.shape == (2, 3)
+        figure, _ = new_figure("", 2, 3, size=(WIDTH, 3))
         add_legend(figure, [(("pavement marking " * 4)[k : k + length], (0, 0, 0)) for k in range(9)])
-        assert figure.get_figheight() > 3.4
-        assert jpeg(figure).shape[:2] == (pytest.approx(100 * figure.get_figheight(), abs=1), 800)
-        box = figure.legends[0].get_window_extent()
-        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        pixels = jpeg(figure)
+    assert figure.get_figheight() > 3.4
+    assert pixels.shape[:2] == (pytest.approx(100 * figure.get_figheight(), abs=1), 800)
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert (pixels[0].min() > 230) & (pixels.min() < 80)  # black on white, as far as a JPEG knows
 
 
 # ---- scores ----
@@ -88,8 +81,6 @@ def test_class_shares_add_up_and_rare_classes_have_their_digits(labels):
     assert row_names(axes) == ["car", "road", "sky"]
     assert texts(axes) == ["0.01 %", "10.0 %", "90.0 %"]
     assert "sky 90.0 %, road 10.0 %, car 0.01 %" in figure.alt
-    with pytest.raises(ValueError, match=r"pixels: .*, expected 3 counts"):
-        charts.show_classes(labels, np.ones(2, int))
 
 
 def test_a_class_may_be_called_like_a_formula(labels):
@@ -142,20 +133,9 @@ def test_reliability_compares_the_confidence_with_what_is_right():
     assert [bar.get_height() for bar in lower.patches] == pytest.approx([12.5, 0, 0, 0, 0, 25, 0, 0, 0, 62.5])
     assert f"mean gap {(1 * 0.05 + 2 * 0.04 + 5 * 0.18) / 8:.2f}" in figure.alt
     assert upper.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]
-
-
-@pytest.mark.parametrize(
-    ("confidence", "right", "said"),
-    [
-        ([0.5], [True, False], "same length"),
-        ([50.0], [True], r"confidence: found .*, expected"),
-        ([-0.1], [True], r"confidence: found .*, expected"),
-        ([np.nan], [True], r"confidence: found .*, expected"),
-    ],
-)
-def test_reliability_refuses_what_is_no_confidence(confidence, right, said):
-    with pytest.raises(ValueError, match=said):
-        charts.plot_reliability(np.array(confidence), np.array(right))
+    for wrong in (50.0, -0.1, np.nan):
+        with pytest.raises(ValueError, match="confidence: found"):
+            charts.plot_reliability(np.array([wrong]), np.array([True]))
 
 
 def test_changes_stand_in_their_order_with_their_gain_and_every_seed():
@@ -166,7 +146,7 @@ def test_changes_stand_in_their_order_with_their_gain_and_every_seed():
     ]
     figure = charts.plot_changes(steps)
     scores, seconds = figure.axes
-    assert row_names(scores) == ["+ Muon", "+ Dice", "textbook"]  # from the bottom up
+    assert row_names(scores) == ["textbook", "+ Dice", "+ Muon"]  # at the heights 2, 1, 0
     assert texts(scores) == ["0.500", "0.512 (+0.012)", "0.500 (-0.012)"]
     assert texts(seconds) == ["40 s", "not reached", "8 s"]
     seeds = [line.get_xdata().tolist() for line in scores.lines[:3]]
@@ -183,7 +163,7 @@ def test_changes_stand_in_their_order_with_their_gain_and_every_seed():
 
 @pytest.fixture
 def log():
-    return {"epoch": [0, 1], "loss": [2, 1], "val_loss": [2, 1.5], "mIoU": [0.1, 0.2], "val_mIoU": [0.1, 0.3]}
+    return {"loss": [2, 1], "val_loss": [2, 1.5], "mIoU": [0.1, 0.2], "val_mIoU": [0.1, 0.3]}
 
 
 def test_curves_have_axes_with_units_epochs_from_one_and_changes_before_their_first_epoch(log):
@@ -195,8 +175,6 @@ def test_curves_have_axes_with_units_epochs_from_one_and_changes_before_their_fi
     for axes in figure.axes:
         assert texts(axes) == ["96x128"]
         assert axes.lines[2].get_xdata() == [1.5, 1.5]
-    del log["epoch"]  # as in a Keras history
-    assert charts.plot_curves(log).axes[0].lines[0].get_xdata().tolist() == [1, 2]
     del log["val_loss"]
     with pytest.raises(KeyError, match="val_loss"):
         charts.plot_curves(log)
@@ -210,11 +188,5 @@ def test_compared_curves_differ_in_colour_and_marker_and_tell_their_ends(log):
     told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert told == ["with skips: 0.300 at the end", "without: 0.280 at the end"]
     assert all(text in figure.alt for text in told)
-
-
-def test_a_missing_column_is_named(log):
     with pytest.raises(KeyError, match="val_mIoU"):
         charts.compare_curves({"a": {"loss": [1, 2]}})
-    del log["val_loss"]
-    with pytest.raises(KeyError, match="val_loss"):
-        charts.plot_curves(log)

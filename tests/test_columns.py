@@ -32,18 +32,14 @@ def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_columns_have_titles_fixed_colours_and_a_legend_of_what_occurs(labels, image, mask):
+def test_columns_have_titles_fixed_colours_without_interpolation_and_a_legend_of_what_occurs(labels, image, mask):
     figure = plots.show_pairs([image], [mask], labels, row_titles=["frame 1"])
     assert [axes.get_title() for axes in figure.axes] == ["image", "mask", "mask over image"]
     assert shown(figure.axes[1])[1, 0].tolist() == [128, 64, 128]
     assert shown(figure.axes[2])[1, 0].tolist() == [50 + 64, 50 + 32, 50 + 64]
     assert figure.axes[0].get_ylabel() == "frame 1"
     assert legend(figure) == ["sky", "road", "void"]
-    assert "mask: road 67 %, sky 33 %" in figure.alt
-
-
-def test_masks_are_shown_without_interpolation(labels, image, mask):
-    figure = plots.show_pairs([image], [mask], labels)
+    assert "mask: road 67%, sky 33%." in figure.alt
     assert {axes.get_images()[0].get_interpolation() for axes in figure.axes} == {"none"}
     with pytest.raises(ValueError, match="shape"):
         plots.show_pairs([image], [mask[:2, :3]], labels)
@@ -53,15 +49,8 @@ def test_masks_get_contours_where_there_is_room(labels, mask):
     for n in (3, 4):
         figure = plots.show_columns({str(k): [mask] for k in range(n)}, labels)
         assert {bool(axes.collections) for axes in figure.axes} == {n == 3}
-
-
-def test_columns_that_cannot_be_shown_are_refused(labels):
-    wrong = np.zeros((2, 2), bool)
-    for columns, said in (
-        ({"a": [wrong], "b": []}, "shorter"), ({"a": [np.zeros((1, 2, 2, 3))]}, r"columns: found .*expected"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=said):
-            plots.show_columns(columns, labels)
+    with pytest.raises(ValueError, match="shorter"):
+        plots.show_columns({"a": [mask], "b": []}, labels)
 
 
 def test_errors_have_a_colour_that_no_class_and_not_void_has():
@@ -108,8 +97,6 @@ def test_confidence_has_one_scale_and_its_numbers_in_words(labels, image, mask, 
     assert "right: 0.75, where wrong: 0.25" in figure.alt
     assert legend(figure) == ["sky", "road", "car"]
     assert "where wrong: no pixel" in plots.show_confidence(image, mask, mask, confidence, labels).alt
-
-
 
 
 # ---- contours and names ----

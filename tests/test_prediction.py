@@ -127,52 +127,22 @@ def test_an_image_of_the_trainings_proportions_is_enlarged_once(trained, monkeyp
     mask, confidence = predict_mask(trained, image, (48, 64), confidence=True)
     np.testing.assert_array_equal(mask, tf.argmax(both, axis=-1))
     np.testing.assert_allclose(confidence, tf.reduce_max(tf.nn.softmax(both), axis=-1), atol=1e-5)
+    assert (mask.dtype, confidence.dtype) == (np.uint8, np.float32)
 
 
-@pytest.mark.parametrize("size", [(90, 60), (20, 400)])
-def test_an_image_keeps_its_proportions_and_its_place(size):
-    """A disc stays a disc on its way into the network, padding beside it; and what comes back is where it was."""
-    model, seen = recorder((48, 64, 3))
-    height, width = size
-    rows, columns = np.ogrid[:height, :width]
-    radius = min(size) / 3
-    distance = np.hypot(rows - height / 2 + 0.5, columns - width / 2 + 0.5)
-    image = np.where((distance <= radius)[..., None], np.uint8([0, 250, 0]), np.uint8([250, 0, 0]))
-    mask = predict_mask(model, image)
-    assert mask.shape == size
-    edge = 2 * max(height / 48, width / 64, 1)  # of the image, a pixel or two of the network's
-    assert (mask[distance <= max(0, radius - edge)] == 1).all()
-    assert (mask[distance >= radius + edge] == 0).all()
-    padding = (seen[0][0] == GREY).all(axis=-1)
-    fitted = np.array(size) * min(48 / height, 64 / width)
-    assert np.sqrt((~padding).sum()) == pytest.approx(np.sqrt(fitted.prod()), abs=2)
-    if min(fitted) > 20:
-        green = (seen[0][0, ..., 1] > 125.5) & ~padding
-        assert np.ptp(np.flatnonzero(green.any(0))) == pytest.approx(np.ptp(np.flatnonzero(green.any(1))), abs=1)
-
-
-def test_a_letterboxed_image_is_predicted_from_the_logits_that_lie_on_it(trained):
+@pytest.mark.parametrize(("height", "width", "box"), [(44, 32, (0, 14, 48, 48)), (20, 400, (22, 0, 26, 64))])
+def test_a_letterboxed_image_is_predicted_from_the_logits_that_lie_on_it(trained, height, width, box):
     """Letterboxed by hand, the network's coarser logits read between its pixels with np.interp."""
-    image = noise(44, 32)
+    (top, left, bottom, right), image = box, noise(height, width)
     whole = np.full((1, 48, 64, 3), GREY, np.float32)
-    whole[0, :, 14:48] = resize_image(image, (48, 34))
+    whole[0, top:bottom, left:right] = resize_image(image, (bottom - top, right - left))
     logits = trained.predict_on_batch(whole)[0]
-    rows = (np.arange(44) + 0.5) * 48 / 44 / 2 - 0.5
-    columns = ((np.arange(32) + 0.5) * 34 / 32 + 14) / 2 - 0.5
+    rows = ((np.arange(height) + 0.5) * (bottom - top) / height + top) / 2 - 0.5
+    columns = ((np.arange(width) + 0.5) * (right - left) / width + left) / 2 - 0.5
     logits = np.apply_along_axis(lambda line: np.interp(rows, np.arange(24), line), 0, logits)
     logits = np.apply_along_axis(lambda line: np.interp(columns, np.arange(32), line), 1, logits)
     assert len(np.unique(logits.argmax(axis=-1))) > 1
     np.testing.assert_array_equal(predict_mask(trained, image, (48, 64), tta=False), logits.argmax(axis=-1))
-
-
-def test_confidence_is_the_predicted_classes_share_of_the_softmax(bright):
-    image = np.zeros((4, 6, 3), np.uint8)
-    image[..., 0] = [98, 99, 100, 101, 103, 200]
-    mask, confidence = predict_mask(bright, image, confidence=True)
-    assert (mask.shape, mask.dtype, confidence.shape, confidence.dtype) == ((4, 6), np.uint8, (4, 6), np.float32)
-    logistic = 1 / (1 + np.exp(-np.abs(np.float64([98, 99, 100, 101, 103, 200]) - 100)))
-    np.testing.assert_allclose(confidence, np.tile(logistic, (4, 1)), atol=1e-6)
-    assert mask[0].tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_an_image_brighter_than_any_in_training_is_white(tmp_path):

@@ -22,26 +22,13 @@ PAPER = {"normalization": None, "up_kernel_size": 2, "last_conv": False, "dropou
 # ---- levels ----
 
 
-def facts(levels) -> list[tuple]:
-    return [(level.name, level.part, level.shape, level.entering, level.skip) for level in levels]
-
-
-def test_the_assignments_levels():
-    found = plots.unet_levels(unet_model((96, 128, 3), 32, 23, normalization=None))
-    assert [level.part for level in found] == ["input", *["down"] * 4, "bottom", *["up"] * 4, "output"]
-    assert [f"{level.name}: {level.size}" for level in found] == [
-        "input: 96x128, 3", "level 1: 96x128, 32", "level 2: 48x64, 64", "level 3: 24x32, 128", "level 4: 12x16, 256",
-        "bottom: 6x8, 512", "level 4: 12x16, 256", "level 3: 24x32, 128", "level 2: 48x64, 64", "level 1: 96x128, 32",
-        "output: 96x128, 23",
-    ]  # fmt: skip
-
-
 def test_the_papers_levels_and_what_its_skip_connections_are_cropped_to():
     """The numbers of figure 1 in the paper, https://arxiv.org/abs/1505.04597."""
     found = plots.unet_levels(unet_model((572, 572, 1), 4, 2, **PAPER))
     sides = [572, 568, 280, 136, 64, 28, 52, 100, 196, 388, 388]
     assert [level.shape[:2] for level in found] == [(side, side) for side in sides]
     assert [level.entering[0] for level in found] == [572, 572, 284, 140, 68, 32, 56, 104, 200, 392, 388]
+    assert [level.part for level in found] == ["input", *["down"] * 4, "bottom", *["up"] * 4, "output"]
     up = [level for level in found if level.part == "up"]
     assert [(level.number, level.skip[0]) for level in up] == [(4, 56), (3, 104), (2, 200), (1, 392)]
 
@@ -49,7 +36,7 @@ def test_the_papers_levels_and_what_its_skip_connections_are_cropped_to():
 def test_half_resolution_shrinks_the_image_before_level_1_and_any_size_is_the_one_that_is_given():
     free, fixed = (unet_model(size, 2, 5, depth=1, half_resolution=True) for size in ((None, None, 3), (64, 96, 3)))
     sizes = [(0, "64x96, 3"), (1, "32x48, 2"), (2, "16x24, 4"), (1, "32x48, 2"), (1, "32x48, 5")]
-    for found in (plots.unet_levels(fixed), plots.unet_levels(free, (64, 96)), plots.unet_levels(fixed, (64, 96))):
+    for found in (plots.unet_levels(fixed), plots.unet_levels(free, (64, 96))):
         assert [(level.number, level.size) for level in found] == sizes
     assert plots.draw_unet(free, (64, 96)).alt == plots.draw_unet(fixed).alt
 
@@ -62,7 +49,9 @@ def test_a_network_built_by_hand_and_loaded_from_a_file_has_the_levels_of_unet_m
     x = upsampling_block(x, skip, 4)
     keras.Model(inputs, layers.Softmax()(layers.Conv2D(5, 1, name="mine")(x))).save(tmp_path / "mine.keras")
     found = plots.unet_levels(keras.models.load_model(tmp_path / "mine.keras"))
-    assert facts(found) == facts(plots.unet_levels(unet_model((32, 48, 3), 4, 5, depth=1, last_conv=False)))
+    expected = plots.unet_levels(unet_model((32, 48, 3), 4, 5, depth=1, last_conv=False))
+    for field in ("name", "part", "shape", "entering", "skip"):
+        assert [getattr(level, field) for level in found] == [getattr(level, field) for level in expected]
     assert all(level.layer.output.shape[1:] == level.shape for level in found)
 
 
@@ -94,11 +83,11 @@ def test_what_does_not_fit_is_named():
     free, fixed = unet_model((None, None, 3), 2, 3, depth=2), unet_model((32, 48, 3), 2, 3, depth=2)
     inputs, twice = keras.Input((8, 8, 3)), layers.Conv2D(3, 3)
     no_way_up = keras.Model(inputs, layers.MaxPooling2D()(layers.Conv2D(2, 3)(inputs)))
-    called_twice = keras.Model(inputs, layers.ReLU()(twice(twice(inputs))))
+    called_twice = keras.Model(inputs, twice(twice(upsampling_block(*conv_block(inputs, 3), 3))))
     for model, size, said in (
         (free, None, "image_size: .*any size"), (free, (34, 48), r"image_size: \(34, 48\).*\(1[78], 24\)"),
         (fixed, (32, 32), r"expected .*32, 48, 3.*found .*32, 32, 3"),
-        (no_way_up, None, r"model: .*\['down'\]"), (called_twice, None, "model: .*once each.*'re_lu"),
+        (no_way_up, None, r"model: .*\['down'\]"), (called_twice, None, "model: .*once each"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             plots.unet_levels(model, size)
@@ -109,6 +98,7 @@ def test_what_does_not_fit_is_named():
 NETWORKS = {  # cropped skips; neither skips nor depth; large sizes, many classes and levels
     "paper": ((572, 572, 1), 16, 2, PAPER),
     "no skips": ((64, 96, 3), 2, 2, {"depth": 1, "skip_connections": False}),
+    "the lesson's": ((96, 128, 3), 16, 13, {"last_conv": False}),
     "half resolution": ((1024, 2048, 3), 4, 150, {"depth": 5, "half_resolution": True}),
 }
 
@@ -135,13 +125,13 @@ def test_labels_are_readable_and_tell_each_size(drawn):
     for level in found:
         assert written.count(level.size) == [each.size for each in found].count(level.size)
         assert f"{level.name} {level.size}" in figure.alt
-    texts = {text.get_text(): text.get_window_extent() for text in axes.texts if text.get_text()}
+    texts = [(text.get_text(), text.get_window_extent()) for text in axes.texts if text.get_text()]
     boxes = [box.get_window_extent() for box in (*axes.patches, *figure.legends)]
     assert not any(one.padded(-1e-6).overlaps(other) for one, other in combinations(boxes, 2))
     lines = [Bbox(axes.transData.transform([arrow.xyann, arrow.xy])) for arrow in arrows(axes)]
-    for (name, text), (other_name, other) in combinations(texts.items(), 2):
+    for (name, text), (other_name, other) in combinations(texts, 2):
         assert not text.overlaps(other), f"{name!r} and {other_name!r}"
-    for name, text in texts.items():
+    for name, text in texts:
         assert figure.bbox.containsx(text.x0) & figure.bbox.containsx(text.x1) & figure.bbox.containsy(text.y1), name
         assert not any(text.overlaps(box) for box in boxes), name
         # Below the letters a text's box has room for a comma, which may touch a skip connection's line.
@@ -160,7 +150,7 @@ def test_the_legend_names_the_arrows_that_are_drawn(drawn):
     expected = {"convolutions": pools + 1 + ups, "max pooling": pools, "up-convolution": ups, "1x1 convolution": 1}
     expected |= {skip: skips, "convolution, stride 2": int(model.output.shape[1] == 512)}
     assert n_arrows == {kind: n for kind, n in expected.items() if n}
-    assert ("No skip connections" in figure.alt) == (skips == 0)
+    assert ("across from: none." in figure.alt) == (skips == 0)
 
 
 def test_each_skip_connection_leaves_its_own_level():
@@ -168,13 +158,11 @@ def test_each_skip_connection_leaves_its_own_level():
     pink = to_rgba(ARROWS["skip connection"][1])
     skips = [arrow for arrow in arrows(axes) if arrow.arrow_patch.get_edgecolor() == pink]
     outs, copies = (
-        [patch.get_bbox() for patch in axes.patches if patch.get_facecolor() == to_rgba(BOXES[kind])]
-        for kind in ("out", "skip")
+        [patch for patch in axes.patches if patch.get_facecolor() == to_rgba(BOXES[kind])] for kind in ("out", "skip")
     )
-    for arrow, start, end in zip(skips, (outs[2], outs[1]), copies, strict=True):
-        assert arrow.xyann == pytest.approx((start.x1, (start.y0 + start.y1) / 2))
-        assert arrow.xy == pytest.approx((end.x0, (end.y0 + end.y1) / 2))
-        assert arrow.xy[1] == pytest.approx(arrow.xyann[1])
+    ends = [(arrow.arrowprops["patchA"], arrow.arrowprops["patchB"]) for arrow in skips]
+    assert ends == [(outs[2], copies[0]), (outs[1], copies[1])]
+    assert all(arrow.xy[1] == pytest.approx(arrow.xyann[1]) for arrow in skips)
 
 
 # ---- receptive fields and feature maps ----
@@ -202,9 +190,8 @@ def test_the_squares_have_the_sides_of_the_receptive_fields_and_the_legend_their
     assert all(tuple(square.get_center()) == (24, 16) for square in shown)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [f"{name}: {side} px" for name, side in fields]
-    colors = [square.get_edgecolor() for square in shown]
-    assert [patch.get_edgecolor() for patch in legend.get_patches()] == colors
-    assert len(set(colors)) == len(colors)
+    colors = [patch.get_edgecolor() for patch in legend.get_patches()]
+    assert colors == list(dict.fromkeys(square.get_edgecolor() for square in shown))
     assert "level 1 5 pixels, level 2 14 pixels, bottom 32 pixels" in figure.alt
     # Of a network for any size: the image, here a grey one, as it is, and all is visible, also larger squares.
     figure = plots.show_receptive_fields(unet_model((None, None, 1), 2, 3, depth=4), image[:, :40, :1])
@@ -235,8 +222,6 @@ def test_feature_maps_are_those_that_vary_most_and_nothing_is_changed(model, ima
     ways = ["level 1, way down, 32x48, 4 channels", "bottom, 8x12, 16 channels", "level 1, way up, 32x48, 4 channels"]
     assert titles == ways
     assert all(title in figure.alt for title in titles)
-    with pytest.raises(ValueError, match="expected"):
-        plots.show_feature_maps(model, image[None])
 
 
 # ---- the transposed convolution ----
@@ -307,8 +292,3 @@ def test_stamps_are_shaded_and_overlaps_added():
     result = "; ".join(" ".join(f"{number:g}" for number in row) for row in by_keras(VALUES, KERNELS[3], "same"))
     assert f"input 1 2; 3 4, kernel 1 2 1; 2 5 3; 0 1 4, result {result}." in figure.alt
     assert "Stamps overlap and are added. What is outside the frame is cropped." in figure.alt
-
-
-def test_other_shapes_are_named():
-    with pytest.raises(ValueError, match="kernel: .*2x2"):
-        plots.show_transposed_convolution(VALUES, [[1, 2]])

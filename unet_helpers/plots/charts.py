@@ -13,75 +13,61 @@ from .figures import BLUE, COLORS, EDGE, ORANGE, SKY_BLUE, WIDTH, InlineFigure, 
 @in_style
 def show_classes(labels: LabelMap, pixels: np.ndarray) -> InlineFigure:
     """Bars: the share of the pixels (K,) that each class has, in the class's colour."""
-    if len(pixels) != labels.n_classes or not np.sum(pixels):
-        raise ValueError(f"pixels: found {pixels}, expected {labels.n_classes} counts, one for each class, not all 0")
-    order = np.argsort(pixels)
-    names = [labels.names[k] for k in order]
-    shares = 100 * np.asarray(pixels)[order] / np.sum(pixels)
-    texts = [f"{share:.1f} %" if share >= 1 else f"{share:.2g} %" for share in shares]  # 30.8, 0.87, 0.0061
-    alt = f"Share of the pixels of each class: {_pairs(names[::-1], texts[::-1])}."
-    figure, axes = new_figure(alt, size=(WIDTH, 0.32 * len(order) + 1))
-    _draw_bars(axes, range(len(order)), shares, texts, 0.8, labels.palette[order] / 255)
-    _name_rows(axes, names)
-    axes.set(xlabel="share of the pixels (%)", title="How often each class occurs", xlim=(0, 1.15 * shares.max()))
+    shares = 100 * np.asarray(pixels) / np.sum(pixels)
+    figure, axes = _class_bars("share of the pixels (%)", labels, {"all pixels": shares}, shares.max(), _percent)
+    axes.set_title("How often each class occurs")
     return figure
 
 
-def _pairs(names: Sequence[str], texts: Sequence[str]) -> str:
-    return ", ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
+def _percent(share: float) -> str:
+    return f"{share:.1f} %" if share >= 1 else f"{share:.2g} %"  # 30.8, 0.87, 0.0061
 
 
-def _draw_bars(axes, y, values, texts: Sequence[str], height: float, color, label: str = "") -> None:
-    """Horizontal bars at y, with a text at the end of each; NaN is drawn as 0."""
-    bars = axes.barh(y, np.nan_to_num(values), height, color=color, label=label, **EDGE)
-    axes.bar_label(bars, texts, padding=4, size=11)
+def _iou(value: float) -> str:
+    return "absent" if np.isnan(value) else f"{value:.2f}"
 
 
-def _name_rows(axes, names: Sequence[str]) -> None:
-    """Names beside the bars, from the bottom up."""
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(-0.6, len(names) - 0.4)
+def _class_bars(quantity: str, labels: LabelMap, bars: Mapping[str, np.ndarray], largest: float, text):
+    """Figure and axes with horizontal bars, sorted by the first; they have the classes' colours if it is the only one.
+
+    bars: name -> (K,) values, NaN is drawn as 0. text: makes what is written at the end of a bar from its value.
+    """
+    order = np.argsort(np.nan_to_num(next(iter(bars.values())), nan=-1))
+    names, height = [labels.names[k] for k in order], 0.84 / len(bars)
+    size = (WIDTH, (0.22 * len(bars) + 0.1) * len(order) + 1 + 0.25 * len(bars))
+    figure, axes = new_figure(f"Bars: {quantity} of each class.", size=size)
+    for i, (name, values) in enumerate(bars.items()):
+        color = labels.palette[order] / 255 if len(bars) == 1 else COLORS[i % len(COLORS)]
+        y, texts = np.arange(len(order)) + 0.42 - (i + 0.5) * height, [text(value) for value in values[order]]
+        drawn = axes.barh(y, np.nan_to_num(values[order]), height, color=color, label=name, **EDGE)
+        axes.bar_label(drawn, texts, padding=4, size=11)
+        pairs = zip(names[::-1], texts[::-1], strict=True)
+        figure.alt += f" {name} ({', '.join(map(' '.join, pairs))})."
+    axes.set(xlabel=quantity, xlim=(0, 1.12 * largest), ymargin=0.02, yticks=range(len(names)), yticklabels=names)
+    return figure, axes
 
 
 @in_style
 def plot_iou(scores: Scores, baseline: Scores | None = None) -> InlineFigure:
     """Bars: the IoU of each class, sorted, in the class's colour, with the mIoU (and the baseline's) as a line."""
-    figure, axes = _iou_bars({"": scores})
-    axes.axvline(scores.miou, color=BLUE, label=f"mIoU {scores.miou:.3f}")
+    text = f"mIoU {scores.miou:.3f}"
+    figure, axes = _class_bars("intersection over union (0..1)", scores.labels, {text: scores.iou}, 1, _iou)
+    lines = [axes.axvline(scores.miou, color=BLUE, label=text)]
     if baseline:
         text = f"mIoU of the baseline {baseline.miou:.3f}"
-        axes.axvline(baseline.miou, color=ORANGE, linestyle="--", label=text)
+        lines.append(axes.axvline(baseline.miou, color=ORANGE, linestyle="--", label=text))
         figure.alt += f" {text}."
-    figure.legend(loc="outside upper center")
+    figure.legend(handles=lines, loc="outside upper center")
     return figure
 
 
 @in_style
 def compare_iou(scores: Mapping[str, Scores]) -> InlineFigure:
     """Bars of each class's IoU, one for each of the named scores, sorted by the first; mIoUs in the legend."""
-    figure, _ = _iou_bars(scores)
+    bars = {f"{name}: mIoU {each.miou:.3f}": each.iou for name, each in scores.items()}
+    figure, _ = _class_bars("intersection over union (0..1)", next(iter(scores.values())).labels, bars, 1, _iou)
     figure.legend(loc="outside upper center")
     return figure
-
-
-def _iou_bars(scores: Mapping[str, Scores]):
-    """Figure and axes; the bars have the classes' colours if there is one for each class."""
-    first = next(iter(scores.values()))
-    order = np.argsort(np.nan_to_num(first.iou, nan=-1))
-    names = [first.labels.names[k] for k in order]
-    height = 0.84 / len(scores)
-    size = (WIDTH, (0.22 * len(scores) + 0.1) * len(order) + 1 + 0.25 * len(scores))
-    figure, axes = new_figure("IoU of each class.", size=size)
-    for i, (name, each) in enumerate(scores.items()):
-        color = first.labels.palette[order] / 255 if len(scores) == 1 else COLORS[i % len(COLORS)]
-        texts = ["absent" if np.isnan(value) else f"{value:.2f}" for value in each.iou[order]]
-        label = f"{name}: mIoU {each.miou:.3f}".removeprefix(": ")
-        y = np.arange(len(order)) + 0.42 - (i + 0.5) * height
-        _draw_bars(axes, y, each.iou[order], texts, height, color, label if name else "")
-        figure.alt += f" {label} ({_pairs(names[::-1], texts[::-1])})."
-    _name_rows(axes, names)
-    axes.set(xlim=(0, 1.08), xlabel="intersection over union (0..1)", xticks=np.arange(0, 1.1, 0.2))
-    return figure, axes
 
 
 @in_style
@@ -156,8 +142,8 @@ def plot_changes(steps: Sequence[Mapping]) -> InlineFigure:
     low, high = left.get_xlim()
     left.set(xlabel="mIoU (0..1)", xlim=(low, high + 0.8 * (high - low)))  # room for the texts
     left.grid(axis="x", alpha=0.3)
-    _name_rows(left, names[::-1])
-    _draw_bars(right, rows, seconds, waits, 0.6, SKY_BLUE)
+    left.set(yticks=rows, yticklabels=names, ymargin=0.02)
+    right.bar_label(right.barh(rows, np.nan_to_num(seconds), 0.6, color=SKY_BLUE, **EDGE), waits, padding=4, size=11)
     right.set(xlabel="seconds", title="until as good as the first", xlim=(0, 1.5 * np.nanmax(seconds)))
     return figure
 
@@ -171,24 +157,19 @@ def plot_curves(
     log: loss, val_loss, mIoU and val_mIoU of each epoch: the columns of CSVLogger's file, or a Keras history.
     changes: (epoch, text): the first epoch, counted from 1, with something else, such as images of another size.
     """
-    figure, panels = new_figure(f"Curves over {len(log['loss'])} epochs.", 1, 2, (WIDTH, 3.6))
+    figure, panels = new_figure("Curves over the epochs.", 1, 2, (WIDTH, 3.6))
     for panel, name, unit in zip(panels, ("loss", "mIoU"), (loss_name, "mIoU (0..1)"), strict=True):
-        for text, key, style, color in (("training", name, "o-", BLUE), ("validation", f"val_{name}", "s--", ORANGE)):
-            panel.plot(range(1, len(log[key]) + 1), log[key], style, color=color, label=text, markersize=4)
-            figure.alt += f" {text} {name} from {log[key][0]:.3f} to {log[key][-1]:.3f}."
+        curves = {"training": log[name], "validation": log[f"val_{name}"]}
+        _draw_curves(panel, curves, unit)
+        ends = (f"{text} {name} from {values[0]:.3f} to {values[-1]:.3f}" for text, values in curves.items())
+        figure.alt += f" {', '.join(ends)}."
         y, va = (0.98, "top") if name == "loss" else (0.02, "bottom")  # where the curve is not
         for epoch, text in changes:
             panel.axvline(epoch - 0.5, color="0.4", linestyle=":")
             panel.text(epoch - 0.4, y, text, transform=panel.get_xaxis_transform(), rotation=90, va=va, zorder=1)
-        _finish_curves(panel, unit, name)
+        panel.set_title(name)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
-
-
-def _finish_curves(axes, y: str, title: str = "") -> None:
-    axes.set(xlabel="epoch", ylabel=y, title=title, ylim=(0, None))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.3)
 
 
 @in_style
@@ -197,13 +178,17 @@ def compare_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> In
 
     histories: name -> a Keras history or the columns of CSVLogger's file.
     """
-    figure, axes = new_figure("Validation mIoU over epoch.", size=(WIDTH, 4))
-    for i, (name, history) in enumerate(histories.items()):
-        miou = history["val_mIoU"]
-        text = f"{name}: {miou[-1]:.3f} at the end"
-        color, marker = COLORS[i % len(COLORS)], "osD^vPX"[i % 7]  # they differ in more than colour
-        axes.plot(range(1, len(miou) + 1), miou, color=color, marker=marker, markersize=5, label=text)
-        figure.alt += f" {text}."
-    _finish_curves(axes, "validation mIoU")
+    curves = {f"{name}: {log['val_mIoU'][-1]:.3f} at the end": log["val_mIoU"] for name, log in histories.items()}
+    figure, axes = new_figure(f"Validation mIoU over the epochs. {', '.join(curves)}.", size=(WIDTH, 4))
+    _draw_curves(axes, curves, "validation mIoU")
     axes.legend()
     return figure
+
+
+def _draw_curves(axes, curves: Mapping[str, Sequence[float]], y: str) -> None:
+    for i, (name, values) in enumerate(curves.items()):
+        look = {"marker": "osD^vPX"[i % 7], "linestyle": ("-", "--")[i % 2]}  # they differ in more than colour
+        axes.plot(range(1, len(values) + 1), values, color=COLORS[i % len(COLORS)], markersize=4, label=name, **look)
+    axes.set(xlabel="epoch", ylabel=y, ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)

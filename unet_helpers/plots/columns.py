@@ -26,36 +26,36 @@ def show_columns(
     With at most three columns, masks get contours, and names of the classes whose colours are hard to tell apart.
     columns: title -> one array per row: (H, W, 3) image, 0..255; (H, W) uint8 mask of class ids, or bool errors.
     row_titles: a text beside each row.
-    Raises ValueError for another shape and for columns of different lengths.
+    Raises ValueError for columns of different lengths.
     """
     columns = {title: [np.asarray(array) for array in arrays] for title, arrays in columns.items()}
     rows = list(zip(*columns.values(), strict=True))
+    in_order = [array for row in rows for array in row]
     width = (WIDTH - 0.3 * bool(row_titles)) / len(columns) - 0.08
-    height = width * rows[0][0].shape[0] / rows[0][0].shape[1]
+    height = width * in_order[0].shape[0] / in_order[0].shape[1]
     size = (WIDTH, len(rows) * (height + 0.08) + 0.3)
     figure, axes = new_figure(_columns_alt(columns, labels), len(rows), len(columns), size, squeeze=False)
-    for panel, array in zip(axes.flat, (array for row in rows for array in row), strict=True):
+    for panel, array in zip(axes.flat, in_order, strict=True):
         _show(panel, array, labels, width if len(columns) <= 3 else None)
     for panel, title in zip(axes[0], columns, strict=True):
         panel.set_title(title)
     for row, title in enumerate(row_titles):
         axes[row, 0].set_ylabel(textwrap.fill(title, max(8, int(10 * height))))
-    add_legend(figure, _legend_entries([array for row in rows for array in row if _is_mask(array)], labels))
+    add_legend(figure, _legend_entries(_masks(in_order), labels))
     return figure
 
 
-def _is_mask(array: np.ndarray) -> bool:
-    return array.ndim == 2 and array.dtype != bool
+def _masks(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [array for array in arrays if array.ndim == 2 and array.dtype != bool]
 
 
 def _columns_alt(columns: Mapping[str, Sequence[np.ndarray]], labels: LabelMap) -> str:
-    alt = f"{len(next(iter(columns.values())))} row(s) of images with these columns: {', '.join(columns)}."
+    alt = f"Images in these columns: {', '.join(columns)}."
     for title, arrays in columns.items():
-        if all(map(_is_mask, arrays)):
-            pixels = sum(class_pixels(mask, labels) for mask in arrays)
+        pixels = sum(class_pixels(mask, labels) for mask in _masks(arrays))
+        if np.any(pixels):
             most = [k for k in np.argsort(-pixels)[:4] if pixels[k]]
-            shares = ", ".join(f"{labels.names[k]} {100 * pixels[k] / pixels.sum():.0f} %" for k in most)
-            alt += f" {title}: {shares or 'void only'}."
+            alt += f" {title}: {', '.join(f'{labels.names[k]} {pixels[k] / pixels.sum():.0%}' for k in most)}."
     return alt
 
 
@@ -64,11 +64,11 @@ def _show(axes, array: np.ndarray, labels: LabelMap, contour_width: float | None
     if array.dtype == bool:
         array = np.where(array[..., None], error_color(labels)[1], 70)
     elif array.ndim == 2:
+        step = 1 + array.shape[1] // 1000  # more lines than a figure has pixels take seconds
+        array = array[::step, ::step]
         if contour_width:
             draw_contours(axes, array, labels, contour_width)
         array = colorize(array, labels)
-    if array.ndim != 3 or array.shape[2] != 3:
-        raise ValueError(f"columns: found the shape {array.shape}, expected an image (H, W, 3) or a mask (H, W)")
     axes.imshow(np.asarray(array, np.uint8), interpolation="none")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, linewidth=0.5)
@@ -141,11 +141,11 @@ def show_overlap(
     name, is_true, found = labels.names[class_id], true == class_id, (predicted == class_id) & (true != VOID)
     areas = dict(zip(OVERLAP, (is_true & found, is_true & ~found, found & ~is_true), strict=True))
     both, union = areas["both"].sum(), (is_true | found).sum()
-    overlay = _grey(image, true.shape)
+    panels, overlay = {"image": image}, _grey(image, true.shape)
+    for title, area in ((f"ground truth: {name}", is_true), (f"prediction: {name}", found)):
+        panels[title] = np.where(area[..., None], labels.palette[class_id], np.uint8(225))
     for part, area in areas.items():
         overlay[area] = OVERLAP[part]
-    alone = [np.where(area[..., None], labels.palette[class_id], np.uint8(225)) for area in (is_true, found)]
-    panels = {"image": image, f"ground truth: {name}": alone[0], f"prediction: {name}": alone[1]}
     fraction = f"{both:,} / {union:,} = {both / union:.2f}" if union else "0 / 0: the class is absent"
     title = f"IoU = intersection / union = {fraction}"
     entries = [(f"{part}: {area.sum():,} pixels", OVERLAP[part]) for part, area in areas.items()]
@@ -187,21 +187,19 @@ def draw_contours(axes, mask: np.ndarray, labels: LabelMap, width: float) -> Non
     the name of a larger class is in the way.
     """
     point = mask.shape[1] / (72 * width)  # a point in pixels of the mask
-    step = max(1, mask.shape[1] // 1000)  # more lines than a figure has pixels take seconds
-    lines = contours_of(mask[::step, ::step]) * step + (step - 1) / 2
-    axes.add_collection(LineCollection(lines, colors="white", linewidths=min(0.6, 0.3 * step / point)))
+    axes.add_collection(LineCollection(contours_of(mask), colors="white", linewidths=min(0.6, 0.3 / point)))
     taken = []
     for k in hard_to_tell(mask, labels):
-        name = labels.names[k]
-        row, column, radius = middle(mask == k)
-        high, wide = 0.5 * FONT * point, 0.34 * FONT * len(name) * point  # half the size of the text
-        if radius < high:  # above the region, which the text would hide
-            row -= radius + 1.4 * high
-        row, column = np.clip(row, high, mask.shape[0] - high), np.clip(column, wide, mask.shape[1] - wide)
-        if all(abs(row - r) > high + h or abs(column - c) > wide + w for r, c, h, w in taken):
-            taken.append((row, column, high, wide))
+        name, spots = labels.names[k], np.argwhere(mask == k)
+        half = FONT * point * np.array([0.5, 0.34 * len(name)])  # of the text's height and width
+        spot = spots[np.abs(spots - np.median(spots, axis=0)).sum(axis=1).argmin()]
+        if len(spots) < 4 * half.prod():  # above the class, which the text would hide
+            spot = spot - (2.4 * half[0], 0)
+        spot = np.clip(spot, half, mask.shape - half)
+        if all((np.abs(spot - other) > half + its_half).any() for other, its_half in taken):
+            taken.append((spot, half))
             edge = [withStroke(linewidth=2, foreground="black")]
-            axes.text(column, row, name, color="white", size=FONT, ha="center", va="center", path_effects=edge)
+            axes.text(*spot[::-1], name, color="white", size=FONT, ha="center", va="center", path_effects=edge)
 
 
 def contours_of(mask: np.ndarray) -> np.ndarray:
@@ -216,24 +214,7 @@ def contours_of(mask: np.ndarray) -> np.ndarray:
 def hard_to_tell(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
     """Ids of the classes in the mask, large ones first, whose colour the red-green blind confuse with another one."""
     pixels = class_pixels(mask, labels)
-    present = np.flatnonzero(pixels)
+    present = np.argsort(-pixels)[: np.count_nonzero(pixels)]
     seen = labels.palette[present] @ np.array([[0.3, 0], [0.59, 0], [0.11, 1]])  # they see brightness and blue
-    apart = np.linalg.norm(seen[:, None] - seen, axis=-1)
-    np.fill_diagonal(apart, np.inf)
-    close = present[apart.min(axis=1, initial=np.inf) < 60]
-    return close[np.argsort(-pixels[close])]
-
-
-def middle(region: np.ndarray) -> tuple[int, int, int]:
-    """Row and column of a pixel of the region, (H, W) bool, far from its border, and how far, in pixels."""
-    step = max(1, region.shape[1] // 128)
-    if not region[::step, ::step].any():
-        step = 1
-    region, radius = np.pad(region[::step, ::step], 1), 0
-    while region.any():  # erode it until nothing is left
-        inner, radius = region, radius + 1
-        region = inner.copy()
-        region[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-    spots = np.argwhere(inner) - 1
-    row, column = spots[len(spots) // 2] * step
-    return row, column, radius * step
+    close = np.linalg.norm(seen[:, None] - seen, axis=-1) < 60
+    return present[close.sum(axis=1) > 1]  # each is close to itself
