@@ -60,10 +60,7 @@ CONVERTED = {
     "ids in grey RGB": (array(".png", in_channels(1, 1, 1)), None),
     "ids in grey with alpha": (array(".png", mode="LA"), None),
     "16 bits": (array(".png", lambda ids: np.where(ids == VOID, np.uint16(0xFFFF), ids)), None),
-    "16 bits, 8 spread over them": (array(".png", lambda ids: ids.astype(np.uint16) * 257), None),
-    "16 bits, ids times 256": (array(".png", lambda ids: ids.astype(np.uint16) * 256), None),
     "16 bits, TIFF, void 255": (array(".tif", lambda ids: ids.astype(np.uint16)), None),
-    "16 bits, RGB": (in_png(lambda ids: np.dstack([ids, 0 * ids, 0 * ids]), 16, 2), None),
     "4 bits": (in_png(lambda ids: np.where(ids == VOID, 15, ids)[..., None], 4, 0), FIFTEEN + "void"),
     "palette PNG": (palette(".png"), None),
     "palette TIFF": (palette(".tif"), None),
@@ -191,7 +188,7 @@ def test_a_few_pixels_of_other_colours_are_void_and_a_mask_of_colours_among_ids_
     assert (read_as_training_does(prepare(root))["p1"][1][20, :8] == VOID).all()
     root = write_folder(tmp_path / "ids")
     save(in_colors(make_ids(1)), root / "masks" / "p2.png")
-    with pytest.raises(ValueError, match=r"ids: masks/p2\.png: it holds colours \(is it the mask\?"):
+    with pytest.raises(ValueError, match=r"ids: masks/p2\.png: it holds colours, and no list"):
         prepare(root)
 
 

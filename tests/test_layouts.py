@@ -84,6 +84,7 @@ OTHERS = [
     ("images/p{}.png", "SegmentationClass/p{}.png", "Annotations/p{}.png"),
     ("JPEGImages/p{}.png", "SegmentationClass/p{}.png", "train/p{}.png"),
     ("train/p{}.png", "train/masks/p{}.png", "train/imgs/p{}.png"),
+    ("images/p{}.png", "masks/p{}.png", "img/p{}.png"),
 ]
 
 
@@ -94,14 +95,6 @@ def test_the_usual_folders_are_taken_where_there_are_others(tmp_path, image, mas
     pairs = good.prepare(root).train
     assert {pair.image.parent for pair in pairs} == {(root / image).parent}
     assert {pair.mask.parent for pair in pairs} == {(root / mask).parent}
-
-
-def test_outlines_are_taken_before_masks_in_a_folder_of_another_name(tmp_path):
-    root = write_pairs(tmp_path / "data", "train/p{}.png", "train/labels/p{}.png", range(6))
-    (root / "train" / "_annotations.coco.json").write_text(json.dumps(good.coco([f"p{n}" for n in range(6)])))
-    prepared = good.prepare(root)
-    expected = good.drawn(0, ("background", "parked car", "sky"))
-    np.testing.assert_array_equal(good.read_as_training_does(prepared)["p0"][1], expected)
 
 
 def write(*pairs, numbers=range(1, 7)):

@@ -14,12 +14,8 @@ MAX_UNNAMED = 64  # different values without a list of names; more are no classe
 MAX_UNLISTED = 0.01  # share of a mask's pixels; a few are noise and become void, more are another kind of file
 MIDDLE = 127  # of a grey scale; few data sets have ids as large
 SHOWN = 20  # colours that are shown to be named
+NAME_THEM = "if they are classes, list them all in classes.txt, grey levels as lines 'NAME 255,255,255'"
 WHITE, GREY_STEP = 0xFFFFFF, 0x010101
-RESIZING = "resizing makes such values: make the masks smaller by nearest neighbour only, and never as JPEG"
-WHERE = {  # how the report says where class ids are
-    "grey": "in one channel", "deep": "of 16 bits", "palette": "by the index of the palette", "bit": "of 1 bit",
-    "color": "in the red channel",
-}  # fmt: skip
 
 Masks = dict[Path, MaskInfo]
 Meanings = dict[Path, dict[int, int]]  # of each mask: value in the file -> value or colour that it stands for
@@ -73,7 +69,7 @@ def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: 
     if by_color:
         _add_unlisted(masks, by_color, unlisted, classes, errors, warnings)
         return by_color
-    _add_colors(masks, classes, errors)
+    _add_colors(masks, errors)
     return None
 
 
@@ -97,8 +93,8 @@ def _by_value(masks: Masks, classes: ClassList | None) -> Encoding | None:
         return None
     present = {value for path, meaning in meanings.items() if masks[path].values != "bit" for value in meaning.values()}
     bits = any(mask.values == "bit" for mask in masks.values())
-    kinds = sorted({mask.values for mask in masks.values()}, key=list(WHERE).index)
-    says = f"class ids {', '.join(WHERE[kind] for kind in kinds)}".replace("index", "grey" if levels else "index")
+    palette = f", of a palette the {'grey' if levels else 'index'}"
+    says = f"class ids{palette * any(mask.values == 'palette' for mask in masks.values())}"
     names, colors = (classes.names, classes.colors) if classes else (("background", "foreground"), ())
     counted = classes is None or not classes.numbered or set(classes.value_ids) in ({0, 1}, {0, VOID})
     found = sorted((present | ({0, 1} if bits else set())) - {VOID})
@@ -127,9 +123,6 @@ def _values_of(masks: Masks, levels: bool | None) -> Meanings | None:
     shift = 0 if all(map(_is_grey, colors)) else 16
     if not _are_values(colors):
         return None
-    deep = {value for mask in masks.values() if mask.values == "deep" for value in mask.counts}
-    # 8 bits that were spread over 16, as some programs do.
-    scale = next((scale for scale in (257, 256) if any(deep) and not any(value % scale for value in deep)), 1)
     meanings = {}
     for path, mask in masks.items():
         meanings[path] = {value: value for value in mask.counts}
@@ -138,8 +131,7 @@ def _values_of(masks: Masks, levels: bool | None) -> Meanings | None:
         elif mask.values == "palette" and levels:
             meanings[path] = {index: color & 255 for index, color in mask.palette.items()}
         elif mask.values == "deep":
-            void = 0xFFFF if scale == 1 else None
-            meanings[path] = {value: VOID if value == void else value // scale for value in mask.counts}
+            meanings[path] = {value: VOID if value == 0xFFFF else value for value in mask.counts}
     return meanings
 
 
@@ -186,17 +178,13 @@ def _are_grey_levels(masks: Masks, meanings: Meanings) -> bool:
 def _warn_of_void(encoding: Encoding, classes: ClassList | None, warnings: Problems) -> None:
     """One value too much in one mask makes 255 void in all of them: where most have no other value, that is seldom
     meant, nor where the others are no small numbers, as ids are."""
-    rests = {path: sorted(set(meaning.values()) - {0, VOID}) for path, meaning in encoding.meanings.items()}
-    values = encoding.values()
-    if 2 * sum(set(held.values()) == {0, VOID} for held in encoding.meanings.values()) > len(rests):
-        for path, rest in rests.items():
-            if rest:
-                sentence = "most masks hold only 0 and 255, but this one holds more, so that 255 is void in all of them"
-                warnings.add(f"{sentence}; if 255 is a class, mend this mask", path, f"holds {rest[:5]}")
-    elif not classes and {0, VOID} <= values and max(values - {VOID}) >= MIDDLE:
-        sentence = f"255 is taken as void, though {max(values - {VOID})} occurs, too; if it is a class, as white is in "
-        sentence += "grey levels, list all in classes.txt, a line 'NAME 255,255,255' each"
-        warnings.add(sentence, warnings.root)
+    values, held = encoding.values(), {path: set(meaning.values()) for path, meaning in encoding.meanings.items()}
+    most = 2 * sum(each == {0, VOID} for each in held.values()) > len(held)
+    if most or not classes and {0, VOID} <= values and max(values - {VOID}) >= MIDDLE:
+        sentence = f"it holds more than 0 and 255, so that 255 is void in all masks; mend this mask, or {NAME_THEM}"
+        for path, each in held.items():
+            if rest := sorted(each - {0, VOID}):
+                warnings.add(sentence, path, f"holds {rest[:5]}")
 
 
 def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Problems) -> None:
@@ -214,29 +202,25 @@ def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Prob
 
 def _add_grey_levels(meanings: Meanings, errors: Problems) -> None:
     """Name the masks in grey levels: those that hold more than 0 and 255."""
+    sentence = "it holds values between 0 and 255, as resizing or JPEG makes of masks of these two; make what is 128 "
+    sentence += f"or more 255, the rest 0, and save it as a PNG, or, {NAME_THEM}"
     for path, meaning in meanings.items():
         between = sorted(set(meaning.values()) - {0, VOID}, key=lambda value: (abs(value - 128), value))
         if between:
-            sentence = "it holds values between 0 and 255, as resizing or JPEG makes of masks of these two; make what "
-            sentence += "is 128 or more 255, the rest 0, and save it as a PNG, or, if each value is a class, list all "
-            sentence += "in classes.txt, a line 'NAME 128,128,128' each"
             errors.add(sentence, path, f"holds {few(list(map(str, between)), 1)}")
 
 
 def _add_unknown_values(encoding: Encoding, classes: ClassList | None, errors: Problems) -> None:
-    unknown = {path: sorted(set(held.values()) - encoding.ids.keys()) for path, held in encoding.meanings.items()}
     known = sorted(encoding.ids.keys() - {VOID})
     expected = f"at most {MAX_UNNAMED} class ids where no list names them"
-    remedy = f"write all their names to classes.txt if they are classes; else {RESIZING}"
     if classes:
-        numbers = f", the numbers in {classes.path.name}," if classes.numbered else ""
-        expected = f"class ids {known[0]}..{known[-1]}{numbers} or 255 = void"
-        remedy = "correct the list of classes, or the masks; list grey levels that stand for classes as colours"
-        remedy = RESIZING if len(encoding.values() - encoding.ids.keys()) > 5 else remedy
-    for path, values in unknown.items():
-        if values:
+        expected = f"class ids {known[0]}..{known[-1]} of {classes.path.name} or 255 = void"
+    sentence = f"expected {expected}; {NAME_THEM}; else correct the masks: resizing makes such values, so make them "
+    sentence += "smaller by nearest neighbour only, and never as JPEG"
+    for path, meaning in encoding.meanings.items():
+        if values := sorted(set(meaning.values()) - encoding.ids.keys()):
             more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
-            errors.add(f"expected {expected}; {remedy}", path, f"holds {values[:5]}{more}")
+            errors.add(sentence, path, f"holds {values[:5]}{more}")
 
 
 def _add_unlisted(masks: Masks, by_color: Encoding, unlisted: Counter[Path], classes, errors, warnings) -> None:
@@ -251,20 +235,16 @@ def _add_unlisted(masks: Masks, by_color: Encoding, unlisted: Counter[Path], cla
             errors.add(sentence, path, f"{share:.0%} of it, such as {_show_color(color)}")
 
 
-def _add_colors(masks: Masks, classes: ClassList | None, errors: Problems) -> None:
-    """classes: a list without colours, or None."""
+def _add_colors(masks: Masks, errors: Problems) -> None:
     counts: Counter[int] = Counter()
     for mask in masks.values():
         for value, color in _colors_of(mask).items():
             counts[color] += mask.counts[value]
     shown = few([f"{_show_color(c)} ({n / counts.total():.2%})" for c, n in counts.most_common()], SHOWN)
     colored = [path for path, m in masks.items() if m.palette or m.values == "color" and not _are_values(m.counts)]
-    colored = colored or list(masks)
-    some = " (is it the mask? the others hold none)" if len(colored) < len(masks) else ""
-    own = f"; {classes.path.name} is there, but gives no colour to {classes.names[0]!r}" if classes else ""
-    sentence = f"it holds colours{some}, and no list says which class is which: found {shown} in all masks; write each "
-    sentence += f"with a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first{own}"
-    for path in colored:
+    sentence = f"it holds colours, and no list says which class is which: found {shown} in all masks; write each with "
+    sentence += "a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first"
+    for path in colored or masks:
         errors.add(sentence, path)
 
 

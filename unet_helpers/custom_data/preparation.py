@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -52,7 +53,7 @@ def prepare_folder(
     Masks that are no plain class ids and 16-bit images are converted: copies are written to the first of the targets
     that can be written to, whole or not at all, and again only if the content of a file has changed.
     targets: folders outside root; others are passed over. None: "NAME.prepared" beside root. An older preparation there
-        is replaced. What anybody else has added or changed there is an error if it stands in the way, else a warning.
+        is replaced, unless somebody has added files or changed copies there: this is an error.
     split_by: regular expression for the group (drive, patient, sequence) in the images' stems; see `split_items`.
     skip_bad: leave out the pairs with invalid files, if others are left, and name them in the report's errors. No pair
         changes its split by that. Copies then go to a temporary folder of this process.
@@ -67,19 +68,6 @@ def prepare_pairs(
 ) -> Prepared:
     """`prepare_folder` for a data set of known layout: {split: (folder of images, folder of masks)} below root."""
     return _prepare(classes, find_in(root, folders), targets, None, skip_bad, None)
-
-
-def examine_folder(root: str | Path, split_by: str | None = None) -> Report:
-    """What `prepare_folder` would find. Nothing is written, and errors are in the report.
-
-    Raises ValueError where there is no such folder, or its list of classes can't be understood.
-    """
-    classes, found = find_classes(Path(root)), find_items(Path(root))
-    splits = _split(found, split_by)
-    examined = examine_items(found, classes)
-    if examined.report.errors:
-        return examined.report
-    return _finish(found, splits, _make_record(found.items, examined, {}), Path(root)).report
 
 
 def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
@@ -100,15 +88,16 @@ def _prepare(classes: ClassList | None, found: Found, targets: Sequence, split_b
     if not outside:
         raise ValueError(f"{folders[0]}: it is in {root}, where nothing is written; give a folder outside")
     n_problems = len(found.errors.files_of)
-    splits = _split(found, split_by)
+    splits = split_items(found, split_by)
     skip_bad = skip_bad and len(found.errors.files_of) == n_problems  # what is wrong with a split is no single file's
     try:
         return _prepare_items(found, splits, classes, outside, bits)
     except ValidationError as error:
-        good = _places_of_good(found) if skip_bad else []
-        if not good:
+        report, files = error.report, found.errors.files()
+        bad = {file.with_suffix("") for file in files}  # of two files with one stem, either may be right
+        good = [k for k, item in enumerate(found.items) if bad.isdisjoint(path.with_suffix("") for path in item.files)]
+        if not skip_bad or not good or any(map(os.path.isdir, files)):
             raise
-        report = error.report
     found = found._replace(items=[found.items[k] for k in good], errors=Problems(root))
     try:
         prepared = _prepare_items(found, [splits[k] for k in good], classes, [_make_temporary()], bits)
@@ -119,39 +108,16 @@ def _prepare(classes: ClassList | None, found: Found, targets: Sequence, split_b
     return prepared
 
 
-def _split(found: Found, split_by: str | None) -> list[str | None]:
-    """`split_items`. Files without a partner keep their places: else each would move the pairs behind it, and what was
-    learned could come to the test."""
-    folders = {path.parent: item.split for item in found.items for path in item.files}
-    pairs = {path.with_suffix("") for item in found.items for path in item.files}
-    lonely = [file for file in sorted(found.errors.files()) if file.parent in folders]
-    items = [Item(file.stem, folders[file.parent], file, file) for file in lonely if file.with_suffix("") not in pairs]
-    return split_items(found._replace(items=found.items + items), split_by)[: len(found.items)]
-
-
-def _places_of_good(found: Found) -> list[int]:
-    """Places of the items whose files have no problem; none where a problem is not one of single files."""
-    if any(map(os.path.isdir, found.errors.files())):
-        return []
-    bad = {file.with_suffix("") for file in found.errors.files()}  # of two files with one stem, either may be right
-    return [k for k, item in enumerate(found.items) if bad.isdisjoint(path.with_suffix("") for path in item.files)]
-
-
 def _prepare_items(found: Found, splits: Sequence, classes: ClassList | None, folders: list[Path], bits) -> Prepared:
-    def examine() -> Examined:
-        examined = examine_items(found, classes)
-        if examined.report.errors:
-            raise ValidationError(examined.report)
-        return examined
-
+    examine = functools.partial(examine_items, found, classes)
     if found.errors.files_of:
         examine()  # raises, and names the problems of the files, too
     root, items = found.errors.root, found.items
     sources = {path for item in items for path in item.files} | ({classes.path} if classes else set())
     sources = {os.path.relpath(path, root): path for path in sorted(sources)}
-    record, folder = _find_record(folders, sources, found.warnings) or _convert(folders, items, sources, examine)
+    record, folder = _find_or_convert(folders, items, sources, examine)
     if bits and record["bits"] not in (None, bits):
-        record, folder = _convert([_make_temporary()], items, sources, lambda: examine()._replace(bits=bits))
+        record, folder = _find_or_convert([_make_temporary()], items, sources, lambda: examine()._replace(bits=bits))
     return _finish(found, splits, record, folder)
 
 
@@ -208,57 +174,40 @@ def _copies(folder: Path, record: dict) -> dict[str, Path]:
     return {name: folder / name for *names, _ in record["pairs"] for name in names if name}
 
 
-def _read_record(folder: Path, sources: dict[str, Path] | None = None) -> dict | None:
-    """The record of a folder; None if there is none or, given the sources, it is not of these as they are now."""
+def _read_record(folder: Path, sources: dict[str, Path]) -> dict | None:
+    """The record of a folder; None if it is not of these sources as they are now, or a copy is gone or changed."""
     record = storage.read_json(folder / MANIFEST)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        copies = _copies(folder, record)
-        if sources is None:
-            return record
-        whole = record["format"] == MANIFEST_FORMAT and all(path.is_file() for path in copies.values())
-        return record if whole and not any(storage.find_changes(record["sources"], sources)) else None
-    return None
-
-
-def _find_edited(folder: Path, record: dict) -> list[str]:
-    """Names of the copies that are there, but not as they were written."""
-    written = {name: note for name, note in record.get("written", {}).items() if (folder / name).is_file()}
-    return list(storage.find_changes(written, {name: folder / name for name in written}))
-
-
-def _find_record(folders: list[Path], sources: dict[str, Path], warnings: Problems) -> tuple[dict, Path] | None:
-    """The record of the first folder that has one of these files, and the folder."""
-    for folder in folders:
-        if record := _read_record(folder, sources):
-            with storage.hold_lock(folder) as alone:
-                if alone:  # a process that was killed while it deleted the old folder has left it
-                    storage.remove_partial_folders(folder)
-            for name in _find_edited(folder, record):
-                sentence = "changed since it was written here, and read as it is; delete the folder to have it anew"
-                warnings.add(sentence, folder / name)
-            return record, folder
+        written = {name: folder / name for name in record["written"]}
+        changed = [*storage.find_changes(record["sources"], sources), *storage.find_changes(record["written"], written)]
+        return record if record["format"] == MANIFEST_FORMAT and not changed else None
     return None
 
 
 def _refuse_others_work(folder: Path) -> None:
     """Raises ValueError where a folder that is to be replaced holds what is not written here, or was changed since."""
-    if not os.path.isdir(folder) or not any(os.scandir(folder)):
-        return
-    record = _read_record(folder)
-    if not record:
-        todo = "move it away or delete it and run again"
-        raise ValueError(f"{folder}: its files are not those that are written here; {todo}")
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
-    added = [name for name in files - {MANIFEST, *_copies(folder, record)} if Path(name).name not in SYSTEM]
-    if others := sorted(added) + _find_edited(folder, record):
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    there = sorted(name for name in there - {MANIFEST} if Path(name).name not in SYSTEM)
+    record = storage.read_json(folder / MANIFEST)
+    try:
+        copies, written = _copies(folder, record), record.get("written", {})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        copies, written = {}, {}
+    mine = {name: folder / name for name in there if name in written}
+    others = [name for name in there if name not in copies]
+    others += storage.find_changes({name: written[name] for name in mine}, mine)
+    if others:
         found = f"{printable(few(others, MOST))}: not written here, or changed since, and all of the folder has to be"
         todo = "move what is yours to another folder, delete this one and run again"
         raise ValueError(f"{folder}: {found} written anew; {todo}")
 
 
-def _convert(folders: list[Path], items: Sequence[Item], sources: dict[str, Path], examine) -> tuple[dict, Path]:
-    """(record, folder): examine the items and write what has to be converted to the first folder that can be written
-    to. Where nothing has to be converted, no folder has to be."""
+def _find_or_convert(folders: list[Path], items: Sequence[Item], sources: dict, examine) -> tuple[dict, Path]:
+    """(record, folder): of the first folder that has one of these files; else examine the items and write what has to
+    be converted to the first folder that can be written to. Where nothing has to be converted, no folder has to be."""
+    for folder in folders:
+        if record := _read_record(folder, sources):
+            return record, folder
     unwritable, examined, noted = [], None, {}
     for folder in dict.fromkeys(folders):
         busy = f"another process is writing to {folder}: waiting for it"

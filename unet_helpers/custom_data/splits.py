@@ -32,8 +32,10 @@ def split_items(found: Found, split_by: str | None) -> list[str | None]:
 
     The folders tell it; else root's train.txt, val.txt and perhaps test.txt, a name a line; else split_by, a regular
     expression that finds the group in an image's stem: groups are not cut; else blocks of the names in their natural
-    order. Raises ValueError if a list is no text.
+    order. Files without a partner keep their places: else each would move the pairs behind it, and what was learned
+    could come to the test. Raises ValueError if a list is no text.
     """
+    n_pairs, found = len(found.items), found._replace(items=found.items + found.lonely)
     items, root, errors, warnings = found.items, found.errors.root, found.errors, found.warnings
     lists, lone = find_lists(root)
     for path in lone:
@@ -55,7 +57,7 @@ def split_items(found: Found, split_by: str | None) -> list[str | None]:
     for name in ("train", "validation"):
         if items and name not in splits and not errors.files_of:
             errors.add(f"no pair is for {name}, expected one at least; put some there", root)
-    return splits
+    return splits[:n_pairs]
 
 
 def _place(groups: Sequence[Sequence[int]], first: int, second: int, n: int) -> list[str | None]:
