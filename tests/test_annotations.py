@@ -182,9 +182,11 @@ def changed(key: str, value) -> dict:
 
 SHAPES = r"\(annotation 3, 'car'"
 BAD_COCO = [
-    (changed("segmentation", []), rf"{SHAPES}\).* no outline"),
-    (changed("segmentation", [[1, 1, 9, 1, 9, 9, 1]]), rf"{SHAPES}: 7 numbers\)"),
-    (changed("segmentation", [[1, 1, 9, 9]]), rf"{SHAPES}: 4 numbers\)"),
+    (changed("segmentation", []), rf"{SHAPES}\): expected polygons"),
+    (changed("segmentation", [[1, 1, 9, 1, 9, 9, 1]]), rf"{SHAPES}\): .*three or more"),
+    (changed("segmentation", [[1, 1, 9, 9]]), rf"{SHAPES}\): .*three or more"),
+    (changed("segmentation", {"counts": "a0", "size": [24, 36]}), rf"{SHAPES}\): .*RLE"),
+    (changed("iscrowd", 1), rf"{SHAPES}\): .*RLE"),
     (A | {"categories": []}, r"\(annotations: KeyError: 1\): .*whole COCO file"),
     (changed("image_id", 99), r"\(annotations: KeyError: 99\): .*whole COCO file"),
     (A | {"categories": [TWICE[0], {"id": "2", "name": "bus"}]}, r"\(categories: TypeError: .*\): .*export it again"),

@@ -307,6 +307,7 @@ NEW = {  # what is left: which folders and files are new, and what is changed be
     "`data.prepared/`, anew": ([], "mine/data.prepared"),
     "`data.prepared.partial-NUMBER/`; the next run deletes it": (["mine/data.prepared"], None),
     "the masks of the other images": (["cwd/out"], None),
+    "an empty `data/`": (["cwd/data"], None),
 }
 
 

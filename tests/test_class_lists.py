@@ -57,14 +57,18 @@ def test_smoothed_masks_of_0_and_255_are_refused_and_what_the_message_says_mends
         assert (read[stem][1] != make_ids(number) % 2).mean() < 0.1
 
 
-def test_classes_as_grey_levels_are_refused_until_they_are_listed(tmp_path):
-    values, ids = (0, 85, 170, VOID), range(4)
+GREYS, COLORED = (0, 85, 170, VOID), "{0} {1},{1},{1}\n"
+
+
+@pytest.mark.parametrize(("values", "line"), [(GREYS, COLORED), (GREYS, "{1}: {0}\n"), ((180, 90, 0, VOID), COLORED)])
+def test_classes_as_grey_levels_are_refused_until_they_are_listed(tmp_path, values, line):
+    """However many pixels are 0 or 255; numbers in the list tell them, too."""
+    ids = range(4)
     root = write_folder(tmp_path / "data", array(".png", lambda ids: np.uint8(values)[ids]), classes=None, values=ids)
     with pytest.raises(ValidationError, match="if they are classes, list them all"):
         prepare(root)
-    for line in ("{0} {1},{1},{1}\n", "{1}: {0}\n"):
-        (root / "classes.txt").write_text("".join(line.format(f"grey{k}", v) for k, v in enumerate(values)))
-        assert_read(root, tuple(f"grey{k}" for k in ids), lambda number: make_ids(number, ids))
+    (root / "classes.txt").write_text("".join(line.format(f"grey{k}", v) for k, v in enumerate(values)))
+    assert_read(root, tuple(f"grey{k}" for k in ids), lambda number: make_ids(number, ids))
 
 
 @pytest.mark.parametrize("values", [(3, 7, 41, VOID), (0, 127, 254), (0, 1, VOID)])
@@ -73,13 +77,6 @@ def test_ids_and_void_without_a_list_are_read_as_ever(tmp_path, values):
     root = write_folder(tmp_path / "data", classes=None, values=values)
     notes = assert_read(root, tuple(f"class {value}" for value in known), ids_from(values, known))
     assert not any("255" in line for line in notes)
-
-
-def test_large_ids_on_most_pixels_are_ids_and_void_is_said(tmp_path):
-    """As in a part of COCO-Stuff: what is smoothed is mostly 0 and 255."""
-    prepared = prepare(write_folder(tmp_path / "data", classes=None, values=(180, 90, 0, VOID)))
-    assert prepared.labels.names == ("class 0", "class 90", "class 180")
-    assert any("255 is void in all masks" in line and "180" in line for line in prepared.report.warnings)
 
 
 def test_many_ids_without_a_list_may_be_classes_or_smoothed(tmp_path):

@@ -1,12 +1,13 @@
 """Masks given as outlines: the JSON files of LabelMe and COCO, and which image each outline belongs to."""
 
+import functools
 import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
@@ -23,9 +24,10 @@ MAX_COORDINATE = 1e6  # pixels
 SPLIT_WORDS = {word: split for split, words in SPLIT_NAMES.items() for word in words}
 NO_SHAPE = "a shape is not supported, expected one of polygon, rectangle, circle with an area; draw it as a polygon"
 NO_COCO = "it is no whole COCO file; export it again"
-RUN_LENGTHS = "run lengths (RLE, iscrowd) are not supported, expected polygons; export it again as such, or as masks"
-NO_POLYGON = "an outline needs x and y of three points or more; draw it anew as a polygon"
-NO_OUTLINE = "an object has a box but no outline, expected polygons; outline or delete it in the labelling tool"
+NO_POLYGONS = (
+    "expected polygons, each of x and y of three or more points, no run lengths (RLE, iscrowd), no box alone; export "
+    "it again as such, or outline the object in the labelling tool"
+)
 UNCLEAR = (
     "it is not clear which outlines of this name belong to it; give each folder of images a file of its own, such as "
     "instances_train.json and instances_val.json, and keep one of several files, of COCO's that of instances"
@@ -33,10 +35,8 @@ UNCLEAR = (
 
 
 class Outlines(NamedTuple):
-    """The outlines of one image."""
-
     path: Path  # of the JSON file
-    size: tuple[int, int]  # (height, width) of the image
+    size: tuple[int, int]  # (height, width) of the one image whose outlines these are
     # (label, whether it is a circle, points (x, y): corners of a polygon, or two of the square around the circle)
     shapes: tuple[tuple[str, bool, list[tuple[float, float]]], ...]
 
@@ -80,54 +80,46 @@ def read_labelme(path: Path, content: dict) -> Outlines:
 
 
 class ListedImage(NamedTuple):
-    """An image in a COCO file, or that of a LabelMe file."""
-
-    path: Path  # of the JSON file
-    name: PurePath  # its file_name
-    size: tuple  # (height, width), as in the file
-    objects: Sequence[dict] = ()  # its annotations, as in COCO's file
-    categories: Mapping[int | str, str] = {}  # {id: name} of all in COCO's file, in the order of their ids
-    labelme: Outlines | None = None  # those of a LabelMe file, which are already read
+    path: Path  # of the COCO or LabelMe file
+    stem: str  # of its file_name, or of the LabelMe file
+    read: Callable[[], Outlines]  # raises InvalidFile if anything is wrong
 
 
-def open_coco(path: Path, content: dict) -> list[ListedImage]:
-    """All images of a COCO file. Raises InvalidFile if it is not whole, or two images have one id."""
+def open_coco(path: Path, content: dict) -> tuple[list[str], list[ListedImage]]:
+    """(names of its categories in the order of their ids, its images) of a COCO file. Raises InvalidFile if it is not
+    whole, or two images have one id."""
     with _reading("categories", NO_COCO):
         listed = sorted(content.get("categories", []), key=lambda each: each["id"])
         categories = {each["id"]: _text(each["name"]) for each in listed}
         if len(categories) < len(listed):
             raise InvalidFile("two categories have the same id; export it again")
-    images: dict[int | str, ListedImage] = {}
+    images: dict[int | str, tuple[PurePosixPath, tuple, list[dict]]] = {}
     with _reading("images", NO_COCO):
         for image in content["images"]:
             name = PurePosixPath(_text(image["file_name"]).replace("\\", "/"))
-            new = ListedImage(path, name, (image.get("height"), image.get("width")), [], categories)
-            twin = images.setdefault(image["id"], new)
-            if twin.name != name:
-                raise InvalidFile("two images have the same id; export it again", f"{twin.name} and {name}")
+            twin, *_ = images.setdefault(image["id"], (name, (image.get("height"), image.get("width")), []))
+            if twin != name:
+                raise InvalidFile("two images have the same id; export it again", f"{twin} and {name}")
     with _reading("annotations", NO_COCO):
         for each in content["annotations"]:
-            images[each["image_id"]].objects.append(each)
-    return list(images.values())
+            images[each["image_id"]][2].append(each)
+    read = functools.partial(read_coco, path, categories)
+    return [*categories.values()], [
+        ListedImage(path, name.stem, functools.partial(read, size, objects)) for name, size, objects in images.values()
+    ]
 
 
-def read_coco(image: ListedImage) -> Outlines:
-    """The outlines of an image in a COCO file. Raises InvalidFile if anything is wrong."""
+def read_coco(path: Path, categories: Mapping[int | str, str], size: tuple, objects: Sequence[dict]) -> Outlines:
+    """The outlines of an image in a COCO file: its height and width, and its annotations, as they are there."""
     shapes = []
-    for each in image.objects:
+    for each in objects:
         with _reading("annotations", NO_COCO):
-            label = image.categories[each["category_id"]]
-            outlines, found = each.get("segmentation"), f"annotation {each.get('id')}, {label!r}"
-            if isinstance(outlines, dict) or each.get("iscrowd"):
-                raise InvalidFile(RUN_LENGTHS, found)
-            if not outlines:
-                raise InvalidFile(NO_OUTLINE, found)
-        with _reading(f"{found}, segmentation", NO_COCO):
-            for outline in outlines:
-                if len(outline) % 2 or len(outline) < 6:
-                    raise InvalidFile(NO_POLYGON, f"{found}: {len(outline)} numbers")
-                shapes.append((label, False, _points(outline[::2], outline[1::2])))
-    return Outlines(image.path, _size(*image.size), tuple(shapes))
+            label, polygons = categories[each["category_id"]], each.get("segmentation")
+            is_list = isinstance(polygons, list) and polygons and not each.get("iscrowd")
+            if not is_list or any(len(numbers) % 2 or len(numbers) < 6 for numbers in polygons):
+                raise InvalidFile(NO_POLYGONS, f"annotation {each.get('id')}, {label!r}")
+            shapes += [(label, False, _points(numbers[::2], numbers[1::2])) for numbers in polygons]
+    return Outlines(path, _size(*size), tuple(shapes))
 
 
 class Annotations:
@@ -155,7 +147,7 @@ class Annotations:
             if listed is None:
                 found |= dict.fromkeys({normalize(path.stem)} & images.keys() or images)
             for image in listed or ():
-                candidates[normalize(image.name.stem)].append(image)
+                candidates[normalize(image.stem)].append(image)
         for stem, listed in candidates.items():
             if stem in images and stem not in found:
                 found |= self._read(split, stem, listed)
@@ -169,7 +161,7 @@ class Annotations:
             self.errors.add(UNCLEAR, images[stem], " and ".join(dict.fromkeys(each.path.name for each in listed)))
             return {stem: None}
         try:
-            return {stem: image.labelme or read_coco(image)}
+            return {stem: image.read()}
         except InvalidFile as error:
             self._refuse(image.path, error)
             return dict.fromkeys(images)
@@ -201,11 +193,11 @@ class Annotations:
             objects = lists.get("annotations") if "images" in lists else None
             # COCO also has files of captions, and of its own masks.
             if objects == [] or any("category_id" in each for each in objects or () if isinstance(each, dict)):
-                self.contents[path] = images = open_coco(path, content)
-                self.coco_names |= dict.fromkeys(name for image in images[:1] for name in image.categories.values())
+                names, self.contents[path] = open_coco(path, content)
+                self.coco_names |= dict.fromkeys(names)
             elif "shapes" in lists and any(path.parent in folders for folders in self.folders.values()):
                 outlines = read_labelme(path, content)
-                self.contents[path] = [ListedImage(path, path, outlines.size, labelme=outlines)]
+                self.contents[path] = [ListedImage(path, path.stem, lambda: outlines)]
                 self.labelme_names |= {label for label, _, _ in outlines.shapes}
         except InvalidFile as error:
             self._refuse(path, error)

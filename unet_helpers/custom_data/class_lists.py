@@ -43,8 +43,6 @@ CAMVID_GROUPS = {
 
 
 class Line(NamedTuple):
-    """A class in a list."""
-
     number: int  # of the line in the file
     name: str
     color: int | None  # 65536 r + 256 g + b; None where the list gives none

@@ -1,7 +1,7 @@
 """Which value or colour of a data set's masks is which class: one rule for all of them, decided by looking at all."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from .report import Problems, few
 
 MAX_UNNAMED = 64  # different values without a list of names; more are no classes
 MAX_UNLISTED = 0.01  # share of a mask's pixels; a few are noise and become void, more are another kind of file
-MIDDLE = 127  # of a grey scale; few data sets have ids as large
+MIDDLE = 127  # of a grey scale; where no list says so, ids are not as large
 SHOWN = 20  # colours that are shown to be named
 NAME_THEM = "if they are classes, list them all in classes.txt, grey levels as lines 'NAME 255,255,255'"
 WHITE, GREY_STEP = 0xFFFFFF, 0x010101
@@ -22,8 +22,6 @@ Meanings = dict[Path, dict[int, int]]  # of each mask: value in the file -> valu
 
 
 class Encoding(NamedTuple):
-    """How masks hold classes."""
-
     meanings: Meanings
     ids: dict[int, int]  # value, or colour 65536 r + 256 g + b -> class id or VOID
     names: tuple[str, ...]  # of the K classes
@@ -41,6 +39,10 @@ class Encoding(NamedTuple):
         """All values or colours that the masks' values stand for."""
         return set().union(*(meaning.values() for meaning in self.meanings.values()))
 
+    def reaches_white(self) -> bool:
+        """Whether 255 may be the bright end of a grey scale, and not void: ids are small, others are large, too."""
+        return {0, VOID} <= self.values() and any(MIDDLE <= value < VOID for value in self.values())
+
 
 def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: Problems) -> Encoding | None:
     """The rule for these masks. What does not follow it is added to the errors, a little noise to the warnings; None
@@ -55,12 +57,12 @@ def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: 
     by_value = _by_value(masks, classes) if not classes or classes.value_ids else None
     if by_value:
         n_unknown = by_value.count_unknown(masks).total()
-        if (not classes or len(classes.names) == 2 and n_unknown) and _are_grey_levels(masks, by_value.meanings):
-            _add_grey_levels(by_value.meanings, errors)
+        if (not classes or len(classes.names) == 2 and n_unknown) and by_value.reaches_white():
+            _add_grey_levels(by_value, errors)
             return by_value
         if not n_unknown:
             if by_value.ids[VOID] == VOID:
-                _warn_of_void(by_value, classes, warnings)
+                _warn_of_void(by_value, warnings)
                 _warn_of_start(by_value, classes, warnings)
             return by_value
         if not by_color or n_unknown <= unlisted.total():
@@ -160,31 +162,22 @@ def _are_palettes_grey(masks: Iterable[MaskInfo], n: int) -> bool | None:
     return levels <= {0, 255} or not same or max(levels - {255}, default=0) <= n
 
 
-def _are_grey_levels(masks: Masks, meanings: Meanings) -> bool:
-    """Whether 255 is the bright end of a grey scale, and not void: ids are small, but resizing and JPEG make values in
-    both halves of the scale, so a value from 127 to 254 tells, where most pixels are 0 or 255 and both occur."""
-    counts: Counter[int] = Counter()
-    for path, mask in masks.items():
-        if all(color == -1 or _is_grey(color) for color in mask.palette.values()):  # true colours are not interpolated
-            for value, number in mask.counts.items():
-                counts[meanings[path][value]] += number
-    ends = counts[0] + counts[VOID]
-    return bool(counts[0] and counts[VOID]) and 2 * ends > counts.total() and any(MIDDLE <= v < VOID for v in counts)
-
-
 # ---- what is said ----
 
 
-def _warn_of_void(encoding: Encoding, classes: ClassList | None, warnings: Problems) -> None:
-    """One value too much in one mask makes 255 void in all of them: where most have no other value, that is seldom
-    meant, nor where the others are no small numbers, as ids are."""
-    values, held = encoding.values(), {path: set(meaning.values()) for path, meaning in encoding.meanings.items()}
-    most = 2 * sum(each == {0, VOID} for each in held.values()) > len(held)
-    if most or not classes and {0, VOID} <= values and max(values - {VOID}) >= MIDDLE:
+def _add_values(sentence: str, encoding: Encoding, known: Collection[int], problems: Problems) -> None:
+    """Name the masks that hold other values than the known ones."""
+    for path, meaning in encoding.meanings.items():
+        if values := sorted(set(meaning.values()) - set(known)):
+            more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
+            problems.add(sentence, path, f"holds {values[:5]}{more}")
+
+
+def _warn_of_void(encoding: Encoding, warnings: Problems) -> None:
+    """One value too much in one mask makes 255 void in all; where most have no other value, that is seldom meant."""
+    if 2 * sum(set(held.values()) == {0, VOID} for held in encoding.meanings.values()) > len(encoding.meanings):
         sentence = f"it holds more than 0 and 255, so that 255 is void in all masks; mend this mask, or {NAME_THEM}"
-        for path, each in held.items():
-            if rest := sorted(each - {0, VOID}):
-                warnings.add(sentence, path, f"holds {rest[:5]}")
+        _add_values(sentence, encoding, (0, VOID), warnings)
 
 
 def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Problems) -> None:
@@ -200,14 +193,10 @@ def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Prob
         warnings.add(sentence, warnings.root)
 
 
-def _add_grey_levels(meanings: Meanings, errors: Problems) -> None:
-    """Name the masks in grey levels: those that hold more than 0 and 255."""
+def _add_grey_levels(encoding: Encoding, errors: Problems) -> None:
     sentence = "it holds values between 0 and 255, as resizing or JPEG makes of masks of these two; make what is 128 "
     sentence += f"or more 255, the rest 0, and save it as a PNG, or, {NAME_THEM}"
-    for path, meaning in meanings.items():
-        between = sorted(set(meaning.values()) - {0, VOID}, key=lambda value: (abs(value - 128), value))
-        if between:
-            errors.add(sentence, path, f"holds {few(list(map(str, between)), 1)}")
+    _add_values(sentence, encoding, (0, VOID), errors)
 
 
 def _add_unknown_values(encoding: Encoding, classes: ClassList | None, errors: Problems) -> None:
@@ -216,11 +205,7 @@ def _add_unknown_values(encoding: Encoding, classes: ClassList | None, errors: P
     if classes:
         expected = f"class ids {known[0]}..{known[-1]} of {classes.path.name} or 255 = void"
     sentence = f"expected {expected}; {NAME_THEM}; else correct the masks: resizing makes such values, so make them "
-    sentence += "smaller by nearest neighbour only, and never as JPEG"
-    for path, meaning in encoding.meanings.items():
-        if values := sorted(set(meaning.values()) - encoding.ids.keys()):
-            more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
-            errors.add(sentence, path, f"holds {values[:5]}{more}")
+    _add_values(f"{sentence}smaller by nearest neighbour only, and never as JPEG", encoding, encoding.ids, errors)
 
 
 def _add_unlisted(masks: Masks, by_color: Encoding, unlisted: Counter[Path], classes, errors, warnings) -> None:

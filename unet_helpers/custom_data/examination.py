@@ -22,9 +22,7 @@ UPSIDE_DOWN = (
 TRANSPARENT = "parts of it are transparent, and what is there counts all the same; if it should not, save it opaque"
 
 
-class Need(NamedTuple):
-    """What a pair needs before training reads it."""
-
+class Need(NamedTuple):  # of a pair, before training reads it
     image: bool  # whether the image is converted: it has 16 bits
     ids: dict[int, int] | None  # {value in the mask: class id or VOID}; None: the mask is read as it is
     turn: int  # EXIF's orientation by which the mask is turned along with its image; 1: none
@@ -39,11 +37,9 @@ class Examined(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What a pair's files are; None for an invalid one."""
-
     item: Item
-    image: ImageInfo | None
-    mask: MaskInfo | None
+    image: ImageInfo | None  # None: the file is invalid
+    mask: MaskInfo | None  # None: the file is invalid
     problems: list[tuple[str, Path, str]]  # as `Problems.add` takes them
 
 

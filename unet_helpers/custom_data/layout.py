@@ -26,8 +26,6 @@ MAX_LISTED = 4  # names of what else is there, in a sentence; the rest is counte
 
 
 class Item(NamedTuple):
-    """An image with its mask, or the outlines of one."""
-
     stem: str
     split: str | None  # "train", "validation" or "test" if its folder tells
     image: Path
@@ -85,13 +83,9 @@ def find_in(root: Path, places: dict[str | None, tuple[Path, Path]], needed: Col
             found.errors.add(sentence, image_dir, few([path.name for path in there], MAX_LISTED))
         else:
             for path in others:
-                if os.path.isdir(path):
-                    if path != mask_dir and has_images(path):
-                        sentence = "it holds images, but folders among images are not looked at; move them up"
-                        found.warnings.add(sentence, path)
-                elif path.suffix.lower() not in TEXT_SUFFIXES:
-                    sentence = "it is no kind of image that can be read; save it as PNG or JPEG, or move it"
-                    found.warnings.add(sentence, path)
+                is_used = path == mask_dir or path.suffix.lower() in TEXT_SUFFIXES
+                if not is_used and (has_images(path) or not os.path.isdir(path)):
+                    found.warnings.add("it is not read; save it as PNG or JPEG, or move the images in it up", path)
             _pair(split, images, masks, needed, found)
     return found._replace(labels=annotations.classes())
 
@@ -107,8 +101,9 @@ def find_places(root: Path) -> dict[str | None, tuple[Path, Path]]:
             return {None: (images, masks)}
         inner = _find_splits(masks)
         return {split: (folder, inner.get(split, masks / folder.name)) for split, folder in splits.items()}
-    if "train" in splits:
-        return {split: _find_in_split(folder) for split, folder in splits.items()}
+    if "train" in splits:  # without images/, the images are in the split's folder itself, as with COCO files
+        found = {split: (folder, _find(folder, IMAGE_FOLDERS) or folder) for split, folder in splits.items()}
+        return {split: (images, _find_masks_beside(folder, images)) for split, (folder, images) in found.items()}
     there = ", ".join(path.name for path in list_folder(root)[:10]) if os.path.isdir(root) else "no such folder"
     expected = "images/ and masks/, or train/ and val/ with images/ and masks/ in each"
     todo = f"make them, or give another {named('DATA_DIR')}"
@@ -152,14 +147,6 @@ def has_images(folder: Path) -> bool:
 
 def is_image(path: Path) -> bool:
     return path.suffix.lower() in READABLE_SUFFIXES
-
-
-def _find_in_split(folder: Path) -> tuple[Path, Path]:
-    """(folder of images, of masks). Without images/, the images are in the folder itself, as with COCO files."""
-    images = folder / "images"
-    if not os.path.isdir(images):
-        images = folder if has_images(folder) else _find(folder, IMAGE_FOLDERS) or folder
-    return images, _find_masks_beside(folder, images)
 
 
 def _find_splits(folder: Path) -> dict[str, Path]:

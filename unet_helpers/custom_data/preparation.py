@@ -28,7 +28,7 @@ from .splits import split_items
 
 MANIFEST = "prepared.json"  # beside the copies: of which files they were made, what was found, and what was written
 SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}  # macOS and Windows put them into folders
-MANIFEST_FORMAT = 4  # of the record and the copies; another number makes everything anew
+MANIFEST_FORMAT = 5  # of the record and the copies; another number makes everything anew
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,8 @@ def _finish(found: Found, splits: Sequence[str | None], record: dict, folder: Pa
         if split:
             pairs[split].append(pair)
             learned |= numbers.keys() if split == "train" else set()
-            if notes.keys() >= set(pair):
-                own = {name: notes[path] for name, path in pair._asdict().items()}
-                counts[pair] = own, {int(k): number for k, number in numbers.items()}
+            own = {name: notes[path] for name, path in pair._asdict().items() if path in notes}
+            counts[pair] = own, {int(k): number for k, number in numbers.items()}
     report.root, report.classes = str(root), [tuple(row) for row in report.classes]
     report.copies = str(folder) if report.converted and folder != root else ""
     report.pairs = {name: len(pairs[name]) for name in SPLITS}
@@ -208,20 +207,19 @@ def _find_or_convert(folders: list[Path], items: Sequence[Item], sources: dict, 
     for folder in folders:
         if record := _read_record(folder, sources):
             return record, folder
-    unwritable, examined, noted = [], None, {}
+    unwritable, noted = [], {}
+    with contextlib.suppress(OSError):  # said when the file is examined
+        noted = storage.note_files(sources)  # before they are read, as one may change meanwhile
+    examined = examine()
+    record = _make_record(items, examined, noted)
     for folder in dict.fromkeys(folders):
         busy = f"another process is writing to {folder}: waiting for it"
         with storage.hold_lock(folder, lambda busy=busy: print(busy, flush=True)) as alone:
             if alone:
                 storage.remove_partial_folders(folder)
-            if record := _read_record(folder, sources):  # by the process that was waited for
-                return record, folder
+            if theirs := _read_record(folder, sources):  # by the process that was waited for
+                return theirs, folder
             _refuse_others_work(folder)
-            if examined is None:
-                with contextlib.suppress(OSError):  # said when the file is examined
-                    noted = storage.note_files(sources)  # before they are read, as one may change meanwhile
-                examined = examine()
-            record = _make_record(items, examined, noted)
             old = folder.with_name(f"{folder.name}.partial-{os.getpid()}0")  # goes with the next run if this is killed
             try:
                 with storage.write_folder(folder) as partial:
@@ -231,12 +229,12 @@ def _find_or_convert(folders: list[Path], items: Sequence[Item], sources: dict, 
                 shutil.rmtree(old, ignore_errors=True)
                 return record, folder
             except OSError as error:
-                unwritable.append(f"{folder} ({error.strerror})")
+                unwritable.append(f"{folder} ({error.strerror or error})")
     if not examined.report.converted:
         return record, folders[0]
     raise ValueError(
-        f"what training can't read as it is can't be written anew to {' or to '.join(unwritable)}; make one of these "
-        f"writable, or copy the data to a folder of your own, set {named('DATA_DIR')} to it and run again"
+        f"what training can't read as it is can't be written anew to {' or to '.join(unwritable)}; make room, or one "
+        f"of them writable, or copy the data to a folder of your own, set {named('DATA_DIR')} to it and run again"
     )
 
 
@@ -245,19 +243,13 @@ def _write_whole(partial: Path, folder: Path, items: Sequence[Item], examined: E
     copies = _copies(partial, record)
     if copies:
         print(f"{folder}: writing {len(copies)} images and masks that training can't read as they are, once")
-    try:
-        for parent in {path.parent for path in copies.values()}:
-            parent.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = zip(items, examined.needs, record["pairs"], strict=True)
-            list(pool.map(lambda job: _write_pair(partial, *job, examined), jobs))
-        record["written"] = storage.note_files(copies)
-        (partial / MANIFEST).write_text(json.dumps(record, indent=0), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(
-            f"{folder}: its {len(copies)} images and masks can't be written ({error.strerror or error}); make room, or "
-            f"copy the data to a folder on another disk, set {named('DATA_DIR')} to it and run again"
-        ) from None
+    for parent in {path.parent for path in copies.values()}:
+        parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = zip(items, examined.needs, record["pairs"], strict=True)
+        list(pool.map(lambda job: _write_pair(partial, *job, examined), jobs))
+    record["written"] = storage.note_files(copies)
+    (partial / MANIFEST).write_text(json.dumps(record, indent=0), encoding="utf-8")
 
 
 def _write_pair(folder: Path, item: Item, need: Need, names: list, examined: Examined) -> None:
