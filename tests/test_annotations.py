@@ -158,21 +158,6 @@ def test_captions_and_panoptic_masks_are_not_read(tmp_path):
         np.testing.assert_array_equal(masks[name], boxed(box_of(number)))
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("images/project.json", [{"annotations": []}]),
-        ("result.json", coco({f"../upload/8f3a-{name}": box_of(0) for name in NAMES})),
-    ],
-)
-def test_json_that_is_not_used_is_named_only_where_there_are_no_masks(tmp_path, name, content):
-    root = write(tmp_path / "data", images("images") | {name: content})
-    assert re.match(rf"images \({Path(name).name}\): found no masks .*LabelMe's.*COCO's", errors_of(root))
-    for number, image in enumerate(NAMES):
-        good.save(boxed(box_of(number)), root / "masks" / image)
-    assert errors_of(root) == ""
-
-
 def changed(key: str, value) -> dict:
     """COCO with another value of a key in the third annotation."""
     content = coco(boxes("", 0))

@@ -280,9 +280,8 @@ CASES = {
     "`SPLIT_BY` is no pattern": [chain()],
     "a file goes bad after a good run": [chain(checked_once, write("data/images/p2.png", b"this is text"))],
     "files were changed since the last run": [chain(to_convert, checked_once, write_mask("data/masks/p2.gif", 4))],
-    "your own files in `data.prepared/`": [chain(to_convert, OF_A_WEEK)],
-    "your own files there, and files were changed since the last run": [
-        chain(to_convert, checked_once, OF_A_WEEK, write_mask("data/masks/p2.gif", 4))
+    "your own files in `data.prepared/`": [
+        chain(to_convert, OF_A_WEEK), chain(to_convert, checked_once, OF_A_WEEK, write_mask("data/masks/p2.gif", 4)),
     ],
     "a copy there that you changed": [chain(to_convert, checked_once, write_mask("data.prepared/masks/p2.png", 4))],
     "the disk is full": [chain(to_convert, fill)],

@@ -90,17 +90,17 @@ def test_ids_that_may_begin_with_1_are_said_and_numbers_settle_it(tmp_path):
     names, values = ("road", "car", "sky", "tram"), (1, 2, 3)
     root = write_folder(tmp_path / "data", classes="\n".join(names), values=values)
     notes = assert_read(root, names, lambda number: make_ids(number, values))
-    assert any("no mask holds 0" in line and "0 is taken as 'road'" in line for line in notes)
+    assert any("0 is taken as 'road', though the masks hold only 3 of 4 ids" in line for line in notes)
     (root / "classes.txt").write_text("".join(f"{k} {name}\n" for k, name in enumerate(names, 1)))
     notes = assert_read(root, names, lambda number: make_ids(number, values) - 1)
-    assert not any("no mask holds 0" in line for line in notes)
+    assert not any("is taken as" in line for line in notes)
 
 
 def test_a_list_much_longer_than_the_ids_is_said(tmp_path):
     names, values = tuple(f"thing{k}" for k in range(1, 151)), (0, 5, 20)
     root = write_folder(tmp_path / "data", classes="\n".join(names), values=values)
     notes = prepare(root).report.warnings
-    assert any("only 3 of 150 ids, and 0 is taken as 'thing1'" in line for line in notes)
+    assert any("0 is taken as 'thing1', though the masks hold only 3 of 150 ids" in line for line in notes)
     assert sum("147 of 150 classes have no pixel" in line for line in notes) == 1
     (root / "classes.txt").write_text("0 void\n" + "".join(f"{k} {name}\n" for k, name in enumerate(names, 1)))
     notes = assert_read(root, names, ids_from(values, range(1, 151)))
@@ -172,6 +172,7 @@ UNCLEAR = {
     "1 lane road\n2 lane road\n": "line 2: 'lane road' has the same name as line 1",
     "0 road\n1 car\n1 sky\n": "line 3: 'sky' has the same value as line 2",
     "road 1,2,3\nvoid 1,2,3\nsky 4,5,6\n": "line 2: 'void' has the same colour as line 1",
+    "road 1,2,3\nsky 1,2,256\n": "line 2: .*'1,2,256'",
 }
 
 
@@ -179,6 +180,17 @@ UNCLEAR = {
 def test_what_is_not_clear_is_refused_with_its_line(tmp_path, text, said):
     (tmp_path / "classes.txt").write_text(text)
     with pytest.raises(ValueError, match=rf"classes\.txt, {said}"):
+        find_classes(tmp_path)
+
+
+def test_lists_of_too_few_or_too_many_names_and_lines_without_a_name_are_refused(tmp_path):
+    for n in (1, 256):
+        (tmp_path / "classes.txt").write_text("\n".join(map(str, range(n))))
+        with pytest.raises(ValueError, match=rf"classes\.txt: found {n} names, expected 2 to 255"):
+            find_classes(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nroad,1,2,3\n,4,5,6\n")
+    with pytest.raises(ValueError, match=r"class_dict\.csv, line 3: .*name"):
         find_classes(tmp_path)
 
 

@@ -40,9 +40,7 @@ def naming_file(path: str | Path) -> Iterator[None]:
 
 
 class Opened(NamedTuple):
-    """The first frame of a file, loaded to its end."""
-
-    image: Image.Image  # as Pillow loads it: a TIFF upright, all others as stored
+    image: Image.Image  # the first frame, loaded to its end: a TIFF upright, all others as stored
     kind: str  # for people: format, mode, bits
     orientation: int  # EXIF's, 1..8
     turns: int  # EXIF's orientation by which the image must still be turned; 1: it is upright
@@ -169,16 +167,13 @@ def _count_bits(deep: np.ndarray) -> int:
 
 def _read_pixels(opened: Opened) -> np.ndarray:
     """(H, W, 3) uint8 RGB or, of a grey 16-bit file, (H, W) uint16, upright. Raises InvalidFile for others."""
-    deep = _read_deep(opened)
+    deep, image = _read_deep(opened), opened.image
     if deep is not None:
         return turn(deep, opened.turns)
-    try:
-        if opened.image.mode.startswith(("I", "F")):
-            raise ValueError("no scale")
-        rgb = opened.image if opened.image.mode == "RGB" else opened.image.convert("RGB")  # which would copy
-    except ValueError:
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
         sentence = "expected an image in grey, RGB or CMYK of 8 or 16 bits; save it as an 8-bit RGB PNG"
-        raise InvalidFile(sentence, opened.kind) from None
+        raise InvalidFile(sentence, opened.kind)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy
     if opened.depth > 8 and max(high for _, high in rgb.getextrema()) < DARK:
         raise InvalidFile("it is dark, and only 8 of its 16 bits can be read; save it as an 8-bit RGB PNG", opened.kind)
     return turn(np.asarray(rgb), opened.turns)

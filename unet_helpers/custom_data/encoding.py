@@ -123,7 +123,7 @@ def _values_of(masks: Masks, levels: bool | None) -> Meanings | None:
     grey of a palette's colours is the value, not their index."""
     colors = {color for mask in masks.values() if mask.values == "color" for color in mask.counts}
     shift = 0 if all(map(_is_grey, colors)) else 16
-    if not _are_values(colors):
+    if shift and any(color & 0xFFFF for color in colors):  # reds beside greys are colours, too
         return None
     meanings = {}
     for path, mask in masks.items():
@@ -135,11 +135,6 @@ def _values_of(masks: Masks, levels: bool | None) -> Meanings | None:
         elif mask.values == "deep":
             meanings[path] = {value: VOID if value == 0xFFFF else value for value in mask.counts}
     return meanings
-
-
-def _are_values(colors: Iterable[int]) -> bool:
-    """Whether colours may be values, in red or in all channels: reds beside greys are colours."""
-    return all(not color & 0xFFFF for color in colors) or all(map(_is_grey, colors))
 
 
 def _is_grey(color: int) -> bool:
@@ -187,9 +182,8 @@ def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Prob
         return
     found, first, n = encoding.values() - {VOID}, classes.names[0], len(classes.names)
     if found and (0 not in found or 2 * len(found) < n and first.lower() != BACKGROUND):
-        reason = "no mask holds 0" if 0 not in found else f"the masks hold only {len(found)} of {n} ids"
-        sentence = f"{reason}, and 0 is taken as {first!r}; if that is not so, write each id in front of its name in "
-        sentence += f"classes.txt, such as '1 {first}', and '0 {VOID_NAME}' if 0 is no class"
+        sentence = f"0 is taken as {first!r}, though the masks hold only {len(found)} of {n} ids; if not, write each id "
+        sentence += f"in front of its name in classes.txt, such as '1 {first}', and '0 {VOID_NAME}' if 0 is no class"
         warnings.add(sentence, warnings.root)
 
 
@@ -226,11 +220,11 @@ def _add_colors(masks: Masks, errors: Problems) -> None:
         for value, color in _colors_of(mask).items():
             counts[color] += mask.counts[value]
     shown = few([f"{_show_color(c)} ({n / counts.total():.2%})" for c, n in counts.most_common()], SHOWN)
-    colored = [path for path, m in masks.items() if m.palette or m.values == "color" and not _are_values(m.counts)]
     sentence = f"it holds colours, and no list says which class is which: found {shown} in all masks; write each with "
     sentence += "a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first"
-    for path in colored or masks:
-        errors.add(sentence, path)
+    for path, mask in masks.items():
+        if mask.values in ("color", "palette"):
+            errors.add(sentence, path)
 
 
 def _show_color(color: int) -> str:

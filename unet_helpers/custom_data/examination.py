@@ -72,9 +72,7 @@ def examine_items(found: Found, classes: ClassList | None) -> Examined:
         needs = [_need(look, encoding) for look in looks]
         _count_pixels(needs, encoding, report, errors, warnings)
         converted = [f"images ({image.kind}; {bits} of 16 bits used)" for image in images if image.bits]
-        for need, look in zip(needs, looks, strict=True):
-            if need.ids is not None:
-                converted.append(f"masks ({look.mask.kind}{', turned like their images' * (need.turn > 1)})")
+        converted += [f"masks ({look.mask.kind})" for need, look in zip(needs, looks, strict=True) if need.ids]
         report.converted = dict(Counter(converted))
     report.errors, report.warnings = errors.lines(), warnings.lines()
     if report.errors:

@@ -44,6 +44,7 @@ class Found(NamedTuple):
     items: list[Item]  # in the order of their names
     lonely: list[Item]  # files without a good partner, in the places of both; all are among the errors
     labels: tuple[str, ...]  # those of outlines, for where no list names classes; () without outlines
+    lists: dict[str, Path]  # {split: a list of names}, if there is one for training and one to validate
     errors: Problems  # of names and folders
     warnings: Problems
 
@@ -54,9 +55,15 @@ def find_items(root: Path) -> Found:
     Raises ValueError, naming the folder, if there are no such folders, several could be meant, or they can't be read.
     """
     places = find_places(root)
-    lists = find_lists(root)[0] if None in places else {}
-    listed = {name for path in lists.values() for _, _, names in read_list(path) for name in names}
-    return find_in(root, places, listed if lists else None)
+    lists = _find_lists(root) if None in places else {}
+    if lists.keys() >= {"train", "validation"}:
+        listed = {name for path in lists.values() for _, _, names in read_list(path) for name in names}
+        return find_in(root, places, listed)._replace(lists=lists)
+    found = find_in(root, places)
+    for path in lists.values():
+        sentence = "it is not used: lists need one for training, train.txt, and one to validate, val.txt"
+        found.warnings.add(sentence, path)
+    return found
 
 
 def find_in(root: Path, places: dict[str | None, tuple[Path, Path]], needed: Collection[str] | None = None) -> Found:
@@ -64,7 +71,7 @@ def find_in(root: Path, places: dict[str | None, tuple[Path, Path]], needed: Col
 
     needed: stems of the images that need a mask; None: all do.
     """
-    found = Found([], [], (), Problems(root), Problems(root))
+    found = Found([], [], (), {}, Problems(root), Problems(root))
     folders = {split: (*place, _read(place[0], found.errors)) for split, place in places.items()}
     annotations = Annotations(root, folders, found.errors)
     for split, (image_dir, mask_dir, images) in folders.items():
@@ -110,18 +117,6 @@ def find_places(root: Path) -> dict[str | None, tuple[Path, Path]]:
     raise ValueError(f"{root}: found {there or 'nothing'}; expected {expected}; {todo}")
 
 
-def find_lists(root: Path) -> tuple[dict[str, Path], list[Path]]:
-    """{split: its file}, if there is one for training and one for validation; and the files that lack the other one."""
-    lone: list[Path] = []
-    for folder in LIST_FOLDERS:
-        paths = {split: [root / folder / f"{name}.txt" for name in names] for split, names in SPLIT_NAMES.items()}
-        files = {split: path for split, there in paths.items() if (path := next(filter(os.path.isfile, there), None))}
-        if files.keys() >= {"train", "validation"}:
-            return files, lone
-        lone += files.values()
-    return {}, lone
-
-
 def read_list(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     """(number of the line, the line, all names that it may mean) of each line of a list: a stem, a file's name or path,
     or this and then that of its mask. Raises ValueError if it is no text."""
@@ -147,6 +142,15 @@ def has_images(folder: Path) -> bool:
 
 def is_image(path: Path) -> bool:
     return path.suffix.lower() in READABLE_SUFFIXES
+
+
+def _find_lists(root: Path) -> dict[str, Path]:
+    """{split: its file} in the one of `LIST_FOLDERS` that has the most."""
+    lists = []
+    for folder in LIST_FOLDERS:
+        paths = {split: [root / folder / f"{name}.txt" for name in names] for split, names in SPLIT_NAMES.items()}
+        lists.append({s: path for s, there in paths.items() if (path := next(filter(os.path.isfile, there), None))})
+    return max(lists, key=len)
 
 
 def _find_splits(folder: Path) -> dict[str, Path]:

@@ -50,14 +50,14 @@ def prepare_folder(
 ) -> Prepared:
     """The pairs of a reader's own folder; see data/README.md for what it may hold.
 
-    Masks that are no plain class ids and 16-bit images are converted: copies are written to the first of the targets
-    that can be written to, whole or not at all, and again only if the content of a file has changed.
+    Masks that are no plain class ids and grey 16-bit images are converted: copies are written to the first of the
+    targets that can be written to, whole or not at all, and again only if the content of a file has changed.
     targets: folders outside root; others are passed over. None: "NAME.prepared" beside root. An older preparation there
         is replaced, unless somebody has added files or changed copies there: this is an error.
     split_by: regular expression for the group (drive, patient, sequence) in the images' stems; see `split_items`.
     skip_bad: leave out the pairs with invalid files, if others are left, and name them in the report's errors. No pair
         changes its split by that. Copies then go to a temporary folder of this process.
-    bits: in use in the 16-bit images that a network was trained with; other copies go to a temporary folder, too.
+    bits: in use in the grey 16-bit images that a network was trained with; other copies go to a temporary folder, too.
     Raises ValidationError, which has the report, or another ValueError.
     """
     return _prepare(find_classes(Path(root)), find_items(Path(root)), targets, split_by, skip_bad, bits)
@@ -169,10 +169,6 @@ def _make_record(items: Sequence[Item], examined: Examined, sources: dict) -> di
     }  # fmt: skip
 
 
-def _copies(folder: Path, record: dict) -> dict[str, Path]:
-    return {name: folder / name for *names, _ in record["pairs"] for name in names if name}
-
-
 def _read_record(folder: Path, sources: dict[str, Path]) -> dict | None:
     """The record of a folder; None if it is not of these sources as they are now, or a copy is gone or changed."""
     record = storage.read_json(folder / MANIFEST)
@@ -188,13 +184,10 @@ def _refuse_others_work(folder: Path) -> None:
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
     there = sorted(name for name in there - {MANIFEST} if Path(name).name not in SYSTEM)
     record = storage.read_json(folder / MANIFEST)
-    try:
-        copies, written = _copies(folder, record), record.get("written", {})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        copies, written = {}, {}
-    mine = {name: folder / name for name in there if name in written}
-    others = [name for name in there if name not in copies]
-    others += storage.find_changes({name: written[name] for name in mine}, mine)
+    written = record.get("written", {}) if isinstance(record, dict) else {}
+    copies = {name: folder / name for name in there if name in written}
+    others = [name for name in there if name not in written]
+    others += storage.find_changes({name: written[name] for name in copies}, copies)
     if others:
         found = f"{printable(few(others, MOST))}: not written here, or changed since, and all of the folder has to be"
         todo = "move what is yours to another folder, delete this one and run again"
@@ -240,7 +233,7 @@ def _find_or_convert(folders: list[Path], items: Sequence[Item], sources: dict, 
 
 def _write_whole(partial: Path, folder: Path, items: Sequence[Item], examined: Examined, record: dict) -> None:
     """Write copies and record to the folder `partial`, which then becomes `folder`."""
-    copies = _copies(partial, record)
+    copies = {name: partial / name for *names, _ in record["pairs"] for name in names if name}
     if copies:
         print(f"{folder}: writing {len(copies)} images and masks that training can't read as they are, once")
     for parent in {path.parent for path in copies.values()}:

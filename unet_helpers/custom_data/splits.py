@@ -3,11 +3,10 @@
 import re
 from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 
 from ..labels import SPLITS
 from ..naming import named
-from .layout import Found, find_lists, read_list
+from .layout import Found, read_list
 from .matching import normalize
 
 MIN_PAIRS = 4  # a network learns nothing from fewer, and one of them must validate
@@ -37,20 +36,17 @@ def split_items(found: Found, split_by: str | None) -> list[str | None]:
     """
     n_pairs, found = len(found.items), found._replace(items=found.items + found.lonely)
     items, root, errors, warnings = found.items, found.errors.root, found.errors, found.warnings
-    lists, lone = find_lists(root)
-    for path in lone:
-        warnings.add("it is not used: lists need one for training, train.txt, and one to validate, val.txt", path)
     by_folders = any(item.split for item in items)
     if by_folders:
         splits = _split_by_folders(found)
-    elif lists:
-        splits = _split_by_lists(found, lists)
+    elif found.lists:
+        splits = _split_by_lists(found)
     elif split_by is not None:
         splits = _split_by_groups(found, split_by)
     else:
         order = sorted(range(len(items)), key=lambda k: (natural(items[k].stem), items[k].stem))
         splits = _place([[k] for k in order], *cut_blocks(len(items)), len(items))
-    if split_by is not None and (lists or by_folders):
+    if split_by is not None and (found.lists or by_folders):
         warnings.add("the pattern for groups in names is not used, because folders or lists tell the splits", root)
     if len(items) < MIN_PAIRS and not errors.files_of:
         errors.add(f"found {len(items)} pairs, expected {MIN_PAIRS} at least, one of them to validate; add some", root)
@@ -78,9 +74,9 @@ def _split_by_folders(found: Found) -> list[str | None]:
     return splits
 
 
-def _split_by_lists(found: Found, lists: dict[str, Path]) -> list[str | None]:
+def _split_by_lists(found: Found) -> list[str | None]:
     split_of: dict[str, str | None] = {normalize(item.stem): None for item in found.items}
-    for split, path in lists.items():
+    for split, path in found.lists.items():
         for line_number, line, names in read_list(path):
             where, name = f"line {line_number}: {line!r}", next((name for name in names if name in split_of), None)
             if name is None:
