@@ -180,12 +180,6 @@ def test_each_number_of_pairs_trains_and_validates():
         assert n < 6 or second < n
 
 
-def test_four_pairs_are_enough_and_six_also_test(tmp_path):
-    for n, sizes in ((4, [3, 1, 0]), (6, [4, 1, 1])):
-        prepared = prepare(write_stems(tmp_path / str(n) / "data", STEMS[:n]))
-        assert [len(names) for names in splits_of(prepared).values()] == sizes
-
-
 def test_masks_of_all_splits_are_looked_at_together(tmp_path):
     root = tmp_path / "data"
     for split, n in (("train", 4), ("val", 2), ("test", 1)):

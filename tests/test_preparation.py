@@ -112,18 +112,15 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
         prepare_folder(root)
 
 
-def test_links_to_files_are_read_and_devices_and_huge_json_refused(tmp_path):
-    """/dev/null stands for /dev/zero, which has no end."""
+def test_links_to_files_are_read_and_huge_json_refused(tmp_path):
     root = good.write_outlines(tmp_path / "data", "masks", good.labelme)
     before = good.read_as_training_does(prepare(root))
     for name in ("images/p3.png", "masks/p3.json"):
         (root / name).rename(tmp_path / Path(name).name)
         (root / name).symlink_to(tmp_path / Path(name).name)
     np.testing.assert_array_equal(good.read_as_training_does(prepare(root))["p3"][1], before["p3"][1])
-    (root / "masks" / "p2.json").unlink()
-    (root / "masks" / "p2.json").symlink_to("/dev/null")
     os.truncate(root / "masks" / "p1.json", (1 << 30) + 1)  # takes no room on the disk
-    with pytest.raises(ValidationError, match=r"(?s)masks/p1\.json \(it has 1,073,741,825 bytes, .*p2\.json.*device"):
+    with pytest.raises(ValidationError, match=r"masks/p1\.json \(it has 1,073,741,825 bytes"):
         prepare_folder(root)
 
 
@@ -194,27 +191,25 @@ def test_an_image_of_very_many_pixels_is_named(tmp_path, monkeypatch):
 
 
 def test_all_problems_are_named_at_once_ten_names_each(tmp_path):
-    root = write_folder(tmp_path / "data")
+    root = good.write_stems(tmp_path / "data", [f"q{number:02}" for number in range(26)])
     for number in range(20):
-        save(make_image(number), root / "images" / f"q{number:02}.png")
         (root / "masks" / f"q{number:02}.png").write_bytes(b"damaged")
-    (root / "masks" / "p1.png").unlink()
-    save(make_ids(1) + 90, root / "masks" / "p2.png")
+    (root / "masks" / "q20.png").unlink()
+    save(make_ids(1) + 90, root / "masks" / "q21.png")
+    (root / "classes.txt").write_text("road\nparked car\nsky\n")
     with pytest.raises(ValueError, match="3 kinds of problems in its files") as caught:
         prepare(root)
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 4
+    assert len(str(caught.value).splitlines()) == 4
     assert "and 10 more: it can't be read" in str(caught.value)
     assert "q10.png" not in str(caught.value)
-    report = good.report_of(root)
-    assert report.errors == lines[1:]
-    assert report.table().count("ERROR") == 3
+    assert good.report_of(root).table().count("ERROR") == 3
 
 
 SINGLE = {  # what is wrong with one pair only, and what is said
     "mask with an unknown id": (good.mask_of(lambda _: make_ids(1, (0, 1, 9, 4))), r"masks/p2\.png \(holds \[4, 9\]\)"),
     "image is half a file": (good.half_a_file("images/p2.png"), r"images/p2\.png \(.+\): it can't be read"),
     "image without a mask": (good.unlink("masks/p2.png"), r"images/p2\.png: it has no mask"),
+    "mask without an image": (good.unlink("images/p2.png"), r"masks/p2\.png: it has no image"),
     "two images of a stem": (
         lambda root: save(make_image(1), root / "images" / "p2.jpg"), r"images/p2\.png \(and p2\.jpg\)",
     ),
@@ -235,17 +230,6 @@ def test_bad_pairs_can_be_left_out_and_no_other_pair_changes_its_split(tmp_path,
     for stem, (image, ids) in good.read_as_training_does(prepared).items():
         np.testing.assert_array_equal(image, make_image(int(stem[1:]) - 1))
         np.testing.assert_array_equal(ids, make_ids((int(stem[1:]) - 1) % 4, (0, 1, 2)))
-
-
-@pytest.mark.parametrize(("missing", "split_by"), [("masks", None), ("images", r"film\d\d")])
-def test_what_was_learned_does_not_come_to_the_test_where_many_files_are_missing(tmp_path, missing, split_by):
-    root = good.write_stems(tmp_path / "data", [f"film{n:02}" for n in range(40)])
-    before = good.splits_of(prepare(root, split_by=split_by))
-    for n in range(26, 36):
-        (root / missing / f"film{n}.png").unlink()
-    splits = good.splits_of(prepare(root, split_by=split_by, skip_bad=True))
-    gone = {f"film{n}" for n in range(26, 36)}
-    assert splits == {name: [stem for stem in stems if stem not in gone] for name, stems in before.items()}
 
 
 def test_what_is_written_of_a_bad_folder_is_never_taken_for_the_whole(tmp_path, capsys):
@@ -297,13 +281,6 @@ def test_what_is_written_of_good_pairs_goes_with_its_process(tmp_path):
     mask = Path(done.stdout.splitlines()[-1])
     assert mask.is_relative_to(tmp_path / "temporary")
     assert not mask.parents[2].exists()
-
-
-def test_what_needs_nothing_is_read_where_it_is(tmp_path):
-    prepared = prepare(write_folder(tmp_path / "data"))
-    assert {path.parents[1] for pair in good.pairs_of(prepared).values() for path in pair} == {tmp_path / "data"}
-    assert [path.name for path in (tmp_path / "data.prepared").iterdir()] == ["prepared.json"]
-    assert prepared.report.converted == {}
 
 
 def test_it_is_written_once_and_again_for_what_has_changed(tmp_path, monkeypatch, capsys):
@@ -375,17 +352,6 @@ def test_a_copy_that_somebody_changed_is_named_and_never_lost(tmp_path):
     assert look_at(copy.parents[1]) == before
     shutil.rmtree(copy.parents[1])
     np.testing.assert_array_equal(good.read_as_training_does(prepare(root))["p2"][1], make_ids(1))
-
-
-def test_a_file_of_the_same_time_but_another_size_is_read_anew(tmp_path):
-    """As copying programs leave it that keep the times."""
-    root = write_folder(tmp_path / "data", array(".bmp"), classes=None)
-    prepare(root)
-    path = root / "masks" / "p1.bmp"
-    time = path.stat().st_mtime_ns
-    array(".bmp", lambda ids: np.dstack([ids, 0 * ids, 0 * ids]))(make_ids(3), root / "masks" / "p1")
-    os.utime(path, ns=(time, time))
-    np.testing.assert_array_equal(good.read_as_training_does(prepare(root))["p1"][1], make_ids(3))
 
 
 def test_without_a_lock_nothing_of_another_process_is_deleted(tmp_path):

@@ -182,8 +182,8 @@ def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Prob
         return
     found, first, n = encoding.values() - {VOID}, classes.names[0], len(classes.names)
     if found and (0 not in found or 2 * len(found) < n and first.lower() != BACKGROUND):
-        sentence = f"0 is taken as {first!r}, though the masks hold only {len(found)} of {n} ids; if not, write each id "
-        sentence += f"in front of its name in classes.txt, such as '1 {first}', and '0 {VOID_NAME}' if 0 is no class"
+        sentence = f"0 is taken as {first!r}, though the masks hold only {len(found)} of {n} ids; if not, write each "
+        sentence += f"id in front of its name in classes.txt, such as '1 {first}', and '0 {VOID_NAME}' if 0 is no class"
         warnings.add(sentence, warnings.root)
 
 
