@@ -25,6 +25,13 @@ def make_ids(number: int, values=(0, 1, 2, VOID)) -> np.ndarray:
     return ids
 
 
+def ids_from(values, known):
+    """For masks that hold these values, of which those known are the classes in this order: expected ids."""
+    table = np.full(256, VOID, np.uint8)
+    table[list(known)] = range(len(known))
+    return lambda number: table[make_ids(number, values)]
+
+
 def make_image(number: int) -> np.ndarray:
     """(24, 36, 3) of a few dozen colours, dark to bright."""
     steps = np.random.default_rng(number).integers(0, 6, (*SIZE, 3))

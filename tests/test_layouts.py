@@ -1,6 +1,5 @@
 """Folders and names of a reader's own images and masks: which are paired, in which split, and which are refused."""
 
-import json
 import re
 import unicodedata
 from pathlib import Path
@@ -177,12 +176,6 @@ def test_names_as_macs_write_them(tmp_path):
         lines = [unicodedata.normalize(of_masks, f"Mühle {n}") for n in numbers]
         (root / f"{split}.txt").write_text("\n".join(lines), encoding="utf-8")
     assert len(good.prepare(root).validation) == 3
-    for path in (root / "masks").iterdir():  # the same with outlines
-        path.with_name(path.name.replace("_mask.png", ".json")).write_text(json.dumps(good.labelme(4)))
-        path.unlink()
-    read = good.read_as_training_does(good.prepare(root))
-    expected = good.drawn(4, ("background", "parked car", "sky"))
-    np.testing.assert_array_equal(read[unicodedata.normalize(of_images, "Mühle 4")][1], expected)
 
 
 def test_images_in_folders_among_images_are_said(tmp_path):
