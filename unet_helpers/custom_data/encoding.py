@@ -109,7 +109,6 @@ def _by_value(masks: Masks, classes: ClassList | None) -> Encoding | None:
     else:
         starts_at_1 = bool(found) and found[0] >= 1 and found[-1] == n and not classes.numbered
         says += f", from 1: 1 is {names[0]!r}" if starts_at_1 else ""
-        says += f", with the numbers of {classes.path.name}" if classes.numbered else ""
         ids = {VOID: VOID} | {value + starts_at_1: k for value, k in classes.value_ids.items()}
     encoding = Encoding(meanings, ids, names, colors, says)
     used = {place for mask in masks.values() for place in mask.palette.items() if classes and not levels}

@@ -52,7 +52,8 @@ def split_items(found: Found, split_by: str | None) -> list[str | None]:
         errors.add(f"found {len(items)} pairs, expected {MIN_PAIRS} at least, one of them to validate; add some", root)
     for name in ("train", "validation"):
         if items and name not in splits and not errors.files_of:
-            errors.add(f"no pair is for {name}, expected one at least; put some there", root)
+            sentence = f"no pair is for {name}, expected one at least; put some there, or let the pattern find more"
+            errors.add(sentence, root)
     return splits[:n_pairs]
 
 
@@ -104,10 +105,7 @@ def _split_by_groups(found: Found, split_by: str) -> list[str | None]:
             found.errors.add(f"{pattern} finds no group in its name; correct the pattern", item.image)
     names = sorted(groups, key=natural)
     if len(names) < 2:
-        if names and not found.errors.files_of:
-            what = f"the one group {names[0]!r} in all names, expected 2 at least"
-            found.errors.add(f"{pattern} finds {what}; correct the pattern", found.items[0].image)
-        return [None] * n
+        return ["train"] * n
     ends = [0, *accumulate(len(groups[name]) for name in names)]
     first = min(range(1, len(names) - (len(names) > 2)), key=lambda cut: abs(ends[cut] - 0.7 * n))
     second = min(range(first + 1, len(names)), key=lambda cut: abs(ends[cut] - 0.85 * n), default=len(names))
