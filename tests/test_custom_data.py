@@ -75,14 +75,6 @@ def test_a_circle_and_void_of_labelme(tmp_path):
     assert (ids == VOID).sum() == 4 * 6
 
 
-@pytest.mark.parametrize("orientation", [3, 6])
-def test_outlines_are_upright_as_labelling_tools_show_the_image(tmp_path, orientation):
-    root = write_labelme(tmp_path / "data")
-    for number, stem in enumerate(STEMS):
-        good.turned(orientation)(make_image(number), root / "images" / stem)
-    assert_ids(root, lambda number: good.drawn(0, NAMES))
-
-
 def test_outlines_drawn_on_the_stored_image_are_turned_with_it(tmp_path):
     """By a tool that shows images without their EXIF data: the size in its files tells."""
     shapes = [{"label": "sky", "shape_type": "rectangle", "points": [[2, 5], [9, 30]]}]

@@ -39,10 +39,6 @@ class Encoding(NamedTuple):
         """All values or colours that the masks' values stand for."""
         return set().union(*(meaning.values() for meaning in self.meanings.values()))
 
-    def reaches_white(self) -> bool:
-        """Whether 255 may be the bright end of a grey scale, and not void: ids are small, others are large, too."""
-        return {0, VOID} <= self.values() and any(MIDDLE <= value < VOID for value in self.values())
-
 
 def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: Problems) -> Encoding | None:
     """The rule for these masks. What does not follow it is added to the errors, a little noise to the warnings; None
@@ -57,7 +53,9 @@ def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: 
     by_value = _by_value(masks, classes) if not classes or classes.value_ids else None
     if by_value:
         n_unknown = by_value.count_unknown(masks).total()
-        if (not classes or len(classes.names) == 2 and n_unknown) and by_value.reaches_white():
+        # Ids are small, but resizing and JPEG make values in both halves of a grey scale.
+        reaches_white = {0, VOID} <= by_value.values() and any(MIDDLE <= value < VOID for value in by_value.values())
+        if reaches_white and (not classes or len(classes.names) == 2 and n_unknown):
             _add_grey_levels(by_value, errors)
             return by_value
         if not n_unknown:
