@@ -118,7 +118,7 @@ def test_your_own_folder_is_not_touched_and_groups_are_not_cut_where_a_pattern_n
     groups = [{stem[-5:] for stem in stems(split)} for split in (dataset.train, dataset.validation, dataset.test)]
     assert [len(names) for names in groups] == [2, 1, 1]
     assert len(set.union(*groups)) == 4
-    assert "note: images/p 9.raw: it is no kind of image" in capsys.readouterr().out
+    assert "note: images/p 9.raw: it is not read" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my cells", "my cells.prepared"]
     next((root / "masks").iterdir()).write_bytes(b"no mask")
