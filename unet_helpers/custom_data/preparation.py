@@ -226,8 +226,8 @@ def _find_or_convert(folders: list[Path], items: Sequence[Item], sources: dict, 
     if not examined.report.converted:
         return record, folders[0]
     raise ValueError(
-        f"what training can't read as it is can't be written anew to {' or to '.join(unwritable)}; make room, or one "
-        f"of them writable, or copy the data to a folder of your own, set {named('DATA_DIR')} to it and run again"
+        f"what training can't read as it is can't be written anew to {' or to '.join(unwritable)}; make one of these "
+        f"writable, or make room, or copy the data to a folder of your own, set {named('DATA_DIR')} to it and run again"
     )
 
 
