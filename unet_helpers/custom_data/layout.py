@@ -9,7 +9,7 @@ from ..naming import named
 from .annotations import Annotations, Outlines
 from .class_lists import read_text
 from .matching import SPLIT_NAMES, match, normalize
-from .report import Problems, few
+from .report import MOST, Problems, few
 
 # Names of folders, in any case of letters; the first one is taken before the others.
 IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")  # the second: of the PASCAL challenge and CVAT
@@ -22,7 +22,6 @@ READABLE_SUFFIXES = {
 }  # fmt: skip
 TEXT_SUFFIXES = {".csv", ".db", ".ini", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"}  # may lie among images
 MASK_END = "_mask"  # of masks that are in one folder with the images
-MAX_LISTED = 4  # names of what else is there, in a sentence; the rest is counted
 
 
 class Item(NamedTuple):
@@ -81,13 +80,13 @@ def find_in(root: Path, places: dict[str | None, tuple[Path, Path]], needed: Col
             found.warnings.add("there are no masks for its images; they are left out", image_dir)
         elif not images:
             sentence = "found no image that can be read; expected PNG or JPEG files, or folders train/ and val/ of them"
-            found.errors.add(sentence, image_dir, few([path.name for path in others], MAX_LISTED))
+            found.errors.add(sentence, image_dir, few([path.name for path in others], MOST))
         elif not masks:
             there = dict.fromkeys([*annotations.list_files(split), *sorted(mask_dir.glob("[!.]*"))])
             place = PurePath(os.path.relpath(mask_dir, root)).as_posix()
             sentence = f"found no masks for its images, expected image files or LabelMe's JSON in {place}/, or COCO's "
             sentence += "JSON with polygons, not named after another split; put them there"
-            found.errors.add(sentence, image_dir, few([path.name for path in there], MAX_LISTED))
+            found.errors.add(sentence, image_dir, few([path.name for path in there], MOST))
         else:
             for path in others:
                 is_used = path == mask_dir or path.suffix.lower() in TEXT_SUFFIXES
