@@ -101,8 +101,7 @@ def _prepare(classes: ClassList | None, found: Found, targets: Sequence, split_b
     found = found._replace(items=[found.items[k] for k in good], errors=Problems(root))
     try:
         prepared = _prepare_items(found, [splits[k] for k in good], classes, [_make_temporary()], bits)
-    except ValueError as error:  # the others have problems together, or can't be written
-        report.errors += error.report.errors if isinstance(error, ValidationError) else [str(error)]
+    except ValueError:  # the others have problems together, or can't be written: said when these are corrected
         raise ValidationError(report) from None
     prepared.report.errors, prepared.report.copies = report.errors, ""
     return prepared
