@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from unet_helpers.custom_data import prepare_folder
+from unet_helpers.custom_data import ValidationError, prepare_folder
 from unet_helpers.datasets import check_pairs
 from unet_helpers.images import decode_image, decode_mask
 from unet_helpers.labels import VOID
@@ -25,13 +25,18 @@ def make_ids(number: int, values=(0, 1, 2, VOID)) -> np.ndarray:
     return ids
 
 
+def ids_from(values, known):
+    """For masks that hold these values, of which those known are the classes in this order: expected ids."""
+    table = np.full(256, VOID, np.uint8)
+    table[list(known)] = range(len(known))
+    return lambda number: table[make_ids(number, values)]
+
+
 def make_image(number: int) -> np.ndarray:
     """(24, 36, 3) of a few dozen colours, dark to bright."""
     steps = np.random.default_rng(number).integers(0, 6, (*SIZE, 3))
     steps[0, 0], steps[0, 1] = 0, 5
     return (steps * 51).astype(np.uint8)
-
-
 
 
 def save(array, path, mode=None, **options):
@@ -78,6 +83,14 @@ def prepare(root, **options):
     finally:
         assert look_at(root) == before
         assert not list(root.parent.glob("*.partial*"))
+
+
+def report_of(root):
+    """What is found in a folder, whatever is wrong with it."""
+    try:
+        return prepare(root).report
+    except ValidationError as error:
+        return error.report
 
 
 def pairs_of(prepared):

@@ -94,7 +94,7 @@ def make_folder(root: Path, rng, is_checked: bool) -> OddFolder:
     mate.write_bytes(save(image if is_mask else ids))
     if pixels is None:
         odd.write_bytes(data)
-        pixels = read_image(odd)[0]
+        pixels = read_image(odd)
     is_whole, must_tell = rng.random() < 0.25, True
     if not is_whole:
         data, name, must_tell = damage(rng, data)
@@ -127,8 +127,8 @@ def judge(made: OddFolder, read_pair) -> tuple[str, str]:
     if np.array_equal(found, made.pixels):
         return "equal", ""
     if not made.must_tell:
-        now = [read_image(made.odd)] if made.is_image else ((ids, 0) for ids in read_mask(made.odd, made.mask_kind))
-        if any(np.array_equal(found >> unseen, seen) for seen, unseen in now):
+        now = [read_image(made.odd)] if made.is_image else read_mask(made.odd, made.mask_kind)
+        if any(np.array_equal(found, seen) for seen in now):
             return "unseen", ""
     return "between", f"{found.shape} pixels, {made.pixels.shape} were written, and other ones"
 
@@ -145,18 +145,14 @@ def read_prepared(made: OddFolder, prepare=prepare_folder) -> tuple:
     return pairs[ODD], prepared.labels, check_pair(pairs[ODD], prepared.labels)
 
 
-def read_image(path: Path) -> tuple[np.ndarray, int]:
-    """What Pillow sees in an image, upright, (H, W, 3) ints; how many low bits of what is prepared it can't see.
-
-    Grey of 16 bits is divided by a power of two, until its largest value has 8 bits; of colours Pillow gives the high 8
-    """
+def read_image(path: Path) -> np.ndarray:
+    """What Pillow sees in an image, upright, (H, W, 3) ints; grey of 16 bits is divided by a power of two, until its
+    largest value has 8 bits."""
     upright = _open_upright(path)
     if upright.mode.startswith("I"):
         values = np.asarray(upright).astype(np.int64)
-        return np.repeat(values[..., None] >> max(0, int(values.max()).bit_length() - 8), 3, -1), 0
-    seen = np.asarray(upright.convert("RGB")).astype(int)
-    data = path.read_bytes()
-    return seen, 8 - int(seen.max()).bit_length() if data.startswith(PNG_START) and data[24] == 16 else 0
+        return np.repeat(values[..., None] >> max(0, int(values.max()).bit_length() - 8), 3, -1)
+    return np.asarray(upright.convert("RGB")).astype(int)
 
 
 def read_mask(path: Path, kind: MaskKind) -> Iterator[np.ndarray]:

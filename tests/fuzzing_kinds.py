@@ -52,9 +52,10 @@ def make_images(rng, image) -> dict[str, Callable[[], tuple[str, bytes, np.ndarr
     index = index.reshape(image.shape[:2])
     black_white = np.where(image[..., 0] > 120, 255, 0).astype(np.uint8)
     bits = int(rng.integers(9, 17))
-    deep = (image.astype(np.uint16) << (bits - 8)) | rng.integers(0, 1 << (bits - 8), image.shape, dtype=np.uint16)
+    deep = image[..., 0].astype(np.uint16) << (bits - 8)
+    deep |= rng.integers(0, 1 << (bits - 8), deep.shape, dtype=np.uint16)
     deep[0, 0] = (1 << bits) - 1
-    seen = (deep >> (bits - 8)).astype(np.uint8)
+    seen = in_rgb((deep >> (bits - 8)).astype(np.uint8))
     bright = (image.astype(np.uint16) << 8) | rng.integers(0, 256, image.shape, dtype=np.uint16)
     orientation = int(rng.choice(list(TURNS)))
     stored, turning = np.ascontiguousarray(np.rot90(image, TURNS[orientation])), exif(orientation)
@@ -70,9 +71,9 @@ def make_images(rng, image) -> dict[str, Callable[[], tuple[str, bytes, np.ndarr
         "PNG grey of 2 bits": lambda: (".png", write_png(few[..., None], 2, 0), in_rgb(few * 85)),
         "PNG interlaced": lambda: (".png", write_png(image, interlaced=True), image),
         "PNG turned": lambda: (".png", save(stored, exif=turning), image),
-        "PNG 16-bit grey": lambda: (".png", write_png(deep[..., :1], 16, 0), in_rgb(seen[..., 0])),
-        "PNG 16-bit RGB": lambda: (".png", write_png(deep, 16, 2, bool(rng.integers(2))), seen),
-        "PNG 16-bit RGBA": lambda: (".png", write_png(np.dstack([deep, 0 * index + 0xFFFF]), 16, 6), seen),
+        "PNG 16-bit grey": lambda: (".png", write_png(deep[..., None], 16, 0), seen),
+        "PNG 16-bit RGB": lambda: (".png", write_png(bright, 16, 2, bool(rng.integers(2))), image),
+        "PNG 16-bit RGBA": lambda: (".png", write_png(np.dstack([bright, 0 * index + 0xFFFF]), 16, 6), image),
         "JPEG": lambda: (".jpg", save(image, "JPEG", progressive=bool(rng.integers(2)), **quality), None),
         "JPEG of several images": lambda: (".jpg", save(image, "MPO", **more), None),
         "JPEG, EXIF damaged": lambda: (".jpg", save(image, "JPEG", exif=b"Exif\0\0" + rng.bytes(40)), None),
@@ -85,7 +86,7 @@ def make_images(rng, image) -> dict[str, Callable[[], tuple[str, bytes, np.ndarr
         "TIFF palette": lambda: (".tif", in_palette(index, colors, "TIFF", **packed), coarse),
         "TIFF pages": lambda: (".tif", save(image, "TIFF", **packed, **more), image),
         "TIFF turned": lambda: (".tif", write_tiff(stored, orientation), image),
-        "TIFF 16-bit grey": lambda: (".tif", save(deep[..., 0], "TIFF", **packed), in_rgb(seen[..., 0])),
+        "TIFF 16-bit grey": lambda: (".tif", save(deep, "TIFF", **packed), seen),
         "TIFF 16-bit RGB": lambda: (".tif", write_tiff(bright), image),
         "GIF animated": lambda: (".gif", in_palette(index, colors, "GIF", duration=90, **more), coarse),
         "BMP": lambda: (".bmp", save(image, "BMP"), image),
@@ -134,7 +135,6 @@ def make_masks(rng) -> dict[str, MaskKind]:
         "PNG 1-bit": MaskKind(".png", lambda ids: save(as_255(ids), mode="1"), **two),
         "PNG 0 and 255": MaskKind(".png", lambda ids: save(as_255(ids), mode="RGB"), **two),
         "PNG 16-bit": MaskKind(".png", lambda ids: save(np.where(ids == VOID, np.uint16(0xFFFF), ids)), void=0xFFFF),
-        "PNG 16-bit red": MaskKind(".png", lambda ids: write_png(in_red(ids).astype(np.uint16) * 257, 16, 2)),
         "PNG colours": MaskKind(".png", lambda ids: save(as_colors(ids)), **colored),
         "PNG colours in a palette": MaskKind(".png", lambda ids: in_palette(place[ids], shuffled, bits=2), **colored),
         "GIF": MaskKind(".gif", lambda ids: save(ids, "GIF")),

@@ -11,7 +11,7 @@ import data_files as good
 import numpy as np
 import pytest
 
-from unet_helpers.custom_data import examine_folder, prepare_folder
+from unet_helpers.custom_data import prepare_folder
 from unet_helpers.custom_data.annotations import draw, read_labelme
 from unet_helpers.images import decode_mask
 
@@ -77,20 +77,17 @@ def all_masks(root) -> dict[str, np.ndarray]:
 
 def errors_of(root) -> str:
     """All errors, a line each."""
-    before = good.look_at(root)
-    errors = examine_folder(root).errors
-    assert good.look_at(root) == before
-    return "\n".join(errors)
+    return "\n".join(good.report_of(root).errors)
 
 
 TWO = {  # JSON files of two folders, whose images have the same names: 4 boxes of train, 4 others of val
-    "a path of Windows in file_name": {"all.json": coco(boxes("D:\\my\\train\\", 0) | boxes("D:\\my\\val\\", 4))},
     "COCO's names": {"instances_val2017.json": coco(boxes("", 4)), "instances_train2017.json": coco(boxes("", 0))},
     "a file in each folder": {
         "train/_annotations.coco.json": coco(boxes("", 0)), "val/_annotations.coco.json": coco(boxes("", 4)),
     },
-    "a file of one, folders in the other": {
-        "a.json": coco(boxes("val/", 4)), "instances_train.json": coco(boxes("images/", 0)),
+    "a path of Windows in file_name": {
+        "train/instances_val.json": coco(boxes("D:\\my\\val\\", 0)),
+        "annotations/instances_val.json": coco(boxes("D:\\my\\train\\", 4)),
     },
 }  # fmt: skip
 
@@ -106,11 +103,11 @@ def test_images_of_one_name_get_the_outlines_of_their_own_folder(tmp_path, numbe
             np.testing.assert_array_equal(masks[name], boxed(box_of(first + n)))
 
 
-def test_names_that_are_one_folders_only_are_read_whatever_split_the_file_names(tmp_path):
-    """Who splits COCO's images anew keeps its file. A Mac writes a letter and its dots as two characters."""
+def test_a_file_that_names_no_split_is_for_all_of_them(tmp_path):
+    """A Mac writes a letter and its dots as two characters."""
     there = {unicodedata.normalize("NFD", f"{'train' if n < 5 else 'val'}/Mühle {n}.png"): None for n in range(8)}
     content = coco({unicodedata.normalize("NFC", f"val2017/Mühle {n}.png"): box_of(n) for n in range(8)})
-    masks = all_masks(write(tmp_path / "data", there | {"annotations/instances_val2017.json": content}))
+    masks = all_masks(write(tmp_path / "data", there | {"annotations/all.json": content}))
     for n in range(8):
         np.testing.assert_array_equal(masks[unicodedata.normalize("NFD", f"Mühle {n}.png")], boxed(box_of(n)))
 
@@ -119,8 +116,11 @@ A, B, ONE = coco(boxes("", 0)), coco(boxes("", 4)), coco(boxes("a/", 0))
 RECORDS, RECORD = ONE["images"], A["images"][0]
 TWICE = [{"id": 1, "name": "car"}, {"id": 1, "name": "bus"}]
 OPEN = [  # folders of images, JSON files, and the sentence
-    ("train val", {"annotations/instances_train.json": A}, r"val/0000\.png.* not clear .*file_name"),
-    ("train val", {"annotations.json": A}, r"train/0000\.png, .*val/0000\.png.* not clear .*file_name"),
+    ("train val", {"annotations/instances_train.json": A}, r"val \(instances_train\.json\): found no masks .*split"),
+    ("train val", {"annotations.json": A}, r"train/0000\.png, .*val/0000\.png.* not clear .*instances_train"),
+    ("train val", {"all.json": coco(boxes("train/", 0) | boxes("val/", 4))}, r"train/0000.*val/0000.* not clear"),
+    ("train", {"annotations/instances_val.json": A}, r"train \(instances_val\.json\): found no masks"),
+    ("images", {"instances_train.json": A, "person_keypoints_train.json": A}, r".*person_keypoints.*that of instances"),
     (  # two records of a name, one of them without outlines
         "images", {"a.json": ONE | {"images": [*RECORDS, RECORD | {"id": 9, "file_name": "b/0000.png"}]}},
         r"images/0000\.png \(a\.json\).* not clear",
@@ -146,36 +146,16 @@ def test_a_test_without_masks_does_not_get_those_of_training_and_no_json_matters
     assert "test: there are no masks for its images; they are left out" in prepared.report.warnings
 
 
-def test_captions_and_joints_are_not_read_but_joints_alone_are(tmp_path):
-    joints = coco(boxes("", 4), categories=[{"id": 1, "name": "car", "keypoints": ["left"], "skeleton": []}])
+def test_captions_and_panoptic_masks_are_not_read(tmp_path):
     segments = {"image_id": 1, "file_name": "1.png", "segments_info": []}
     files = {
         "annotations/captions_train.json": A | {"annotations": [{"id": 1, "image_id": 1, "caption": "A car."}]},
-        "annotations/person_keypoints_train.json": joints,
         "annotations/panoptic_train.json": A | {"annotations": [segments]},
-        "annotations/instances_train.json": A,
-        "val/instances.json": coco(boxes("1", 4)),
+        "annotations/person_keypoints_train.json": A,
     }
-    masks = all_masks(write(tmp_path / "data", images("train") | {f"val/1{name}": None for name in NAMES} | files))
-    masks_of_joints = all_masks(write(tmp_path / "joints", images("images") | {"person_keypoints.json": joints}))
+    masks = all_masks(write(tmp_path / "data", images("images") | files))
     for number, name in enumerate(NAMES):
         np.testing.assert_array_equal(masks[name], boxed(box_of(number)))
-        np.testing.assert_array_equal(masks_of_joints[name], boxed(box_of(4 + number)))
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("images/project.json", [{"annotations": []}]),
-        ("result.json", coco({f"../upload/8f3a-{name}": box_of(0) for name in NAMES})),
-    ],
-)
-def test_json_that_is_not_used_is_named_only_where_there_are_no_masks(tmp_path, name, content):
-    root = write(tmp_path / "data", images("images") | {name: content})
-    assert re.match(rf"images \({Path(name).name}\): found no masks .*LabelMe's.*COCO's", errors_of(root))
-    for number, image in enumerate(NAMES):
-        good.save(boxed(box_of(number)), root / "masks" / image)
-    assert errors_of(root) == ""
 
 
 def changed(key: str, value) -> dict:
@@ -187,9 +167,11 @@ def changed(key: str, value) -> dict:
 
 SHAPES = r"\(annotation 3, 'car'"
 BAD_COCO = [
-    (changed("segmentation", []), rf"{SHAPES}\).* no outline"),
-    (changed("segmentation", [[1, 1, 9, 1, 9, 9, 1]]), rf"{SHAPES}: 7 numbers\)"),
-    (changed("segmentation", [[1, 1, 9, 9]]), rf"{SHAPES}: 4 numbers\)"),
+    (changed("segmentation", []), rf"{SHAPES}\): expected polygons"),
+    (changed("segmentation", [[1, 1, 9, 1, 9, 9, 1]]), rf"{SHAPES}\): .*three or more"),
+    (changed("segmentation", [[1, 1, 9, 9]]), rf"{SHAPES}\): .*three or more"),
+    (changed("segmentation", {"counts": "a0", "size": [24, 36]}), rf"{SHAPES}\): .*RLE"),
+    (changed("iscrowd", 1), rf"{SHAPES}\): .*RLE"),
     (A | {"categories": []}, r"\(annotations: KeyError: 1\): .*whole COCO file"),
     (changed("image_id", 99), r"\(annotations: KeyError: 99\): .*whole COCO file"),
     (A | {"categories": [TWICE[0], {"id": "2", "name": "bus"}]}, r"\(categories: TypeError: .*\): .*export it again"),
@@ -207,12 +189,13 @@ def test_what_is_wrong_in_a_coco_file_is_said_once(tmp_path, content, sentence):
 
 
 def test_a_file_that_two_splits_share_is_named_once_and_only_for_images_that_are_there(tmp_path):
-    content = coco(boxes("train/", 0) | boxes("val/", 4))
+    content = coco(boxes("", 0) | boxes("v", 4))
     content["annotations"][4]["segmentation"] = []
     root = write(tmp_path / "data", images("train") | {"annotations.json": content})
     assert errors_of(root) == ""
     content["annotations"][0]["segmentation"] = []
-    assert errors_of(write(root, images("val") | {"annotations.json": content})).count("annotations.json") == 1
+    of_val = {f"val/v{name}": None for name in NAMES}
+    assert errors_of(write(root, of_val | {"annotations.json": content})).count("annotations.json") == 1
 
 
 WRONG = (None, 10**400, {"a": 1}, "\x1b[2J", float("inf"))
@@ -249,8 +232,8 @@ TURNED = [[18, 2], [28, 12], [18, 22], [8, 12]]  # a square on its corner
 @pytest.mark.parametrize(
     ("kind", "points"),
     [
-        ("rectangle", [[20, 15], [4, 3]]), ("rectangle", [[4, 3], [20, 3], [4, 15], [20, 15]]),
-        ("polygon", good.corners((4, 3, 20, 15))), ("rotation", TURNED), ("rectangle", TURNED),
+        ("rectangle", [[20, 15], [4, 3]]), ("rectangle", good.corners((4, 3, 20, 15))), ("rectangle", TURNED),
+        ("polygon", good.corners((4, 3, 20, 15))), ("rotation", TURNED),
     ],
 )  # fmt: skip
 def test_a_shape_is_what_all_of_its_points_span(kind, points):

@@ -151,15 +151,6 @@ def damaged_in_the_middle(root):
     (root / "images" / "p2.png").write_bytes(content[:start] + b"\xff" * 50 + content[start + 50 :])
 
 
-def many_channels(_, path):
-    """A TIFF of five channels, which Pillow can't read."""
-    path = path.with_suffix(".tif")
-    good.save(np.zeros((*good.SIZE, 4), np.uint8), path)
-    content = path.read_bytes()
-    entry = content.index(b"\x15\x01\x03\x00\x01\x00\x00\x00\x04")  # SamplesPerPixel = 4
-    path.write_bytes(content[: entry + 8] + b"\x05" + content[entry + 9 :])
-
-
 def back_and_front(ids):
     return np.where(ids > 0, 255, 0).astype(np.uint8)
 
@@ -214,7 +205,7 @@ TRAM = listed("road\nparked car\nsky\ntram\n")
 CHANGED_COLOR = good.NAMED.replace("0,0,142", "0,0,143")
 RLE = {"id": 5, "image_id": 0, "category_id": 7, "iscrowd": 1, "segmentation": {"counts": "a0", "size": [24, 36]}}
 BOXES = [one | {"segmentation": []} for one in good.coco(good.STEMS)["annotations"]]
-OF_NO_FOLDER = json.dumps(good.coco(good.STEMS)).replace("some/", "").encode()
+COCO = json.dumps(good.coco(good.STEMS)).encode()
 TRAIN = "p1\np2\np3\np4\n"
 OF_A_WEEK = write("data.prepared/mine.txt", b"of a week")
 CASES = {
@@ -241,7 +232,6 @@ CASES = {
         write("data/images/p2.png", b"this is text"), write("data/masks/p2.png", b""),
     ],
     "a pipe or a device, or a link to one, in the place of a file": [device],
-    "a TIFF of five channels": [good.replace("images/p2.png", many_channels)],
     "an animation as an image": [good.replace("images/p2.png", good.in_palette(".gif", save_all=True))],
     "an image that EXIF turns upside down": [good.replace("images/p2.png", good.turned(3))],
     "a mask of another size": [good.mask_of(lambda ids: ids[:, :-1])],
@@ -261,7 +251,6 @@ CASES = {
         chain(masks_like(lambda _: smoothed(back_and_front(good.make_ids(0)))), good.unlink("classes.txt"))
     ],
     "ids that may begin with 1": [chain(masks_like(from_1), TRAM)],
-    "a list under another name, and no `classes.txt`": [rename("classes.txt", "class_names.txt")],
     "a colour in `classes.txt` that is not clear": [listed(good.NAMED.replace("128,64,128", "128,64,128,255"))],
     "numbers in `classes.txt` that may be ids or parts of the names": [listed("9 road\n2 way street\n1 track\n")],
     "a control character in it, or an end of line within a name": [listed("road\nparked\fcar\nsky\n")],
@@ -275,9 +264,9 @@ CASES = {
     "COCO with run lengths (RLE, `iscrowd`)": [good.coco_file(annotations=[RLE])],
     "COCO with boxes only": [good.coco_file(annotations=BOXES)],
     "JSON of another tool, and no masks": [chain(no_masks, write("data/via.json", b'{"_via_settings": {}}'))],
-    "COCO of another split's images": [  # its image has the name of one in training
+    "COCO of images whose names two splits have": [
         chain(
-            no_masks, rename("images", "train"), write("data/instances_train.json", OF_NO_FOLDER),
+            no_masks, rename("images", "train"), write("data/annotations.json", COCO),
             lambda root: good.save(good.make_image(1), root / "val" / "p2.png"),
         )
     ],
@@ -291,9 +280,8 @@ CASES = {
     "`SPLIT_BY` is no pattern": [chain()],
     "a file goes bad after a good run": [chain(checked_once, write("data/images/p2.png", b"this is text"))],
     "files were changed since the last run": [chain(to_convert, checked_once, write_mask("data/masks/p2.gif", 4))],
-    "your own files in `data.prepared/`": [chain(to_convert, OF_A_WEEK)],
-    "your own files there, and files were changed since the last run": [
-        chain(to_convert, checked_once, OF_A_WEEK, write_mask("data/masks/p2.gif", 4))
+    "your own files in `data.prepared/`": [
+        chain(to_convert, OF_A_WEEK), chain(to_convert, checked_once, OF_A_WEEK, write_mask("data/masks/p2.gif", 4)),
     ],
     "a copy there that you changed": [chain(to_convert, checked_once, write_mask("data.prepared/masks/p2.png", 4))],
     "the disk is full": [chain(to_convert, fill)],
@@ -318,6 +306,7 @@ NEW = {  # what is left: which folders and files are new, and what is changed be
     "`data.prepared/`, anew": ([], "mine/data.prepared"),
     "`data.prepared.partial-NUMBER/`; the next run deletes it": (["mine/data.prepared"], None),
     "the masks of the other images": (["cwd/out"], None),
+    "an empty `data/`": (["cwd/data"], None),
 }
 
 

@@ -156,7 +156,7 @@ def test_check_says_what_was_found_in_one_table(capsys, folder, monkeypatch):
     assert max(len(line) for line in shown.splitlines() if "writing" not in line) <= 70
     for said in (
         "masks (GIF of mode P); the copies are in data set.prepared", "pairs 17 train, 3 validation, 4 test",
-        "sizes 23 of 64x96, 1 of 64x80", "23 PNG of mode L (grey), 1 GIF of mode P (palette)", "all pairs are fine",
+        "sizes 23 of 64x96, 1 of 64x80", "23 PNG of mode L, 1 GIF of mode P", "all pairs are fine",
     ):  # fmt: skip
         assert said in " ".join(shown.split())
     masks = [np.asarray(Image.open(path)).ravel() for path in sorted((folder / "masks").iterdir())]

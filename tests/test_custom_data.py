@@ -9,7 +9,7 @@ import pytest
 from data_files import SIZE, STEMS, array, corners, make_ids, make_image, prepare, save, splits_of, write_stems
 from PIL import Image
 
-from unet_helpers.custom_data import Report, ValidationError, examine_folder, find_classes
+from unet_helpers.custom_data import Report, ValidationError, find_classes
 from unet_helpers.custom_data.class_lists import make_labels
 from unet_helpers.custom_data.splits import cut_blocks, natural
 from unet_helpers.images import decode_mask
@@ -73,14 +73,6 @@ def test_a_circle_and_void_of_labelme(tmp_path):
     assert (ids[distance > 6][:5] == 0).all()
     assert (ids[20:, 30:] == VOID).all()
     assert (ids == VOID).sum() == 4 * 6
-
-
-@pytest.mark.parametrize("orientation", [3, 6])
-def test_outlines_are_upright_as_labelling_tools_show_the_image(tmp_path, orientation):
-    root = write_labelme(tmp_path / "data")
-    for number, stem in enumerate(STEMS):
-        good.turned(orientation)(make_image(number), root / "images" / stem)
-    assert_ids(root, lambda number: good.drawn(0, NAMES))
 
 
 def test_outlines_drawn_on_the_stored_image_are_turned_with_it(tmp_path):
@@ -180,12 +172,6 @@ def test_each_number_of_pairs_trains_and_validates():
         assert n < 6 or second < n
 
 
-def test_four_pairs_are_enough_and_six_also_test(tmp_path):
-    for n, sizes in ((4, [3, 1, 0]), (6, [4, 1, 1])):
-        prepared = prepare(write_stems(tmp_path / str(n) / "data", STEMS[:n]))
-        assert [len(names) for names in splits_of(prepared).values()] == sizes
-
-
 def test_masks_of_all_splits_are_looked_at_together(tmp_path):
     root = tmp_path / "data"
     for split, n in (("train", 4), ("val", 2), ("test", 1)):
@@ -247,7 +233,7 @@ def test_patterns_that_find_no_groups(tmp_path):
     assert splits_of(prepare(root, split_by="[ab]*"))["validation"] == ["b1", "b2"]
     with pytest.raises(ValueError, match=r"images/a1\.png, images/b1\.png: SPLIT_BY '\[ab\]\(\?=2\)' finds no group"):
         prepare(root, split_by="[ab](?=2)")
-    with pytest.raises(ValueError, match=r"SPLIT_BY '\^' finds the one group '' in all names"):
+    with pytest.raises(ValueError, match="no pair is for validation, .*the pattern find more"):
         prepare(root, split_by="^")
 
 
@@ -291,8 +277,6 @@ def test_the_report_says_what_was_found_in_one_table(tmp_path):
     root = good.write_folder(tmp_path / "data", array(".gif"), array(".tif"), "road\nparked car\nsky\ntram\n")
     save(make_image(0)[:12], root / "images" / "p1.tif")
     save(make_ids(0)[:12], root / "masks" / "p1.gif")
-    only_looked = examine_folder(root)
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
     report = prepare(root).report
     assert report.pairs == {"train": 4, "validation": 1, "test": 1}
     assert report.sizes == {"24x36": 5, "12x36": 1}
@@ -309,9 +293,6 @@ def test_the_report_says_what_was_found_in_one_table(tmp_path):
         assert text in table
     assert "ERROR" not in table
     assert prepare(root).report == report  # from the record, too
-    assert only_looked.table(999) == report.table(999).replace(
-        f"; the copies are in {root}.prepared, your files are as they were", ""
-    )
 
 
 def test_a_table_fits_the_columns_and_cuts_no_name(tmp_path):
@@ -319,7 +300,7 @@ def test_a_table_fits_the_columns_and_cuts_no_name(tmp_path):
     names = [f"street-{n:02}-{'x' * 20}.png" for n in range(12)]
     for name in names:
         save(make_image(0), root / "images" / name)
-    lines = examine_folder(root).table(60).splitlines()
+    lines = good.report_of(root).table(60).splitlines()
     assert max(map(len, lines[1:])) <= 60  # the first is the folder's own name
     assert all(re.match(r"\S.{10}\S| {11}\S", line) for line in lines[1:])
     assert all(f"images/{name}" in " ".join(lines).replace(",", " ").split() for name in names[:9])

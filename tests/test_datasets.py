@@ -111,7 +111,7 @@ def test_your_own_folder_is_not_touched_and_split_by_a_pattern(tmp_path, capsys)
     assert check_pairs(dataset.train, dataset.labels).tolist() == [32 * len(dataset.train)] * 2
     groups = [{stem[-5:] for stem in stems(split)} for split in (dataset.train, dataset.validation, dataset.test)]
     assert ([len(names) for names in groups], len(set.union(*groups))) == ([2, 1, 1], 4)
-    assert "note: images/p 9.raw: it is no kind of image" in capsys.readouterr().out
+    assert "note: images/p 9.raw: it is not read" in capsys.readouterr().out
     new = {name: found for name, found in files_below(tmp_path).items() if not name.startswith("my cells.prepared/")}
     assert new == before
     next((root / "masks").iterdir()).write_bytes(b"no mask")

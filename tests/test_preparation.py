@@ -17,7 +17,7 @@ from fuzzing_files import chunk, write_png, write_tiff
 from limits import pipe
 from PIL import Image, ImageFile
 
-from unet_helpers.custom_data import ValidationError, examine_folder, places_for, prepare_folder
+from unet_helpers.custom_data import ValidationError, places_for, prepare_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,15 +35,14 @@ IMAGES = {  # how an image is written; a palette, and GIF, holds its two hundred
     "PNG, grey with alpha": array(".png", lambda p: p[..., 0], "LA"),
     "PNG, palette with a transparent colour": good.in_palette(".png", transparency=3),
     "PNG, animated": good.in_palette(".png", save_all=True),
-    "PNG, 16 bits grey": deep_png(lambda p: p[..., :1] * 257, 0),
-    "PNG, 12 of 16 bits, RGB": deep_png(lambda p: p << 4, 2),
-    # opaque throughout: what is opaque tells nothing of how bright the image is
-    "PNG, 12 of 16 bits, RGBA": deep_png(lambda p: np.dstack([p << 4, np.full(good.SIZE, 0xFFFF, np.uint16)]), 6),
+    "PNG, grey, 16 bits": deep_png(lambda p: p[..., :1] * 257, 0),
+    "PNG, RGB, 16 bits": deep_png(lambda p: p << 8 | 77, 2),
+    "PNG, RGBA, 16 bits": deep_png(lambda p: np.dstack([p << 8, np.full(good.SIZE, 0xFFFF, np.uint16)]), 6),
     "PNG, EXIF data damaged": array(".png", exif=b"Exif\0\0no header of a TIFF"),
     "TIFF, colour profile damaged": array(".tif", icc_profile=b"no profile"),
     "TIFF, compressed": array(".tif", compression="tiff_lzw"),
     "TIFF, CMYK": array(".tif", mode="CMYK"),
-    "TIFF, 12 of 16 bits, grey": array(".tif", lambda p: p[..., 0].astype(np.uint16) * 16),
+    "TIFF, grey, 12 of 16 bits": array(".tif", lambda p: p[..., 0].astype(np.uint16) * 16),
     "TIFF, pages": good.in_palette(".tif", save_all=True),
     "BMP, palette": good.in_palette(".bmp"),
     "GIF, animated": good.in_palette(".gif", save_all=True),
@@ -63,26 +62,22 @@ def test_the_same_images_in_every_kind_of_file_have_the_same_pixels(tmp_path, ki
     read = good.read_as_training_does(prepared)
     for number, stem in enumerate(STEMS):
         np.testing.assert_array_equal(read[stem][0], pixels(number), kind)
-    assert {pair.image.parent == root / "images" for pair in good.pairs_of(prepared).values()} == {"16" not in kind}
-    if "16" in kind:  # what is written is pixels and nothing that another program could take for more
+    is_deep = "grey, 1" in kind
+    assert {pair.image.parent == root / "images" for pair in good.pairs_of(prepared).values()} == {not is_deep}
+    if is_deep:  # what is written is pixels and nothing that another program could take for more
         with Image.open(prepared.train[0].image) as image:
             assert (image.mode, image.info) == ("RGB", {})
     assert {pair.mask.parent for pair in good.pairs_of(prepared).values()} == {root / "masks"}
 
 
-def test_jpegs_of_a_phone_and_of_a_printer_are_taken_as_they_are(tmp_path):
-    """MPO: a preview or a depth map follows, which no viewer shows. CMYK: as Pillow converts it."""
+def test_jpegs_of_a_phone_are_taken_as_they_are(tmp_path):
+    """MPO: a preview or a depth map follows, which no viewer shows."""
     more = [Image.new("RGB", good.SIZE[::-1], "red")]
-    for name, options in (("MPO", {"save_all": True, "append_images": more}), ("JPEG", {"mode": "CMYK"})):
-        write = array(".jpg", format=name, quality=95, **options)
-        root = write_folder(tmp_path / name / "data", save_image=write)
-        prepared = prepare(root)
-        assert prepared.report.warnings == []
-        assert prepared.report.converted == {}
-        for number, (stem, (image, _)) in enumerate(good.read_as_training_does(prepared).items()):
-            with Image.open(root / "images" / f"{stem}.jpg") as expected:
-                np.testing.assert_array_equal(image, expected.convert("RGB"))
-            assert np.abs(image.astype(int) - make_image(number)).mean() < 70  # noise; red would be 130
+    root = write_folder(tmp_path / "data", save_image=array(".jpg", format="MPO", save_all=True, append_images=more))
+    prepared = prepare(root)
+    assert (prepared.report.warnings, prepared.report.converted) == ([], {})
+    for image, _ in good.read_as_training_does(prepared).values():
+        assert np.ptp(image[..., 1]) > 50  # not the red one
 
 
 @pytest.mark.parametrize(
@@ -109,22 +104,6 @@ def test_an_image_and_its_mask_are_upright(tmp_path, orientation, suffix, mask_i
     assert {pair.image.parent.parent for pair in good.pairs_of(prepared).values()} == {tmp_path / "data"}
 
 
-@pytest.mark.parametrize(("upright", "how"), [([], "as stored"), ([0], "as upright")])
-def test_masks_of_images_on_their_side_tell_how_to_take_those_upside_down(tmp_path, upright, how):
-    """Masks of stored pixels: all of those whose size tells, or, but for one, some."""
-    orientations = [6, 8, 3, 1, 6, 3]
-    root = write_folder(tmp_path / "data")
-    for number, orientation in enumerate(orientations):
-        good.turned(orientation)(make_image(number), root / "images" / STEMS[number])
-        is_stored = orientation != 3 if upright else True
-        if number not in upright and is_stored:
-            save(good.STORED[orientation](make_ids(number)), root / "masks" / f"{STEMS[number]}.png")
-    prepared = prepare(root)
-    for number, (_, ids) in enumerate(good.read_as_training_does(prepared).values()):
-        np.testing.assert_array_equal(ids, make_ids(number))
-    assert any("images/p3.png, images/p6.png: " in w and f"taken {how}" in w for w in prepared.report.warnings)
-
-
 @pytest.mark.parametrize("name", ["images/p2.png", "masks/p2.json"])
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
     root = good.write_outlines(tmp_path / "data", "masks", good.labelme)
@@ -133,18 +112,15 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
         prepare_folder(root)
 
 
-def test_links_to_files_are_read_and_devices_and_huge_json_refused(tmp_path):
-    """/dev/null stands for /dev/zero, which has no end."""
+def test_links_to_files_are_read_and_huge_json_refused(tmp_path):
     root = good.write_outlines(tmp_path / "data", "masks", good.labelme)
     before = good.read_as_training_does(prepare(root))
     for name in ("images/p3.png", "masks/p3.json"):
         (root / name).rename(tmp_path / Path(name).name)
         (root / name).symlink_to(tmp_path / Path(name).name)
     np.testing.assert_array_equal(good.read_as_training_does(prepare(root))["p3"][1], before["p3"][1])
-    (root / "masks" / "p2.json").unlink()
-    (root / "masks" / "p2.json").symlink_to("/dev/null")
     os.truncate(root / "masks" / "p1.json", (1 << 30) + 1)  # takes no room on the disk
-    with pytest.raises(ValidationError, match=r"(?s)masks/p1\.json \(it has 1,073,741,825 bytes, .*p2\.json.*device"):
+    with pytest.raises(ValidationError, match=r"masks/p1\.json \(it has 1,073,741,825 bytes"):
         prepare_folder(root)
 
 
@@ -157,11 +133,6 @@ def cut_palette(ids, path):
 
 def dark_tiff(image, path):
     good.save_bytes(write_tiff(image.astype(np.uint16) << 4), path.with_suffix(".tif"))
-
-
-def list_of_csv(root):
-    (root / "class_dict.csv").write_text("name,r,g,b\nroad,1,2,3\n,4,5,6\n")
-    (root / "classes.txt").unlink()
 
 
 # What is done to six good pairs; the file that is named, and key words. test_bad_input.py has more, and so have the
@@ -179,17 +150,17 @@ REFUSED = {
         good.replace("images/p2.png", array(".tif", lambda p: np.zeros(good.SIZE, np.float32))),
         r"images/p2\.tif \(TIFF of mode F, 32 bits\): .*RGB",
     ),
+    "mask of 16 bits in RGB": (
+        good.replace("masks/p2.png", deep_png(lambda ids: np.dstack([ids, 0 * ids, 0 * ids]), 2)),
+        r"masks/p2\.png \(PNG of mode RGB, 16 bits\): .*one channel",
+    ),
     "mask of 32 bits": (
         good.mask_of(lambda ids: ids.astype(np.int32) << 16, ".tif"), r"masks/p2\.tif \(TIFF of mode I, 32 bits\): ",
     ),
     "image of 16 bits that is dark and can't be read whole": (
         good.replace("images/p2.png", dark_tiff), r"images/p2\.tif \(TIFF of mode RGB, 16 bits\): it is dark, .*RGB",
     ),
-    "outline of an unknown class": (good.one_shape(label="tram"), r"masks/p1\.json \('tram'\): .*labels"),
-    "a colour too large": (good.listed("road 1,2,3\nsky 1,2,256"), r"classes\.txt, line 2: .*'1,2,256'"),
-    "one name": (good.listed("road\n"), r"classes\.txt: found 1 names, expected 2 to 255"),
-    "256 names": (good.listed("\n".join(map(str, range(256)))), r"classes\.txt: found 256 names, expected 2 to 255"),
-    "a line without a name": (list_of_csv, r"class_dict\.csv, line 3: .*name"),
+    "outline of an unknown class": (good.one_shape(label="tram"), r"images/p1\.png \(p1\.json: 'tram'\): .*labels"),
 }  # fmt: skip
 
 
@@ -220,27 +191,25 @@ def test_an_image_of_very_many_pixels_is_named(tmp_path, monkeypatch):
 
 
 def test_all_problems_are_named_at_once_ten_names_each(tmp_path):
-    root = write_folder(tmp_path / "data")
+    root = good.write_stems(tmp_path / "data", [f"q{number:02}" for number in range(26)])
     for number in range(20):
-        save(make_image(number), root / "images" / f"q{number:02}.png")
         (root / "masks" / f"q{number:02}.png").write_bytes(b"damaged")
-    (root / "masks" / "p1.png").unlink()
-    save(make_ids(1) + 90, root / "masks" / "p2.png")
+    (root / "masks" / "q20.png").unlink()
+    save(make_ids(1) + 90, root / "masks" / "q21.png")
+    (root / "classes.txt").write_text("road\nparked car\nsky\n")
     with pytest.raises(ValueError, match="3 kinds of problems in its files") as caught:
         prepare(root)
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 4
+    assert len(str(caught.value).splitlines()) == 4
     assert "and 10 more: it can't be read" in str(caught.value)
     assert "q10.png" not in str(caught.value)
-    report = examine_folder(root)
-    assert report.errors == lines[1:]
-    assert report.table().count("ERROR") == 3
+    assert good.report_of(root).table().count("ERROR") == 3
 
 
 SINGLE = {  # what is wrong with one pair only, and what is said
     "mask with an unknown id": (good.mask_of(lambda _: make_ids(1, (0, 1, 9, 4))), r"masks/p2\.png \(holds \[4, 9\]\)"),
     "image is half a file": (good.half_a_file("images/p2.png"), r"images/p2\.png \(.+\): it can't be read"),
     "image without a mask": (good.unlink("masks/p2.png"), r"images/p2\.png: it has no mask"),
+    "mask without an image": (good.unlink("images/p2.png"), r"masks/p2\.png: it has no image"),
     "two images of a stem": (
         lambda root: save(make_image(1), root / "images" / "p2.jpg"), r"images/p2\.png \(and p2\.jpg\)",
     ),
@@ -248,30 +217,20 @@ SINGLE = {  # what is wrong with one pair only, and what is said
 
 
 @pytest.mark.parametrize("problem", SINGLE)
-def test_bad_pairs_can_be_left_out_and_no_other_pair_changes_its_split(tmp_path, problem):
+@pytest.mark.parametrize("split_by", [None, r"p\d+"])
+def test_bad_pairs_can_be_left_out_and_no_other_pair_changes_its_split(tmp_path, problem, split_by):
     root = good.write_stems(tmp_path / "data", [f"p{n}" for n in range(1, 15)])
     (root / "classes.txt").write_text("road\nparked car\nsky\n")
-    expected = {name: [stem for stem in stems if stem != "p2"] for name, stems in good.splits_of(prepare(root)).items()}
+    before = good.splits_of(prepare(root, split_by=split_by))
     change, sentence = SINGLE[problem]
     change(root)
-    prepared = prepare(root, skip_bad=True)
-    assert good.splits_of(prepared) == expected
+    prepared = prepare(root, split_by=split_by, skip_bad=True)
+    assert good.splits_of(prepared) == {name: [s for s in stems if s != "p2"] for name, stems in before.items()}
     (error,) = prepared.report.errors
     assert re.search(sentence, error)
     for stem, (image, ids) in good.read_as_training_does(prepared).items():
         np.testing.assert_array_equal(image, make_image(int(stem[1:]) - 1))
         np.testing.assert_array_equal(ids, make_ids((int(stem[1:]) - 1) % 4, (0, 1, 2)))
-
-
-@pytest.mark.parametrize(("missing", "split_by"), [("masks", None), ("images", r"film\d\d")])
-def test_what_was_learned_does_not_come_to_the_test_where_many_files_are_missing(tmp_path, missing, split_by):
-    root = good.write_stems(tmp_path / "data", [f"film{n:02}" for n in range(40)])
-    before = good.splits_of(prepare(root, split_by=split_by))
-    for n in range(26, 36):
-        (root / missing / f"film{n}.png").unlink()
-    splits = good.splits_of(prepare(root, split_by=split_by, skip_bad=True))
-    gone = {f"film{n}" for n in range(26, 36)}
-    assert splits == {name: [stem for stem in stems if stem not in gone] for name, stems in before.items()}
 
 
 def test_what_is_written_of_a_bad_folder_is_never_taken_for_the_whole(tmp_path, capsys):
@@ -325,13 +284,6 @@ def test_what_is_written_of_good_pairs_goes_with_its_process(tmp_path):
     assert not mask.parents[2].exists()
 
 
-def test_what_needs_nothing_is_read_where_it_is(tmp_path):
-    prepared = prepare(write_folder(tmp_path / "data"))
-    assert {path.parents[1] for pair in good.pairs_of(prepared).values() for path in pair} == {tmp_path / "data"}
-    assert [path.name for path in (tmp_path / "data.prepared").iterdir()] == ["prepared.json"]
-    assert prepared.report.converted == {}
-
-
 def test_it_is_written_once_and_again_for_what_has_changed(tmp_path, monkeypatch, capsys):
     root = write_folder(tmp_path / "data", array(".gif"), good.deep_grey)
     first = prepare(root)
@@ -341,7 +293,6 @@ def test_it_is_written_once_and_again_for_what_has_changed(tmp_path, monkeypatch
     first = prepare(root)
     assert "writing 12 images and masks" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in copies} == copies  # a run that is resumed knows its data by these
-    times = {path: path.stat().st_mtime_ns for path in copies}
 
     def forbidden(*_):
         raise AssertionError("decoded again")
@@ -358,19 +309,29 @@ def test_it_is_written_once_and_again_for_what_has_changed(tmp_path, monkeypatch
             content = path.read_bytes()
             path.write_bytes(content)
             os.utime(path, ns=(1, 1))
+        for path in copies:
+            os.utime(path, ns=(1, 1))
+        (tmp_path / "data.prepared" / ".DS_Store").write_bytes(b"of the system")
         assert prepare(root) == first  # the same content, whatever the time
-    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert {path.stat().st_mtime_ns for path in copies} == {1}
     assert capsys.readouterr().out == ""
 
     def write_as_an_older_version():
         record = tmp_path / "data.prepared" / "prepared.json"
-        old = {name: value for name, value in json.loads(record.read_text()).items() if name != "written"}
+        old = json.loads(record.read_text())
         record.write_text(json.dumps(old | {"format": old["format"] - 1}))
-        (tmp_path / "data.prepared" / "masks" / "p1.png").write_bytes(b"as it was written then")
+
+    def write_another_of_the_same_time():
+        """As copying programs leave it that keep the times."""
+        path = root / "masks" / "p1.gif"
+        before = path.stat()
+        save(make_ids(3), path)
+        os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
+        assert path.stat().st_size != before.st_size
 
     for change in (
         write_as_an_older_version,
-        lambda: save(make_ids(3), root / "masks" / "p1.gif"),
+        write_another_of_the_same_time,
         lambda: good.deep_grey(make_image(3), root / "images" / "p1"),
         lambda: (root / "classes.txt").write_text("sky\nroad\nparked car\n"),
         lambda: (save(make_ids(0), root / "masks" / "q.gif"), good.deep_grey(make_image(0), root / "images" / "q")),
@@ -386,38 +347,6 @@ def test_it_is_written_once_and_again_for_what_has_changed(tmp_path, monkeypatch
             np.testing.assert_array_equal(read["p1"][1], np.asarray(mask.convert("L")))
     assert prepared.labels.names == ("sky", "road", "parked car")
     assert read.keys() == set(STEMS)
-
-
-def test_a_copy_that_somebody_changed_is_named_read_and_never_lost(tmp_path):
-    root = write_folder(tmp_path / "data", array(".gif"))
-    prepare(root)
-    copy = tmp_path / "data.prepared" / "masks" / "p2.png"
-    (copy.parent / ".DS_Store").write_bytes(b"of the system")
-    os.utime(copy, (1, 1))
-    assert prepare(root).report.warnings == []  # its content is what was written
-    save(make_ids(4), copy)
-    prepared = prepare(root)
-    (warning,) = prepared.report.warnings
-    assert warning.startswith(f"{copy}: changed since it was written here")
-    np.testing.assert_array_equal(good.read_as_training_does(prepared)["p2"][1], make_ids(4))
-    save(make_ids(3), root / "masks" / "p1.gif")
-    before = look_at(copy.parents[1])
-    with pytest.raises(ValueError, match=r"data\.prepared: masks/p2\.png: not written here"):
-        prepare(root)
-    assert look_at(copy.parents[1]) == before
-    shutil.rmtree(copy.parents[1])
-    np.testing.assert_array_equal(good.read_as_training_does(prepare(root))["p2"][1], make_ids(1))
-
-
-def test_a_file_of_the_same_time_but_another_size_is_read_anew(tmp_path):
-    """As copying programs leave it that keep the times."""
-    root = write_folder(tmp_path / "data", array(".bmp"), classes=None)
-    prepare(root)
-    path = root / "masks" / "p1.bmp"
-    time = path.stat().st_mtime_ns
-    array(".bmp", lambda ids: np.dstack([ids, 0 * ids, 0 * ids]))(make_ids(3), root / "masks" / "p1")
-    os.utime(path, ns=(time, time))
-    np.testing.assert_array_equal(good.read_as_training_does(prepare(root))["p1"][1], make_ids(3))
 
 
 def test_without_a_lock_nothing_of_another_process_is_deleted(tmp_path):

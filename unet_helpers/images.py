@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from .labels import VOID, LabelMap
 
@@ -41,9 +40,7 @@ def naming_file(path: str | Path) -> Iterator[None]:
 
 
 class Opened(NamedTuple):
-    """The first frame of a file, loaded to its end."""
-
-    image: Image.Image  # as Pillow loads it: a TIFF upright, all others as stored
+    image: Image.Image  # the first frame, loaded to its end: a TIFF upright, all others as stored
     kind: str  # for people: format, mode, bits
     orientation: int  # EXIF's, 1..8
     turns: int  # EXIF's orientation by which the image must still be turned; 1: it is upright
@@ -70,8 +67,10 @@ def open_file(path: Path) -> Opened:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidFile("too large or damaged; make it smaller or get it again", str(error)) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for damaged files
-        todo = "save it anew as PNG, or get it again"
-        raise InvalidFile(f"it can't be read as an image; {todo}", _reason(path, error)) from error
+        is_empty = os.path.isfile(path) and not os.path.getsize(path)
+        reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
+        sentence = "it can't be read as an image; save it anew as PNG, or get it again"
+        raise InvalidFile(sentence, "an empty file" if is_empty else reason) from error
     image.info.pop("transparency", None)  # a transparent colour counts as that colour; Pillow would warn
     kind = f"{image.format} of mode {image.mode}" + (f", {depth} bits" if depth not in (1, 8) else "")
     return Opened(image, kind, orientation, 1 if is_tiff else orientation, depth, more_frames)
@@ -103,22 +102,6 @@ def _depth(path: Path, image: Image.Image) -> int:
     return 1 if image.mode == "1" else 8
 
 
-def _reason(path: Path, error: Exception) -> str:
-    """Why Pillow can't read a file; more than it says of an empty one and of a TIFF with many channels."""
-    with contextlib.suppress(Exception), open(path, "rb") as file:
-        start = file.read(8)
-        if not start:
-            return "an empty file"
-        tags = ImageFileDirectory_v2(start)
-        file.seek(tags.next)
-        tags.load(file)
-        channels, bits, photometric = tags[277], max(tags[258]), tags[262]
-        grey = " that it calls grey, not RGB" * (channels > 1 and photometric < 2)
-        if channels not in (1, 3, 4) or bits > 8 or grey:
-            return f"a TIFF with {channels} channels of {bits} bits{grey}, expected 1, 3 or 4 of 8, or 1 of 16"
-    return getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
-
-
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """(H, W, ...) pixels as stored -> upright. orientation: EXIF's, 1..8."""
     if orientation >= 5:
@@ -136,29 +119,29 @@ class ImageInfo(NamedTuple):
     size: tuple[int, int]  # (height, width), upright
     stored: tuple[int, int]  # (height, width) before it is turned upright
     orientation: int  # EXIF's, 1..8
-    bits: int | None  # in use, 8..16, of a 16-bit image; None for all others
+    bits: int | None  # in use, 8..16, of a grey 16-bit image; None for all others
     more_frames: bool  # besides the first
 
 
 def decode_image(path: str | Path, bits: int | None = None) -> np.ndarray:
     """Image file of any kind that Pillow reads -> (H, W, 3) uint8 RGB, upright; of an animation, the first frame.
 
-    bits: of a 16-bit image, how many are in use in its data set: the highest 8 of them are kept, and larger values are
-        white. None: as many as this image uses.
+    bits: of a grey 16-bit image, how many are in use in its data set: the highest 8 of them are kept, and larger values
+        are white. None: as many as this image uses. Of 16 bits in RGB, the highest 8 are kept.
     Raises ValueError, naming the file, if it can't be read.
     """
     with naming_file(path):
-        pixels = _read_pixels(Path(path), open_file(Path(path)))
+        pixels = _read_pixels(open_file(Path(path)))
     if pixels.dtype != np.uint16:
         return pixels
     shallow = np.minimum(pixels >> ((bits or _count_bits(pixels)) - 8), 255).astype(np.uint8)
-    return np.repeat(shallow, 3 // shallow.shape[2], axis=2)
+    return np.repeat(shallow[..., None], 3, axis=2)
 
 
 def examine_image(path: Path) -> ImageInfo:
     """What an image file is, decoded once. Raises InvalidFile if `decode_image` can't read it."""
     opened = open_file(path)
-    pixels = _read_pixels(path, opened)
+    pixels = _read_pixels(opened)
     size = pixels.shape[:2]
     stored = size[::-1] if opened.orientation >= 5 else size
     bits = _count_bits(pixels) if pixels.dtype == np.uint16 else None
@@ -166,13 +149,13 @@ def examine_image(path: Path) -> ImageInfo:
 
 
 def find_bits(paths: Iterable[Path]) -> dict[Path, int]:
-    """{path: bits} of the 16-bit images among these files: how many they use together, for `decode_image`."""
+    """{path: bits} of the grey 16-bit images among these files: how many they use together, for `decode_image`."""
     found = {}
     for path in paths:
         with contextlib.suppress(Exception):  # what is wrong with a file is said when it is read
             _refuse_special(path)
             with Image.open(path) as image:
-                is_deep = image.mode.startswith("I") or _depth(path, image) > 8
+                is_deep = image.mode.startswith("I")
             if is_deep and (bits := examine_image(path).bits):
                 found[path] = bits
     return dict.fromkeys(found, max(found.values(), default=0))
@@ -182,40 +165,26 @@ def _count_bits(deep: np.ndarray) -> int:
     return max(8, int(deep.max()).bit_length())
 
 
-def _read_pixels(path: Path, opened: Opened) -> np.ndarray:
-    """(H, W, 3) uint8 RGB or, of a 16-bit file, (H, W, 1 or 3) uint16, upright. Raises InvalidFile for others."""
-    deep = _read_deep(path, opened)
+def _read_pixels(opened: Opened) -> np.ndarray:
+    """(H, W, 3) uint8 RGB or, of a grey 16-bit file, (H, W) uint16, upright. Raises InvalidFile for others."""
+    deep, image = _read_deep(opened), opened.image
     if deep is not None:
         return turn(deep, opened.turns)
-    try:
-        if opened.image.mode.startswith(("I", "F")):
-            raise ValueError("no scale")
-        rgb = opened.image if opened.image.mode == "RGB" else opened.image.convert("RGB")  # which would copy
-    except ValueError:
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
         sentence = "expected an image in grey, RGB or CMYK of 8 or 16 bits; save it as an 8-bit RGB PNG"
-        raise InvalidFile(sentence, opened.kind) from None
+        raise InvalidFile(sentence, opened.kind)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy
     if opened.depth > 8 and max(high for _, high in rgb.getextrema()) < DARK:
         raise InvalidFile("it is dark, and only 8 of its 16 bits can be read; save it as an 8-bit RGB PNG", opened.kind)
     return turn(np.asarray(rgb), opened.turns)
 
 
-def _read_deep(path: Path, opened: Opened) -> np.ndarray | None:
-    """(H, W, 1 or 3) uint16 of a 16-bit file, without alpha, not turned; None for all others, and for those of which
-    neither Pillow nor TensorFlow reads all bits."""
-    image = opened.image
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        return values[..., None].astype(np.uint16) if values.min() >= 0 and values.max() < 1 << 16 else None
-    if opened.depth == 16 and image.format == "PNG":  # Pillow keeps only the high 8 bits where there are more channels
-        import tensorflow as tf
-
-        try:
-            with tf.device("CPU:0"):
-                values = tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
-        except Exception as error:  # TensorFlow's errors have no base class of their own
-            raise InvalidFile("TensorFlow can't decode it; save it anew with 8 bits, as PNG", opened.kind) from error
-        return values[..., : 1 if values.shape[2] < 3 else 3]
-    return None
+def _read_deep(opened: Opened) -> np.ndarray | None:
+    """(H, W) uint16 of a grey file of 16 bits, not turned; None for all others."""
+    if not opened.image.mode.startswith("I"):
+        return None
+    values = np.asarray(opened.image)
+    return values.astype(np.uint16) if values.min() >= 0 and values.max() < 1 << 16 else None
 
 
 # ---- masks ----
@@ -286,11 +255,11 @@ def _values(path: Path) -> tuple[Opened, str, np.ndarray]:
         raise InvalidFile("expected a mask as PNG, GIF, BMP or TIFF; save it as a PNG", opened.kind)
     if opened.more_frames:
         raise InvalidFile("it holds more than one image, expected one mask; save each as a PNG", opened.kind)
-    deep = _read_deep(path, opened)
-    if deep is None and (opened.depth > 8 or image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA")):
-        raise InvalidFile("expected a mask of ids of 8 or 16 bits, or of colours of 8; save it as a PNG", opened.kind)
-    if deep is not None and (deep.shape[2] < 3 or not deep[..., 1:3].any() or (deep[..., :2] == deep[..., 1:3]).all()):
-        values, pixels = "deep", deep[..., 0]
+    deep = _read_deep(opened)
+    if deep is not None:
+        values, pixels = "deep", deep
+    elif opened.depth > 8 or image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):  # of 16 bits in RGB, Pillow has 8
+        raise InvalidFile("expected ids of 8 or 16 bits in one channel, or 8-bit RGB; save it as a PNG", opened.kind)
     elif image.mode == "1":
         values, pixels = "bit", np.asarray(image).astype(np.uint8)
     elif image.mode == "P":

@@ -1,17 +1,17 @@
 """A reader's own images and masks, of any encoding, as pairs that training reads: 8-bit RGB and class ids.
 
-`prepare_folder` converts what training can't read, beside the folder; `examine_folder` only looks and reports.
+`prepare_folder` converts what training can't read, beside the folder.
 `prepare_pairs` does the same for a data set of known layout, such as Kaggle's CamVid, whose colours `camvid_classes`
 knows.
 """
 
 from .class_lists import camvid_classes, find_classes, make_labels, read_names
 from .layout import READABLE_SUFFIXES, find_in
-from .preparation import Prepared, examine_folder, places_for, prepare_folder, prepare_pairs
+from .preparation import Prepared, places_for, prepare_folder, prepare_pairs
 from .report import Report, ValidationError
 from .splits import natural
 
 __all__ = [
-    "READABLE_SUFFIXES", "Prepared", "Report", "ValidationError", "camvid_classes", "examine_folder", "find_classes",
-    "find_in", "make_labels", "natural", "places_for", "prepare_folder", "prepare_pairs", "read_names",
+    "READABLE_SUFFIXES", "Prepared", "Report", "ValidationError", "camvid_classes", "find_classes", "find_in",
+    "make_labels", "natural", "places_for", "prepare_folder", "prepare_pairs", "read_names",
 ]  # fmt: skip

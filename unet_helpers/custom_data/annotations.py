@@ -1,12 +1,13 @@
 """Masks given as outlines: the JSON files of LabelMe and COCO, and which image each outline belongs to."""
 
+import functools
 import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
@@ -20,26 +21,24 @@ from .report import Problems
 
 MAX_JSON_BYTES = 1 << 30  # COCO's largest file has half of that; in memory, Python needs ten times as much
 MAX_COORDINATE = 1e6  # pixels
-MIN_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}  # of the shapes that are read
 SPLIT_WORDS = {word: split for split, words in SPLIT_NAMES.items() for word in words}
 NO_SHAPE = "a shape is not supported, expected one of polygon, rectangle, circle with an area; draw it as a polygon"
 NO_COCO = "it is no whole COCO file; export it again"
-RUN_LENGTHS = "run lengths (RLE, iscrowd) are not supported, expected polygons; export it again as such, or as masks"
-NO_POLYGON = "an outline needs x and y of three points or more; draw it anew as a polygon"
-NO_OUTLINE = "an object has a box but no outline, expected polygons; outline or delete it in the labelling tool"
+NO_POLYGONS = (
+    "expected polygons, each of x and y of three or more points, no run lengths (RLE, iscrowd), no box alone; export "
+    "it again as such, or outline the object in the labelling tool"
+)
 UNCLEAR = (
-    "it is not clear which outlines of this name belong to it; write the folder into their file_name, give each folder "
-    "a file of its own, such as instances_train.json and instances_val.json, or keep one of several files"
+    "it is not clear which outlines of this name belong to it; give each folder of images a file of its own, such as "
+    "instances_train.json and instances_val.json, and keep one of several files, of COCO's that of instances"
 )
 
 
 class Outlines(NamedTuple):
-    """The outlines of one image."""
-
     path: Path  # of the JSON file
-    size: tuple[int, int]  # (height, width) of the image
-    shapes: tuple[tuple[str, str, list[tuple[float, float]]], ...]  # (label, key of `MIN_POINTS`, points (x, y))
-    of_many: bool = False  # whether the file has the outlines of other images, too
+    size: tuple[int, int]  # (height, width) of the one image whose outlines these are
+    # (label, whether it is a circle, points (x, y): corners of a polygon, or two of the square around the circle)
+    shapes: tuple[tuple[str, bool, list[tuple[float, float]]], ...]
 
 
 def draw(outlines: Outlines, names: tuple[str, ...]) -> Image.Image:
@@ -52,14 +51,11 @@ def draw(outlines: Outlines, names: tuple[str, ...]) -> Image.Image:
     ids = {BACKGROUND: background} | {name: k for k, name in enumerate(names)}
     mask = Image.new("L", outlines.size[::-1], background)
     pen = ImageDraw.Draw(mask)
-    for label, kind, points in outlines.shapes:
+    for label, is_circle, points in outlines.shapes:
         k = VOID if label.lower() == VOID_NAME else ids.get(label)
         if k is None:
             raise InvalidFile(f"expected the labels {', '.join(names)}; add others to the list of classes", repr(label))
-        if kind == "polygon":
-            pen.polygon(points, fill=k, outline=k)
-        else:
-            (pen.rectangle if kind == "rectangle" else pen.ellipse)(points, fill=k)
+        (pen.ellipse if is_circle else pen.polygon)(points, fill=k, outline=k)
     return mask
 
 
@@ -68,79 +64,62 @@ def read_labelme(path: Path, content: dict) -> Outlines:
     shapes = []
     for number, shape in enumerate(content["shapes"], 1):
         with _reading(f"shape {number}", "a shape lacks label or points; save it again with LabelMe"):
-            label, kind = _text(shape["label"]), shape.get("shape_type")
+            label, kind = _text(shape["label"]), shape.get("shape_type") or "polygon"
             points = _points(*zip(*shape["points"], strict=True))
-            kind = "polygon" if kind in (None, "", "rotation") else kind  # the last: a turned box, of X-AnyLabeling
-            if kind not in MIN_POINTS or len(points) < MIN_POINTS[kind]:
+            if kind == "circle" and len(points) == 2:  # its centre and a point on it
+                (x, y), (x1, y1) = points
+                radius = ((x1 - x) ** 2 + (y1 - y) ** 2) ** 0.5
+                points = [(x - radius, y - radius), (x + radius, y + radius)]
+            elif kind == "rectangle" and len(points) == 2:  # two corners
+                (x, y), (x1, y1) = points
+                points = [(x, y), (x1, y), (x1, y1), (x, y1)]
+            elif kind not in ("polygon", "rectangle", "rotation") or len(points) < 3:  # the last: of X-AnyLabeling
                 raise InvalidFile(NO_SHAPE, f"shape {number}, {label!r}: {kind!r} of {len(points)} points")
-            shapes.append((LABELME_NAMES.get(label, label), *_to_drawable(kind, points)))
+            shapes.append((LABELME_NAMES.get(label, label), kind == "circle", points))
     return Outlines(path, _size(content.get("imageHeight"), content.get("imageWidth")), tuple(shapes))
 
 
-def _to_drawable(kind: str, points: list[tuple[float, float]]) -> tuple[str, list[tuple[float, float]]]:
-    """(kind, points) as Pillow draws them: rectangles and circles by two corners, turned rectangles as polygons."""
-    if kind == "rectangle":  # two corners, or four, as some programs write it
-        xs, ys = zip(*points, strict=True)
-        is_upright = all(x in (min(xs), max(xs)) and y in (min(ys), max(ys)) for x, y in points)
-        return (kind, [(min(xs), min(ys)), (max(xs), max(ys))]) if is_upright else ("polygon", points)
-    if kind == "circle":  # its centre and a point on it
-        (x, y), (x1, y1) = points[:2]
-        radius = ((x1 - x) ** 2 + (y1 - y) ** 2) ** 0.5
-        return kind, [(x - radius, y - radius), (x + radius, y + radius)]
-    return kind, points
-
-
 class ListedImage(NamedTuple):
-    """An image in a COCO file, or that of a LabelMe file."""
-
-    path: Path  # of the JSON file
-    name: PurePath  # its file_name
-    split: str | None  # that the JSON's folder, the file_name or the JSON's name tells
-    size: tuple  # (height, width), as in the file
-    objects: Sequence[dict] = ()  # its annotations, as in COCO's file
-    categories: Mapping[int | str, str] = {}  # {id: name} of all in COCO's file, in the order of their ids
-    labelme: Outlines | None = None  # those of a LabelMe file, which are already read
+    path: Path  # of the COCO or LabelMe file
+    stem: str  # of its file_name, or of the LabelMe file
+    read: Callable[[], Outlines]  # raises InvalidFile if anything is wrong
 
 
-def open_coco(path: Path, root: Path, content: dict) -> list[ListedImage]:
-    """All images of a COCO file below root. Raises InvalidFile if it is not whole, or two images have one id."""
+def open_coco(path: Path, content: dict) -> tuple[list[str], list[ListedImage]]:
+    """(names of its categories in the order of their ids, its images) of a COCO file. Raises InvalidFile if it is not
+    whole, or two images have one id."""
     with _reading("categories", NO_COCO):
         listed = sorted(content.get("categories", []), key=lambda each: each["id"])
         categories = {each["id"]: _text(each["name"]) for each in listed}
         if len(categories) < len(listed):
             raise InvalidFile("two categories have the same id; export it again")
-    images: dict[int | str, ListedImage] = {}
+    images: dict[int | str, tuple[PurePosixPath, tuple, list[dict]]] = {}
     with _reading("images", NO_COCO):
         for image in content["images"]:
             name = PurePosixPath(_text(image["file_name"]).replace("\\", "/"))
-            split = _split_in(path.relative_to(root).parent, name.parent, path.stem)
-            new = ListedImage(path, name, split, (image.get("height"), image.get("width")), [], categories)
-            twin = images.setdefault(image["id"], new)
-            if twin.name != name:
-                raise InvalidFile("two images have the same id; export it again", f"{twin.name} and {name}")
+            twin, *_ = images.setdefault(image["id"], (name, (image.get("height"), image.get("width")), []))
+            if twin != name:
+                raise InvalidFile("two images have the same id; export it again", f"{twin} and {name}")
     with _reading("annotations", NO_COCO):
         for each in content["annotations"]:
-            images[each["image_id"]].objects.append(each)
-    return list(images.values())
+            images[each["image_id"]][2].append(each)
+    read = functools.partial(read_coco, path, categories)
+    return [*categories.values()], [
+        ListedImage(path, name.stem, functools.partial(read, size, objects)) for name, size, objects in images.values()
+    ]
 
 
-def read_coco(image: ListedImage) -> Outlines:
-    """The outlines of an image in a COCO file. Raises InvalidFile if anything is wrong."""
+def read_coco(path: Path, categories: Mapping[int | str, str], size: tuple, objects: Sequence[dict]) -> Outlines:
+    """The outlines of an image in a COCO file: its height and width, and its annotations, as they are there."""
     shapes = []
-    for each in image.objects:
+    for each in objects:
         with _reading("annotations", NO_COCO):
-            label = image.categories[each["category_id"]]
-            outlines, found = each.get("segmentation"), f"annotation {each.get('id')}, {label!r}"
-            if isinstance(outlines, dict) or each.get("iscrowd"):
-                raise InvalidFile(RUN_LENGTHS, found)
-            if not outlines:
-                raise InvalidFile(NO_OUTLINE, found)
-        with _reading(f"{found}, segmentation", NO_COCO):
-            for outline in outlines:
-                if len(outline) % 2 or len(outline) < 6:
-                    raise InvalidFile(NO_POLYGON, f"{found}: {len(outline)} numbers")
-                shapes.append((label, "polygon", _points(outline[::2], outline[1::2])))
-    return Outlines(image.path, _size(*image.size), tuple(shapes), of_many=True)
+            label, polygons = categories[each["category_id"]], each.get("segmentation")
+            is_list = isinstance(polygons, list) and polygons and not each.get("iscrowd")
+            if not is_list or any(len(numbers) % 2 or len(numbers) < 6 for numbers in polygons):
+                raise InvalidFile(NO_POLYGONS, f"annotation {each.get('id')}, {label!r}")
+            shapes += [(label, False, _points(numbers[::2], numbers[1::2])) for numbers in polygons]
+    return Outlines(path, _size(*size), tuple(shapes))
 
 
 class Annotations:
@@ -164,15 +143,36 @@ class Annotations:
         found: dict[str, Outlines | None] = {}
         candidates: dict[str, list[ListedImage]] = defaultdict(list)
         for path in self.list_files(split):
-            listed = self._open(path)
+            listed = self._open(path) if split is None or self._split_of(path) in (None, split) else ()
             if listed is None:
                 found |= dict.fromkeys({normalize(path.stem)} & images.keys() or images)
             for image in listed or ():
-                candidates[normalize(image.name.stem)].append(image)
+                candidates[normalize(image.stem)].append(image)
         for stem, listed in candidates.items():
             if stem in images and stem not in found:
-                self._add(split, stem, listed, found)
+                found |= self._read(split, stem, listed)
         return found
+
+    def _read(self, split: str | None, stem: str, listed: list[ListedImage]) -> dict[str, Outlines | None]:
+        """The outlines of an image, given those that are listed for its stem; None if they are invalid or unclear."""
+        images, image = self.folders[split][2], listed[0]
+        is_shared = self._split_of(image.path) is None and sum(stem in there for *_, there in self.folders.values()) > 1
+        if listed[1:] or is_shared:
+            self.errors.add(UNCLEAR, images[stem], " and ".join(dict.fromkeys(each.path.name for each in listed)))
+            return {stem: None}
+        try:
+            return {stem: image.read()}
+        except InvalidFile as error:
+            self._refuse(image.path, error)
+            return dict.fromkeys(images)
+
+    def _split_of(self, path: Path) -> str | None:
+        """The split whose images a file is for: the one that its folders name, else its own name; None: any."""
+        for text in (path.parent.relative_to(self.root), path.stem):
+            splits = {SPLIT_WORDS.get(word) for word in re.findall("[a-z]+", str(text).lower())} - {None}
+            if len(splits) == 1:
+                return splits.pop()
+        return None
 
     def list_files(self, split: str | None) -> Iterator[Path]:
         """All JSON files that may hold outlines for a split's folder of images."""
@@ -191,39 +191,17 @@ class Annotations:
             content = _load_json(path)
             lists = {key: value for key, value in content.items() if isinstance(value, list)}
             objects = lists.get("annotations") if "images" in lists else None
-            homes = [split for split, (*folders, _) in self.folders.items() if path.parent in folders]
             # COCO also has files of captions, and of its own masks.
             if objects == [] or any("category_id" in each for each in objects or () if isinstance(each, dict)):
-                self.contents[path] = images = open_coco(path, self.root, content)
-                self.coco_names |= dict.fromkeys(name for image in images[:1] for name in image.categories.values())
-            elif "shapes" in lists and homes:
+                names, self.contents[path] = open_coco(path, content)
+                self.coco_names |= dict.fromkeys(names)
+            elif "shapes" in lists and any(path.parent in folders for folders in self.folders.values()):
                 outlines = read_labelme(path, content)
-                self.contents[path] = [ListedImage(path, path, homes[0], outlines.size, labelme=outlines)]
+                self.contents[path] = [ListedImage(path, path.stem, lambda: outlines)]
                 self.labelme_names |= {label for label, _, _ in outlines.shapes}
         except InvalidFile as error:
             self._refuse(path, error)
         return self.contents[path]
-
-    def _add(self, split: str | None, stem: str, listed: list[ListedImage], found: dict) -> None:
-        """Add the outlines of the one of several listed images of this stem that is the image in this split."""
-        images = self.folders[split][2]
-        others = {other for other, (*_, there) in self.folders.items() if other != split and stem in there}
-        own = [image for image in listed if split and image.split == split]
-        chosen = own or [image for image in listed if image.split not in others]
-        # COCO's person_keypoints file repeats the outlines of persons.
-        chosen = [image for image in chosen if "keypoints" not in image.path.stem.lower()] or chosen
-        if not chosen and split == "test":  # which may do without masks
-            return
-        wanted_by_others = not own and others - {image.split for image in listed}
-        if len(chosen) != 1 or wanted_by_others or chosen[0].labelme and listed[1:]:
-            self.errors.add(UNCLEAR, images[stem], " and ".join(dict.fromkeys(each.path.name for each in listed)))
-            found[stem] = None
-            return
-        try:
-            found[stem] = chosen[0].labelme or read_coco(chosen[0])
-        except InvalidFile as error:
-            self._refuse(chosen[0].path, error)
-            found |= dict.fromkeys(images)
 
     def _refuse(self, path: Path, error: InvalidFile) -> None:
         self.errors.add(str(error), path, error.found)
@@ -239,15 +217,6 @@ def _load_json(path: Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise InvalidFile("it is no JSON; export it again from the labelling tool", str(error)) from None
     return content if isinstance(content, dict) else {}
-
-
-def _split_in(*texts: PurePath | str) -> str | None:
-    """The split that is named in the first of the texts in which just one is: train2017/, instances_val."""
-    for text in texts:
-        splits = {SPLIT_WORDS.get(word) for word in re.findall("[a-z]+", str(text).lower())} - {None}
-        if len(splits) == 1:
-            return splits.pop()
-    return None
 
 
 def _text(name) -> str:

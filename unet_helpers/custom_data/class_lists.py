@@ -43,8 +43,6 @@ CAMVID_GROUPS = {
 
 
 class Line(NamedTuple):
-    """A class in a list."""
-
     number: int  # of the line in the file
     name: str
     color: int | None  # 65536 r + 256 g + b; None where the list gives none
@@ -63,17 +61,11 @@ class ClassList(NamedTuple):
 def find_classes(root: Path) -> ClassList | None:
     """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None without any. See data/README.md.
 
-    Capital letters and a second ".txt", which Windows hides, do not matter.
     Raises ValueError, naming file and line, for anything that could be read in two ways.
     """
-    files = sorted(path for path in root.glob("*") if path.is_file())
     for name, read in (("classes.txt", _read_names), ("class_dict.csv", _read_csv), ("labelmap.txt", _read_labelmap)):
-        found = [path for path in files if path.name.lower() in (name, f"{name}.txt")]
-        found = [path for path in found if path.name == name] or found
-        if len(found) > 1:
-            raise ValueError(f"{found[0]}: {found[1].name} is there, too; keep one list of classes, as {name}")
-        if found:
-            return _make_list(found[0], read(found[0]))
+        if os.path.isfile(root / name):
+            return _make_list(root / name, read(root / name))
     return None
 
 
@@ -173,19 +165,16 @@ def _read_names(path: Path) -> list[Line]:
 def _take_values(path: Path, lines: list[Line]) -> list[Line]:
     """The lines with the numbers in front of their names as values, if all have one that can be nothing else."""
     matches = [NUMBERED.fullmatch(line.name) for line in lines]
-    found = [match for match in matches if match]
-    numbers, names = [int(match[1]) for match in found], [match[3] for match in found]
-    in_order = numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
-    if len(found) < len(lines) and not (in_order and len(found) > 1) or not lines:
+    numbers = [int(match[1]) for match in matches if match]
+    in_order = len(numbers) > 1 and numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)])
+    if not lines or None in matches and not in_order:
         return lines
-    # A number in front of a colon is a value. So are 1, 2, 3 ... in order, and all of them where one is 0 or is void's.
-    clear = in_order or 0 in numbers or VOID_NAME in map(str.lower, names) or all(m[2].strip() for m in found)
-    if len(found) < len(lines) or not clear:
+    if None in matches or not (in_order or 0 in numbers or all(match[2].strip() for match in matches)):
         line = lines[matches.index(None) if None in matches else 0]
         what = f"found {line.name!r}, and it is not clear whether the numbers in front of names are their ids"
         todo = "write an id and a colon in front of each, as in '7: road', or a # and a space in front of a title"
         raise ValueError(f"{path}, line {line.number}: {what}; {todo}")
-    return [line._replace(name=n, value=v) for line, n, v in zip(lines, names, numbers, strict=True)]
+    return [line._replace(name=match[3], value=int(match[1])) for line, match in zip(lines, matches, strict=True)]
 
 
 def _read_csv(path: Path) -> list[Line]:

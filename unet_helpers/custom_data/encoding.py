@@ -1,7 +1,7 @@
 """Which value or colour of a data set's masks is which class: one rule for all of them, decided by looking at all."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,22 +12,16 @@ from .report import Problems, few
 
 MAX_UNNAMED = 64  # different values without a list of names; more are no classes
 MAX_UNLISTED = 0.01  # share of a mask's pixels; a few are noise and become void, more are another kind of file
-MIDDLE = 127  # of a grey scale; few data sets have ids as large
+MIDDLE = 127  # of a grey scale; where no list says so, ids are not as large
 SHOWN = 20  # colours that are shown to be named
+NAME_THEM = "if they are classes, list them all in classes.txt, grey levels as lines 'NAME 255,255,255'"
 WHITE, GREY_STEP = 0xFFFFFF, 0x010101
-RESIZING = "resizing makes such values: make the masks smaller by nearest neighbour only, and never as JPEG"
-WHERE = {  # how the report says where class ids are
-    "grey": "in one channel", "deep": "of 16 bits", "palette": "by the index of the palette", "bit": "of 1 bit",
-    "color": "in the red channel",
-}  # fmt: skip
 
 Masks = dict[Path, MaskInfo]
 Meanings = dict[Path, dict[int, int]]  # of each mask: value in the file -> value or colour that it stands for
 
 
 class Encoding(NamedTuple):
-    """How masks hold classes."""
-
     meanings: Meanings
     ids: dict[int, int]  # value, or colour 65536 r + 256 g + b -> class id or VOID
     names: tuple[str, ...]  # of the K classes
@@ -59,12 +53,14 @@ def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: 
     by_value = _by_value(masks, classes) if not classes or classes.value_ids else None
     if by_value:
         n_unknown = by_value.count_unknown(masks).total()
-        if (not classes or len(classes.names) == 2 and n_unknown) and _are_grey_levels(masks, by_value.meanings):
-            _add_grey_levels(by_value.meanings, errors)
+        # Ids are small, but resizing and JPEG make values in both halves of a grey scale.
+        reaches_white = {0, VOID} <= by_value.values() and any(MIDDLE <= value < VOID for value in by_value.values())
+        if reaches_white and (not classes or len(classes.names) == 2 and n_unknown):
+            _add_grey_levels(by_value, errors)
             return by_value
         if not n_unknown:
             if by_value.ids[VOID] == VOID:
-                _warn_of_void(by_value, classes, warnings)
+                _warn_of_void(by_value, warnings)
                 _warn_of_start(by_value, classes, warnings)
             return by_value
         if not by_color or n_unknown <= unlisted.total():
@@ -73,7 +69,7 @@ def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: 
     if by_color:
         _add_unlisted(masks, by_color, unlisted, classes, errors, warnings)
         return by_color
-    _add_colors(masks, classes, errors)
+    _add_colors(masks, errors)
     return None
 
 
@@ -97,8 +93,8 @@ def _by_value(masks: Masks, classes: ClassList | None) -> Encoding | None:
         return None
     present = {value for path, meaning in meanings.items() if masks[path].values != "bit" for value in meaning.values()}
     bits = any(mask.values == "bit" for mask in masks.values())
-    kinds = sorted({mask.values for mask in masks.values()}, key=list(WHERE).index)
-    says = f"class ids {', '.join(WHERE[kind] for kind in kinds)}".replace("index", "grey" if levels else "index")
+    palette = f", of a palette the {'grey' if levels else 'index'}"
+    says = f"class ids{palette * any(mask.values == 'palette' for mask in masks.values())}"
     names, colors = (classes.names, classes.colors) if classes else (("background", "foreground"), ())
     counted = classes is None or not classes.numbered or set(classes.value_ids) in ({0, 1}, {0, VOID})
     found = sorted((present | ({0, 1} if bits else set())) - {VOID})
@@ -111,7 +107,6 @@ def _by_value(masks: Masks, classes: ClassList | None) -> Encoding | None:
     else:
         starts_at_1 = bool(found) and found[0] >= 1 and found[-1] == n and not classes.numbered
         says += f", from 1: 1 is {names[0]!r}" if starts_at_1 else ""
-        says += f", with the numbers of {classes.path.name}" if classes.numbered else ""
         ids = {VOID: VOID} | {value + starts_at_1: k for value, k in classes.value_ids.items()}
     encoding = Encoding(meanings, ids, names, colors, says)
     used = {place for mask in masks.values() for place in mask.palette.items() if classes and not levels}
@@ -125,11 +120,8 @@ def _values_of(masks: Masks, levels: bool | None) -> Meanings | None:
     grey of a palette's colours is the value, not their index."""
     colors = {color for mask in masks.values() if mask.values == "color" for color in mask.counts}
     shift = 0 if all(map(_is_grey, colors)) else 16
-    if not _are_values(colors):
+    if shift and any(color & 0xFFFF for color in colors):  # reds beside greys are colours, too
         return None
-    deep = {value for mask in masks.values() if mask.values == "deep" for value in mask.counts}
-    # 8 bits that were spread over 16, as some programs do.
-    scale = next((scale for scale in (257, 256) if any(deep) and not any(value % scale for value in deep)), 1)
     meanings = {}
     for path, mask in masks.items():
         meanings[path] = {value: value for value in mask.counts}
@@ -138,14 +130,8 @@ def _values_of(masks: Masks, levels: bool | None) -> Meanings | None:
         elif mask.values == "palette" and levels:
             meanings[path] = {index: color & 255 for index, color in mask.palette.items()}
         elif mask.values == "deep":
-            void = 0xFFFF if scale == 1 else None
-            meanings[path] = {value: VOID if value == void else value // scale for value in mask.counts}
+            meanings[path] = {value: VOID if value == 0xFFFF else value for value in mask.counts}
     return meanings
-
-
-def _are_values(colors: Iterable[int]) -> bool:
-    """Whether colours may be values, in red or in all channels: reds beside greys are colours."""
-    return all(not color & 0xFFFF for color in colors) or all(map(_is_grey, colors))
 
 
 def _is_grey(color: int) -> bool:
@@ -168,35 +154,22 @@ def _are_palettes_grey(masks: Iterable[MaskInfo], n: int) -> bool | None:
     return levels <= {0, 255} or not same or max(levels - {255}, default=0) <= n
 
 
-def _are_grey_levels(masks: Masks, meanings: Meanings) -> bool:
-    """Whether 255 is the bright end of a grey scale, and not void: ids are small, but resizing and JPEG make values in
-    both halves of the scale, so a value from 127 to 254 tells, where most pixels are 0 or 255 and both occur."""
-    counts: Counter[int] = Counter()
-    for path, mask in masks.items():
-        if all(color == -1 or _is_grey(color) for color in mask.palette.values()):  # true colours are not interpolated
-            for value, number in mask.counts.items():
-                counts[meanings[path][value]] += number
-    ends = counts[0] + counts[VOID]
-    return bool(counts[0] and counts[VOID]) and 2 * ends > counts.total() and any(MIDDLE <= v < VOID for v in counts)
-
-
 # ---- what is said ----
 
 
-def _warn_of_void(encoding: Encoding, classes: ClassList | None, warnings: Problems) -> None:
-    """One value too much in one mask makes 255 void in all of them: where most have no other value, that is seldom
-    meant, nor where the others are no small numbers, as ids are."""
-    rests = {path: sorted(set(meaning.values()) - {0, VOID}) for path, meaning in encoding.meanings.items()}
-    values = encoding.values()
-    if 2 * sum(set(held.values()) == {0, VOID} for held in encoding.meanings.values()) > len(rests):
-        for path, rest in rests.items():
-            if rest:
-                sentence = "most masks hold only 0 and 255, but this one holds more, so that 255 is void in all of them"
-                warnings.add(f"{sentence}; if 255 is a class, mend this mask", path, f"holds {rest[:5]}")
-    elif not classes and {0, VOID} <= values and max(values - {VOID}) >= MIDDLE:
-        sentence = f"255 is taken as void, though {max(values - {VOID})} occurs, too; if it is a class, as white is in "
-        sentence += "grey levels, list all in classes.txt, a line 'NAME 255,255,255' each"
-        warnings.add(sentence, warnings.root)
+def _add_values(sentence: str, encoding: Encoding, known: Collection[int], problems: Problems) -> None:
+    """Name the masks that hold other values than the known ones."""
+    for path, meaning in encoding.meanings.items():
+        if values := sorted(set(meaning.values()) - set(known)):
+            more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
+            problems.add(sentence, path, f"holds {values[:5]}{more}")
+
+
+def _warn_of_void(encoding: Encoding, warnings: Problems) -> None:
+    """One value too much in one mask makes 255 void in all; where most have no other value, that is seldom meant."""
+    if 2 * sum(set(held.values()) == {0, VOID} for held in encoding.meanings.values()) > len(encoding.meanings):
+        sentence = f"it holds more than 0 and 255, so that 255 is void in all masks; mend this mask, or {NAME_THEM}"
+        _add_values(sentence, encoding, (0, VOID), warnings)
 
 
 def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Problems) -> None:
@@ -206,37 +179,24 @@ def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Prob
         return
     found, first, n = encoding.values() - {VOID}, classes.names[0], len(classes.names)
     if found and (0 not in found or 2 * len(found) < n and first.lower() != BACKGROUND):
-        reason = "no mask holds 0" if 0 not in found else f"the masks hold only {len(found)} of {n} ids"
-        sentence = f"{reason}, and 0 is taken as {first!r}; if that is not so, write each id in front of its name in "
-        sentence += f"classes.txt, such as '1 {first}', and '0 {VOID_NAME}' if 0 is no class"
+        sentence = f"0 is taken as {first!r}, though the masks hold only {len(found)} of {n} ids; if not, write each "
+        sentence += f"id in front of its name in classes.txt, such as '1 {first}', and '0 {VOID_NAME}' if 0 is no class"
         warnings.add(sentence, warnings.root)
 
 
-def _add_grey_levels(meanings: Meanings, errors: Problems) -> None:
-    """Name the masks in grey levels: those that hold more than 0 and 255."""
-    for path, meaning in meanings.items():
-        between = sorted(set(meaning.values()) - {0, VOID}, key=lambda value: (abs(value - 128), value))
-        if between:
-            sentence = "it holds values between 0 and 255, as resizing or JPEG makes of masks of these two; make what "
-            sentence += "is 128 or more 255, the rest 0, and save it as a PNG, or, if each value is a class, list all "
-            sentence += "in classes.txt, a line 'NAME 128,128,128' each"
-            errors.add(sentence, path, f"holds {few(list(map(str, between)), 1)}")
+def _add_grey_levels(encoding: Encoding, errors: Problems) -> None:
+    sentence = "it holds values between 0 and 255, as resizing or JPEG makes of masks of these two; make what is 128 "
+    sentence += f"or more 255, the rest 0, and save it as a PNG, or, {NAME_THEM}"
+    _add_values(sentence, encoding, (0, VOID), errors)
 
 
 def _add_unknown_values(encoding: Encoding, classes: ClassList | None, errors: Problems) -> None:
-    unknown = {path: sorted(set(held.values()) - encoding.ids.keys()) for path, held in encoding.meanings.items()}
     known = sorted(encoding.ids.keys() - {VOID})
     expected = f"at most {MAX_UNNAMED} class ids where no list names them"
-    remedy = f"write all their names to classes.txt if they are classes; else {RESIZING}"
     if classes:
-        numbers = f", the numbers in {classes.path.name}," if classes.numbered else ""
-        expected = f"class ids {known[0]}..{known[-1]}{numbers} or 255 = void"
-        remedy = "correct the list of classes, or the masks; list grey levels that stand for classes as colours"
-        remedy = RESIZING if len(encoding.values() - encoding.ids.keys()) > 5 else remedy
-    for path, values in unknown.items():
-        if values:
-            more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
-            errors.add(f"expected {expected}; {remedy}", path, f"holds {values[:5]}{more}")
+        expected = f"class ids {known[0]}..{known[-1]} of {classes.path.name} or 255 = void"
+    sentence = f"expected {expected}; {NAME_THEM}; else correct the masks: resizing makes such values, so make them "
+    _add_values(f"{sentence}smaller by nearest neighbour only, and never as JPEG", encoding, encoding.ids, errors)
 
 
 def _add_unlisted(masks: Masks, by_color: Encoding, unlisted: Counter[Path], classes, errors, warnings) -> None:
@@ -251,21 +211,17 @@ def _add_unlisted(masks: Masks, by_color: Encoding, unlisted: Counter[Path], cla
             errors.add(sentence, path, f"{share:.0%} of it, such as {_show_color(color)}")
 
 
-def _add_colors(masks: Masks, classes: ClassList | None, errors: Problems) -> None:
-    """classes: a list without colours, or None."""
+def _add_colors(masks: Masks, errors: Problems) -> None:
     counts: Counter[int] = Counter()
     for mask in masks.values():
         for value, color in _colors_of(mask).items():
             counts[color] += mask.counts[value]
     shown = few([f"{_show_color(c)} ({n / counts.total():.2%})" for c, n in counts.most_common()], SHOWN)
-    colored = [path for path, m in masks.items() if m.palette or m.values == "color" and not _are_values(m.counts)]
-    colored = colored or list(masks)
-    some = " (is it the mask? the others hold none)" if len(colored) < len(masks) else ""
-    own = f"; {classes.path.name} is there, but gives no colour to {classes.names[0]!r}" if classes else ""
-    sentence = f"it holds colours{some}, and no list says which class is which: found {shown} in all masks; write each "
-    sentence += f"with a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first{own}"
-    for path in colored:
-        errors.add(sentence, path)
+    sentence = f"it holds colours, and no list says which class is which: found {shown} in all masks; write each with "
+    sentence += "a name to classes.txt, a line 'NAME R,G,B' each, that of class 0 first"
+    for path, mask in masks.items():
+        if mask.values in ("color", "palette"):
+            errors.add(sentence, path)
 
 
 def _show_color(color: int) -> str:

@@ -1,9 +1,7 @@
 """All files of a data set examined at once, on all cores: what each pair needs, and the report."""
 
 import os
-import re
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +12,17 @@ from .annotations import Outlines, draw
 from .class_lists import ClassList
 from .encoding import Encoding, decide
 from .layout import Found, Item
-from .report import MOST, Problems, Report, few
+from .report import MOST, Problems, Report, ValidationError, few
 
 SIZES = "a mask and its image need the same height x width; make the mask again in the image's size"
+UPSIDE_DOWN = (
+    "its EXIF data turn it, and its size does not tell whether its mask is turned, too; the mask is taken as upright: "
+    "look at this pair"
+)
 TRANSPARENT = "parts of it are transparent, and what is there counts all the same; if it should not, save it opaque"
 
 
-class Need(NamedTuple):
-    """What a pair needs before training reads it."""
-
+class Need(NamedTuple):  # of a pair, before training reads it
     image: bool  # whether the image is converted: it has 16 bits
     ids: dict[int, int] | None  # {value in the mask: class id or VOID}; None: the mask is read as it is
     turn: int  # EXIF's orientation by which the mask is turned along with its image; 1: none
@@ -30,25 +30,23 @@ class Need(NamedTuple):
 
 
 class Examined(NamedTuple):
-    needs: list[Need]  # of the items, in their order; empty where the report has errors
-    bits: int | None  # in use, of 16-bit images; None: there are none
-    encoding: Encoding | None  # None only where the report has errors
+    needs: list[Need]  # of the items, in their order
+    bits: int | None  # in use, of grey 16-bit images; None: there are none
+    encoding: Encoding
     report: Report
 
 
 class _Look(NamedTuple):
-    """What a pair's files are; None for an invalid one."""
-
     item: Item
-    image: ImageInfo | None
-    mask: MaskInfo | None
+    image: ImageInfo | None  # None: the file is invalid
+    mask: MaskInfo | None  # None: the file is invalid
     problems: list[tuple[str, Path, str]]  # as `Problems.add` takes them
 
 
 def examine_items(found: Found, classes: ClassList | None) -> Examined:
     """Decode each file once and find out what all of them together need.
 
-    The errors of the files are added to those that were known before, and the report has them all.
+    Raises ValidationError with the errors of the files, and those that were known before.
     """
     errors, warnings = found.errors, Problems(found.errors.root)
     names = classes.names if classes else found.labels  # of outlines
@@ -56,11 +54,10 @@ def examine_items(found: Found, classes: ClassList | None) -> Examined:
         looks = list(pool.map(lambda item: _look_at(item, names), found.items))
     for problem in (problem for look in looks for problem in look.problems):
         errors.add(*problem)
-    turns = _find_turns(looks, errors, warnings)
     encoding = _find_encoding(looks, classes, names, errors, warnings)
-    if not classes:
-        _warn_of_lists(found.items, warnings)
     for item, image, mask, _ in looks:
+        if image and mask and image.orientation > 1 and image.stored == image.size:
+            warnings.add(UPSIDE_DOWN, item.image)
         if mask and mask.transparent:
             warnings.add(TRANSPARENT, item.mask_path)
         if image and image.more_frames:
@@ -72,64 +69,37 @@ def examine_items(found: Found, classes: ClassList | None) -> Examined:
     bits = max((image.bits for image in images if image.bits), default=None)
     needs = []
     if encoding and not errors.files_of:
-        needs = [_need(look, turn, encoding) for look, turn in zip(looks, turns, strict=True)]
+        needs = [_need(look, encoding) for look in looks]
         _count_pixels(needs, encoding, report, errors, warnings)
         converted = [f"images ({image.kind}; {bits} of 16 bits used)" for image in images if image.bits]
-        for need, look in zip(needs, looks, strict=True):
-            if need.ids is not None:
-                converted.append(f"masks ({look.mask.kind}{', turned like their images' * (need.turn > 1)})")
+        converted += [f"masks ({look.mask.kind})" for need, look in zip(needs, looks, strict=True) if need.ids]
         report.converted = dict(Counter(converted))
     report.errors, report.warnings = errors.lines(), warnings.lines()
+    if report.errors:
+        raise ValidationError(report)
     return Examined(needs, bits, encoding, report)
 
 
 def _look_at(item: Item, names: tuple[str, ...]) -> _Look:
     image = mask = None
+    outlines = item.mask if isinstance(item.mask, Outlines) else None
     problems = []
     try:
         image = examine_image(item.image)
     except InvalidFile as error:
         problems.append((str(error), item.image, error.found))
     try:
-        if not isinstance(item.mask, Outlines):
-            mask = examine_mask(item.mask)
-        elif image and item.mask.size in (image.stored, image.size):  # else it may be of any size
-            counts = {k: n for k, n in enumerate(draw(item.mask, names).histogram()) if n}
-            mask = MaskInfo("outlines in JSON", item.mask.size, "grey", counts, {}, False)
-        elif image:
-            raise InvalidFile(SIZES, _show_sizes(item.mask, image))
+        mask = None if outlines else examine_mask(item.mask)
+        size = outlines.size if outlines else mask.size
+        if image and size not in (image.stored, image.size):
+            raise InvalidFile(SIZES, "{}x{}, its image {}x{}".format(*size, *image.size))
+        if image and outlines:  # else they may be of any size
+            counts = {k: n for k, n in enumerate(draw(outlines, names).histogram()) if n}
+            mask = MaskInfo("outlines in JSON", size, "grey", counts, {}, False)
     except InvalidFile as error:
-        of_many = isinstance(item.mask, Outlines) and item.mask.of_many  # then the file alone does not tell the image
-        where = f"{item.mask_path.name}: " if of_many else ""
-        problems.append((str(error), item.image if of_many else item.mask_path, where + error.found))
+        found = f"{outlines.path.name}: {error.found}" if outlines else error.found  # which may be of many images
+        problems.append((str(error), item.image if outlines else item.mask, found))
     return _Look(item, image, mask, problems)
-
-
-def _show_sizes(mask: MaskInfo | Outlines, image: ImageInfo) -> str:
-    return "{}x{}, its image {}x{}".format(*mask.size, *image.size)
-
-
-def _find_turns(looks: list[_Look], errors: Problems, warnings: Problems) -> list[int]:
-    """For each pair, the orientation by which its mask is to be turned along with its image; 1: it is upright.
-
-    Labelling tools show images upright, and write masks in that size; what decodes images without their EXIF data makes
-    masks of the stored size. Where both have the same size (square, upside down or flipped) the mask is taken as
-    upright, unless all masks of turned images whose size tells were made of stored pixels.
-    """
-    pairs = [(look.image, look.mask) for look in looks if look.image and look.mask]
-    told = {mask.size == image.stored for image, mask in pairs if image.stored != image.size}
-    how = "as stored, like the other masks of turned images" if told == {True} else "as upright"
-    turns = []
-    for item, image, mask, _ in looks:
-        is_stored = bool(image and mask) and mask.size == image.stored
-        if image and mask and mask.size not in (image.stored, image.size):
-            errors.add(SIZES, item.mask_path, _show_sizes(mask, image))
-        elif is_stored and image.stored == image.size and image.orientation > 1:
-            is_stored = told == {True}
-            sentence = "its EXIF data turn it, and its size does not tell whether its mask is turned, too"
-            warnings.add(f"{sentence}; the mask is taken {how}: look at this pair", item.image)
-        turns.append(image.orientation if is_stored else 1)
-    return turns
 
 
 def _find_encoding(looks: list[_Look], classes, names, errors: Problems, warnings: Problems) -> Encoding | None:
@@ -146,25 +116,16 @@ def _find_encoding(looks: list[_Look], classes, names, errors: Problems, warning
     return decide(masks, classes, errors, warnings) if masks else None
 
 
-def _warn_of_lists(items: Sequence[Item], warnings: Problems) -> None:
-    """Name the files that may be lists of classes, where no list was found that is read."""
-    close = {path.parent for item in items for path in item.files}
-    folders = {folder for path in close for folder in (path, path.parent) if folder.is_relative_to(warnings.root)}
-    stems = {item.stem for item in items}  # of images; texts of the same stem are no lists
-    for path in sorted(path for folder in folders | {warnings.root} for path in folder.glob("*.*")):
-        if path.stem not in stems and re.fullmatch(r".*(class|label).*\.(txt|csv|names)", path.name.lower()):
-            sentence = "it is not read, for the list of classes is classes.txt in the folder that holds images/, or "
-            warnings.add(f"{sentence}train/ and val/; if this is one, copy it there under this name", path)
-
-
-def _need(look: _Look, turn: int, encoding: Encoding) -> Need:
-    mask, counts = look.mask, Counter()
+def _need(look: _Look, encoding: Encoding) -> Need:
+    """A mask of the stored size is turned with its image: what decodes images without their EXIF data has made it."""
+    _, image, mask, _ = look
+    counts, turn = Counter(), image.orientation if mask.size == image.stored != image.size else 1
     ids = {value: encoding.ids.get(meant, VOID) for value, meant in encoding.meanings[look.item.mask_path].items()}
     for value, number in mask.counts.items():
         counts[ids[value]] += number
     shift = 16 if mask.values == "color" else 0  # `images.decode_mask` reads ids in one channel or in red
     kept = turn == 1 and mask.plain and all(value == k << shift for value, k in ids.items())
-    return Need(look.image.bits is not None, None if kept else ids, turn, dict(counts))
+    return Need(image.bits is not None, None if kept else ids, turn, dict(counts))
 
 
 def _count_pixels(needs, encoding: Encoding, report: Report, errors: Problems, warnings: Problems) -> None:

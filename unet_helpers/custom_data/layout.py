@@ -9,10 +9,9 @@ from ..naming import named
 from .annotations import Annotations, Outlines
 from .class_lists import read_text
 from .matching import SPLIT_NAMES, match, normalize
-from .report import Problems, few
+from .report import MOST, Problems, few
 
-USUAL = ("images", "JPEGImages", "masks", "SegmentationClass", "train", "val", "test")  # taken before other names
-# Names of folders, in any case of letters.
+# Names of folders, in any case of letters; the first one is taken before the others.
 IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")  # the second: of the PASCAL challenge and CVAT
 MASK_FOLDERS = ("masks", "segmentationclass")
 OTHER_MASK_FOLDERS = ("mask", "labels", "label", "annotations")  # only where no other folder could hold the masks
@@ -23,18 +22,9 @@ READABLE_SUFFIXES = {
 }  # fmt: skip
 TEXT_SUFFIXES = {".csv", ".db", ".ini", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"}  # may lie among images
 MASK_END = "_mask"  # of masks that are in one folder with the images
-MAX_LISTED = 4  # names of what else is there, in a sentence; the rest is counted
-
-
-class Place(NamedTuple):
-    images: Path  # the folder of a split's images
-    masks: Path  # where masks are expected; there may be no such folder
-    beside: Path | None = None  # where else they may be, in one of `OTHER_MASK_FOLDERS`
 
 
 class Item(NamedTuple):
-    """An image with its mask, or the outlines of one."""
-
     stem: str
     split: str | None  # "train", "validation" or "test" if its folder tells
     image: Path
@@ -51,7 +41,9 @@ class Item(NamedTuple):
 
 class Found(NamedTuple):
     items: list[Item]  # in the order of their names
+    lonely: list[Item]  # files without a good partner, in the places of both; all are among the errors
     labels: tuple[str, ...]  # those of outlines, for where no list names classes; () without outlines
+    lists: dict[str, Path]  # {split: a list of names}, if there is one for training and one to validate
     errors: Problems  # of names and folders
     warnings: Problems
 
@@ -62,75 +54,66 @@ def find_items(root: Path) -> Found:
     Raises ValueError, naming the folder, if there are no such folders, several could be meant, or they can't be read.
     """
     places = find_places(root)
-    lists = find_lists(root)[0] if None in places else {}
-    listed = {name for path in lists.values() for _, _, names in read_list(path) for name in names}
-    return find_in(root, places, listed if lists else None)
+    lists = _find_lists(root) if None in places else {}
+    if lists.keys() >= {"train", "validation"}:
+        listed = {name for path in lists.values() for _, _, names in read_list(path) for name in names}
+        return find_in(root, places, listed)._replace(lists=lists)
+    found = find_in(root, places)
+    for path in lists.values():
+        sentence = "it is not used: lists need one for training, train.txt, and one to validate, val.txt"
+        found.warnings.add(sentence, path)
+    return found
 
 
-def find_in(root: Path, places: dict[str | None, tuple], needed: Collection[str] | None = None) -> Found:
-    """All pairs of the given {split: `Place`, or (folder of images, folder of masks)} below root.
+def find_in(root: Path, places: dict[str | None, tuple[Path, Path]], needed: Collection[str] | None = None) -> Found:
+    """All pairs of the given {split: (folder of images, folder of masks)} below root.
 
     needed: stems of the images that need a mask; None: all do.
     """
-    found = Found([], (), Problems(root), Problems(root))
-    places = {split: Place(*place) for split, place in places.items()}
-    folders = {s: (place.images, place.masks, _read(place.images, found.errors)) for s, place in places.items()}
+    found = Found([], [], (), {}, Problems(root), Problems(root))
+    folders = {split: (*place, _read(place[0], found.errors)) for split, place in places.items()}
     annotations = Annotations(root, folders, found.errors)
-    for split, place in places.items():
-        images, masks = _find_masks(split, place, folders[split][2], annotations)
-        others = [path for path in list_folder(place.images) if not is_image(path)]
+    for split, (image_dir, mask_dir, images) in folders.items():
+        images, masks = _find_masks(split, mask_dir, images, annotations)
+        others = [path for path in list_folder(image_dir) if not is_image(path)]
         if not masks and split == "test":
-            found.warnings.add("there are no masks for its images; they are left out", place.images)
+            found.warnings.add("there are no masks for its images; they are left out", image_dir)
         elif not images:
             sentence = "found no image that can be read; expected PNG or JPEG files, or folders train/ and val/ of them"
-            found.errors.add(sentence, place.images, few([path.name for path in others], MAX_LISTED))
+            found.errors.add(sentence, image_dir, few([path.name for path in others], MOST))
         elif not masks:
-            there = dict.fromkeys([*annotations.list_files(split), *sorted(place.masks.glob("[!.]*"))])
-            wanted = f"LabelMe's JSON in {PurePath(os.path.relpath(place.masks, root)).as_posix()}/, or COCO's JSON"
-            sentence = f"found no masks for its images, expected image files or {wanted} with polygons; put them there"
-            found.errors.add(sentence, place.images, few([path.name for path in there], MAX_LISTED))
+            there = dict.fromkeys([*annotations.list_files(split), *sorted(mask_dir.glob("[!.]*"))])
+            place = PurePath(os.path.relpath(mask_dir, root)).as_posix()
+            sentence = f"found no masks for its images, expected image files or LabelMe's JSON in {place}/, or COCO's "
+            sentence += "JSON with polygons, not named after another split; put them there"
+            found.errors.add(sentence, image_dir, few([path.name for path in there], MOST))
         else:
             for path in others:
-                if os.path.isdir(path):
-                    if place.images != place.beside and has_images(path):
-                        sentence = "it holds images, but folders among images are not looked at; move them up"
-                        found.warnings.add(sentence, path)
-                elif path.suffix.lower() not in TEXT_SUFFIXES:
-                    sentence = "it is no kind of image that can be read; save it as PNG or JPEG, or move it"
-                    found.warnings.add(sentence, path)
+                is_used = path == mask_dir or path.suffix.lower() in TEXT_SUFFIXES
+                if not is_used and (has_images(path) or not os.path.isdir(path)):
+                    found.warnings.add("it is not read; save it as PNG or JPEG, or move the images in it up", path)
             _pair(split, images, masks, needed, found)
     return found._replace(labels=annotations.classes())
 
 
-def find_places(root: Path) -> dict[str | None, Place]:
-    """{split, None where folders tell none: its place} below root. Raises ValueError as `find_items` does."""
-    splits = {} if any(os.path.isdir(root / name) for name in USUAL[:2]) else _find_splits(root)
-    if "train" in splits:
-        return {split: _place_in(folder) for split, folder in splits.items()}
+def find_places(root: Path) -> dict[str | None, tuple[Path, Path]]:
+    """{split, None where folders tell none: (folder of images, of masks)} below root; there may be no such folder of
+    masks. Raises ValueError as `find_items` does."""
     images = _find(root, IMAGE_FOLDERS)
-    if not images:
-        there = ", ".join(path.name for path in list_folder(root)[:10]) if os.path.isdir(root) else "no such folder"
-        expected = "images/ and masks/, or train/ and val/ with images/ and masks/ in each"
-        todo = f"make them, or give another {named('DATA_DIR')}"
-        raise ValueError(f"{root}: found {there or 'nothing'}; expected {expected}; {todo}")
-    splits = {} if has_images(images) else _find_splits(images)
-    if "train" not in splits:
-        return {None: Place(images, _find(root, MASK_FOLDERS) or root / "masks", root)}
-    masks = _find(root, MASK_FOLDERS) or _find_other_masks(root, images) or root / "masks"
-    inner = _find_splits(masks)
-    return {split: Place(folder, inner.get(split, masks / folder.name)) for split, folder in splits.items()}
-
-
-def find_lists(root: Path) -> tuple[dict[str, Path], list[Path]]:
-    """{split: its file}, if there is one for training and one for validation; and the files that lack the other one."""
-    lone: list[Path] = []
-    for folder in LIST_FOLDERS:
-        paths = {split: [root / folder / f"{name}.txt" for name in names] for split, names in SPLIT_NAMES.items()}
-        files = {split: path for split, there in paths.items() if (path := next(filter(os.path.isfile, there), None))}
-        if files.keys() >= {"train", "validation"}:
-            return files, lone
-        lone += files.values()
-    return {}, lone
+    splits = {} if images and has_images(images) else _find_splits(images or root)
+    if images:
+        masks = _find_masks_beside(root, images)
+        if "train" not in splits:
+            return {None: (images, masks)}
+        inner = _find_splits(masks)
+        return {split: (folder, inner.get(split, masks / folder.name)) for split, folder in splits.items()}
+    if "train" in splits:  # without images/, the images are in the split's folder itself, as with COCO files
+        found = {split: (folder, _find(folder, IMAGE_FOLDERS) or folder) for split, folder in splits.items()}
+        return {split: (images, _find_masks_beside(folder, images)) for split, (folder, images) in found.items()}
+    there = ", ".join(path.name for path in list_folder(root)[:10]) if os.path.isdir(root) else "no such folder"
+    expected = "images/ and masks/, or train/ and val/ with images/ and masks/ in each"
+    todo = f"make them, or give another {named('DATA_DIR')}"
+    raise ValueError(f"{root}: found {there or 'nothing'}; expected {expected}; {todo}")
 
 
 def read_list(path: Path) -> Iterator[tuple[int, str, list[str]]]:
@@ -160,12 +143,13 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in READABLE_SUFFIXES
 
 
-def _place_in(folder: Path) -> Place:
-    """The place of a split's folder. Without images/, the images are in the folder itself, as with COCO files."""
-    images = folder / "images"
-    if not os.path.isdir(images):
-        images = folder if has_images(folder) else _find(folder, IMAGE_FOLDERS) or folder
-    return Place(images, _find(folder, MASK_FOLDERS) or folder / "masks", folder)
+def _find_lists(root: Path) -> dict[str, Path]:
+    """{split: its file} in the one of `LIST_FOLDERS` that has the most."""
+    lists = []
+    for folder in LIST_FOLDERS:
+        paths = {split: [root / folder / f"{name}.txt" for name in names] for split, names in SPLIT_NAMES.items()}
+        lists.append({s: path for s, there in paths.items() if (path := next(filter(os.path.isfile, there), None))})
+    return max(lists, key=len)
 
 
 def _find_splits(folder: Path) -> dict[str, Path]:
@@ -173,17 +157,21 @@ def _find_splits(folder: Path) -> dict[str, Path]:
 
 
 def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The folder of one of the names, in any case; of several, the first of the `USUAL` ones."""
+    """The folder of one of the names, in any case."""
     there = list_folder(folder) if os.path.isdir(folder) else []
     found = [path for path in there if path.name.lower() in names and os.path.isdir(path)]
-    return _only_one(folder, [path for name in USUAL for path in found if path.name == name][:1] or found, names[0])
+    return _only_one(folder, [path for path in found if path.name == names[0]] or found, names[0])
 
 
-def _find_other_masks(folder: Path, images: Path) -> Path | None:
-    """The folder of `OTHER_MASK_FOLDERS` beside that of the images, if no other one holds images or folders of them."""
-    others = [path for path in list_folder(folder) if path.name.lower() != images.name.lower()]
-    found = [path for path in others if has_images(path) or any(map(has_images, path.glob("[!.]*")))]
-    return _only_one(folder, found, "masks") if any(path.name.lower() in OTHER_MASK_FOLDERS for path in found) else None
+def _find_masks_beside(folder: Path, images: Path) -> Path:
+    """The folder of the masks, one of `OTHER_MASK_FOLDERS` only if no other one holds images or folders of them."""
+    masks = _find(folder, MASK_FOLDERS)
+    if not masks:
+        others = [path for path in list_folder(folder) if path != images]
+        found = [path for path in others if has_images(path) or any(map(has_images, path.glob("[!.]*")))]
+        is_known = any(path.name.lower() in OTHER_MASK_FOLDERS for path in found)
+        masks = _only_one(folder, found, "masks") if is_known else None
+    return masks or folder / "masks"
 
 
 def _only_one(folder: Path, found: list[Path], name: str) -> Path | None:
@@ -204,34 +192,34 @@ def _read(folder: Path, errors: Problems) -> dict[str, Path]:
     return images
 
 
-def _find_masks(split: str | None, place: Place, images: dict, annotations: Annotations) -> tuple[dict, dict]:
-    """(images, masks) by stem: masks in their folder, else outlines, else masks in a folder of another name, else those
-    files among the images that end in `MASK_END`."""
-    there = os.path.isdir(place.masks)
-    masks = (there and _read(place.masks, annotations.errors)) or annotations.find(split)
-    if not masks and not there:
-        other = _find_other_masks(place.beside, place.images) if place.beside else None
-        masks = _read(other, annotations.errors) if other else {}
-        among = {stem: path for stem, path in images.items() if stem.lower().endswith(MASK_END)}
-        if not masks and 0 < len(among) < len(images):
-            return {stem: path for stem, path in images.items() if stem not in among}, among
-    return images, masks
+def _find_masks(split: str | None, masks: Path, images: dict, annotations: Annotations) -> tuple[dict, dict]:
+    """(images, masks) by stem: masks in their folder, else outlines, else those images that end in `MASK_END`."""
+    if os.path.isdir(masks):
+        return images, _read(masks, annotations.errors) or annotations.find(split)
+    if found := annotations.find(split):
+        return images, found
+    among = {stem: path for stem, path in images.items() if stem.lower().endswith(MASK_END)}
+    rest = {stem: path for stem, path in images.items() if stem not in among}
+    return (rest, among) if among and rest else (images, {})
 
 
 def _pair(split: str | None, images: dict, masks: dict, needed: Collection[str] | None, found: Found) -> None:
     """Add the pairs, and what has no partner. A mask is None if its file is invalid, and among the errors already."""
     mask_of = match(images, masks)
     for stem, image in sorted(images.items()):
-        if stem in mask_of:
-            if mask := masks[mask_of[stem]]:
-                found.items.append(Item(image.stem, split, image, mask))
-        elif needed is None or stem in needed:
-            sentence = "it has no mask; masks have their images' stems, or all one ending more; "
-            found.errors.add(f"{sentence}add the mask or move the image away", image)
+        mask = masks[mask_of[stem]] if stem in mask_of else None
+        if mask:
+            found.items.append(Item(image.stem, split, image, mask))
+        elif stem in mask_of or needed is None or stem in needed:
+            found.lonely.append(Item(image.stem, split, image, image))
+            if stem not in mask_of:
+                sentence = "it has no mask; masks have their images' stems, or all one ending more; "
+                found.errors.add(f"{sentence}add the mask or move the image away", image)
         else:
             found.warnings.add("it has no mask and is in none of the lists; it is left out", image)
     for stem in sorted(masks.keys() - mask_of.values()):
         if mask := masks[stem]:
             sentence = "it has no image of the same stem, or that image has another mask; add the image, merge several"
             path = mask.path if isinstance(mask, Outlines) else mask
+            found.lonely.append(Item(path.stem, split, path, path))
             found.errors.add(f"{sentence} masks of an image into one, or move the mask away", path)

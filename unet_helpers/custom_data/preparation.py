@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -28,7 +29,7 @@ from .splits import split_items
 
 MANIFEST = "prepared.json"  # beside the copies: of which files they were made, what was found, and what was written
 SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}  # macOS and Windows put them into folders
-MANIFEST_FORMAT = 4  # of the record and the copies; another number makes everything anew
+MANIFEST_FORMAT = 5  # of the record and the copies; another number makes everything anew
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ def prepare_folder(
 ) -> Prepared:
     """The pairs of a reader's own folder; see data/README.md for what it may hold.
 
-    Masks that are no plain class ids and 16-bit images are converted: copies are written to the first of the targets
-    that can be written to, whole or not at all, and again only if the content of a file has changed.
+    Masks that are no plain class ids and grey 16-bit images are converted: copies are written to the first of the
+    targets that can be written to, whole or not at all, and again only if the content of a file has changed.
     targets: folders outside root; others are passed over. None: "NAME.prepared" beside root. An older preparation there
-        is replaced. What anybody else has added or changed there is an error if it stands in the way, else a warning.
+        is replaced, unless somebody has added files or changed copies there: this is an error.
     split_by: regular expression for the group (drive, patient, sequence) in the images' stems; see `split_items`.
     skip_bad: leave out the pairs with invalid files, if others are left, and name them in the report's errors. No pair
         changes its split by that. Copies then go to a temporary folder of this process.
-    bits: in use in the 16-bit images that a network was trained with; other copies go to a temporary folder, too.
+    bits: in use in the grey 16-bit images that a network was trained with; other copies go to a temporary folder, too.
     Raises ValidationError, which has the report, or another ValueError.
     """
     return _prepare(find_classes(Path(root)), find_items(Path(root)), targets, split_by, skip_bad, bits)
@@ -68,19 +69,6 @@ def prepare_pairs(
 ) -> Prepared:
     """`prepare_folder` for a data set of known layout: {split: (folder of images, folder of masks)} below root."""
     return _prepare(classes, find_in(root, folders), targets, None, skip_bad, None)
-
-
-def examine_folder(root: str | Path, split_by: str | None = None) -> Report:
-    """What `prepare_folder` would find. Nothing is written, and errors are in the report.
-
-    Raises ValueError where there is no such folder, or its list of classes can't be understood.
-    """
-    classes, found = find_classes(Path(root)), find_items(Path(root))
-    splits = _split(found, split_by)
-    examined = examine_items(found, classes)
-    if examined.report.errors:
-        return examined.report
-    return _finish(found, splits, _make_record(found.items, examined, {}), Path(root)).report
 
 
 def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
@@ -101,58 +89,35 @@ def _prepare(classes: ClassList | None, found: Found, targets: Sequence, split_b
     if not outside:
         raise ValueError(f"{folders[0]}: it is in {root}, where nothing is written; give a folder outside")
     n_problems = len(found.errors.files_of)
-    splits = _split(found, split_by)
+    splits = split_items(found, split_by)
     skip_bad = skip_bad and len(found.errors.files_of) == n_problems  # what is wrong with a split is no single file's
     try:
         return _prepare_items(found, splits, classes, outside, bits)
     except ValidationError as error:
-        good = _places_of_good(found) if skip_bad else []
-        if not good:
+        report, files = error.report, found.errors.files()
+        bad = {file.with_suffix("") for file in files}  # of two files with one stem, either may be right
+        good = [k for k, item in enumerate(found.items) if bad.isdisjoint(path.with_suffix("") for path in item.files)]
+        if not skip_bad or not good or any(map(os.path.isdir, files)):
             raise
-        report = error.report
     found = found._replace(items=[found.items[k] for k in good], errors=Problems(root))
     try:
         prepared = _prepare_items(found, [splits[k] for k in good], classes, [_make_temporary()], bits)
-    except ValueError as error:  # the others have problems together, or can't be written
-        report.errors += error.report.errors if isinstance(error, ValidationError) else [str(error)]
+    except ValueError:  # the others have problems together, or can't be written: said when these are corrected
         raise ValidationError(report) from None
     prepared.report.errors, prepared.report.copies = report.errors, ""
     return prepared
 
 
-def _split(found: Found, split_by: str | None) -> list[str | None]:
-    """`split_items`. Files without a partner keep their places: else each would move the pairs behind it, and what was
-    learned could come to the test."""
-    folders = {path.parent: item.split for item in found.items for path in item.files}
-    pairs = {path.with_suffix("") for item in found.items for path in item.files}
-    lonely = [file for file in sorted(found.errors.files()) if file.parent in folders]
-    items = [Item(file.stem, folders[file.parent], file, file) for file in lonely if file.with_suffix("") not in pairs]
-    return split_items(found._replace(items=found.items + items), split_by)[: len(found.items)]
-
-
-def _places_of_good(found: Found) -> list[int]:
-    """Places of the items whose files have no problem; none where a problem is not one of single files."""
-    if any(map(os.path.isdir, found.errors.files())):
-        return []
-    bad = {file.with_suffix("") for file in found.errors.files()}  # of two files with one stem, either may be right
-    return [k for k, item in enumerate(found.items) if bad.isdisjoint(path.with_suffix("") for path in item.files)]
-
-
 def _prepare_items(found: Found, splits: Sequence, classes: ClassList | None, folders: list[Path], bits) -> Prepared:
-    def examine() -> Examined:
-        examined = examine_items(found, classes)
-        if examined.report.errors:
-            raise ValidationError(examined.report)
-        return examined
-
+    examine = functools.partial(examine_items, found, classes)
     if found.errors.files_of:
         examine()  # raises, and names the problems of the files, too
     root, items = found.errors.root, found.items
     sources = {path for item in items for path in item.files} | ({classes.path} if classes else set())
     sources = {os.path.relpath(path, root): path for path in sorted(sources)}
-    record, folder = _find_record(folders, sources, found.warnings) or _convert(folders, items, sources, examine)
+    record, folder = _find_or_convert(folders, items, sources, examine)
     if bits and record["bits"] not in (None, bits):
-        record, folder = _convert([_make_temporary()], items, sources, lambda: examine()._replace(bits=bits))
+        record, folder = _find_or_convert([_make_temporary()], items, sources, lambda: examine()._replace(bits=bits))
     return _finish(found, splits, record, folder)
 
 
@@ -175,9 +140,8 @@ def _finish(found: Found, splits: Sequence[str | None], record: dict, folder: Pa
         if split:
             pairs[split].append(pair)
             learned |= numbers.keys() if split == "train" else set()
-            if notes.keys() >= set(pair):
-                own = {name: notes[path] for name, path in pair._asdict().items()}
-                counts[pair] = own, {int(k): number for k, number in numbers.items()}
+            own = {name: notes[path] for name, path in pair._asdict().items() if path in notes}
+            counts[pair] = own, {int(k): number for k, number in numbers.items()}
     report.root, report.classes = str(root), [tuple(row) for row in report.classes]
     report.copies = str(folder) if report.converted and folder != root else ""
     report.pairs = {name: len(pairs[name]) for name in SPLITS}
@@ -205,75 +169,50 @@ def _make_record(items: Sequence[Item], examined: Examined, sources: dict) -> di
     }  # fmt: skip
 
 
-def _copies(folder: Path, record: dict) -> dict[str, Path]:
-    return {name: folder / name for *names, _ in record["pairs"] for name in names if name}
-
-
-def _read_record(folder: Path, sources: dict[str, Path] | None = None) -> dict | None:
-    """The record of a folder; None if there is none or, given the sources, it is not of these as they are now."""
+def _read_record(folder: Path, sources: dict[str, Path]) -> dict | None:
+    """The record of a folder; None if it is not of these sources as they are now, or a copy is gone or changed."""
     record = storage.read_json(folder / MANIFEST)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        copies = _copies(folder, record)
-        if sources is None:
-            return record
-        whole = record["format"] == MANIFEST_FORMAT and all(path.is_file() for path in copies.values())
-        return record if whole and not any(storage.find_changes(record["sources"], sources)) else None
-    return None
-
-
-def _find_edited(folder: Path, record: dict) -> list[str]:
-    """Names of the copies that are there, but not as they were written."""
-    written = {name: note for name, note in record.get("written", {}).items() if (folder / name).is_file()}
-    return list(storage.find_changes(written, {name: folder / name for name in written}))
-
-
-def _find_record(folders: list[Path], sources: dict[str, Path], warnings: Problems) -> tuple[dict, Path] | None:
-    """The record of the first folder that has one of these files, and the folder."""
-    for folder in folders:
-        if record := _read_record(folder, sources):
-            with storage.hold_lock(folder) as alone:
-                if alone:  # a process that was killed while it deleted the old folder has left it
-                    storage.remove_partial_folders(folder)
-            for name in _find_edited(folder, record):
-                sentence = "changed since it was written here, and read as it is; delete the folder to have it anew"
-                warnings.add(sentence, folder / name)
-            return record, folder
+        written = {name: folder / name for name in record["written"]}
+        changed = [*storage.find_changes(record["sources"], sources), *storage.find_changes(record["written"], written)]
+        return record if record["format"] == MANIFEST_FORMAT and not changed else None
     return None
 
 
 def _refuse_others_work(folder: Path) -> None:
     """Raises ValueError where a folder that is to be replaced holds what is not written here, or was changed since."""
-    if not os.path.isdir(folder) or not any(os.scandir(folder)):
-        return
-    record = _read_record(folder)
-    if not record:
-        todo = "move it away or delete it and run again"
-        raise ValueError(f"{folder}: its files are not those that are written here; {todo}")
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
-    added = [name for name in files - {MANIFEST, *_copies(folder, record)} if Path(name).name not in SYSTEM]
-    if others := sorted(added) + _find_edited(folder, record):
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    there = sorted(name for name in there - {MANIFEST} if Path(name).name not in SYSTEM)
+    record = storage.read_json(folder / MANIFEST)
+    written = record.get("written", {}) if isinstance(record, dict) else {}
+    copies = {name: folder / name for name in there if name in written}
+    others = [name for name in there if name not in written]
+    others += storage.find_changes({name: written[name] for name in copies}, copies)
+    if others:
         found = f"{printable(few(others, MOST))}: not written here, or changed since, and all of the folder has to be"
         todo = "move what is yours to another folder, delete this one and run again"
         raise ValueError(f"{folder}: {found} written anew; {todo}")
 
 
-def _convert(folders: list[Path], items: Sequence[Item], sources: dict[str, Path], examine) -> tuple[dict, Path]:
-    """(record, folder): examine the items and write what has to be converted to the first folder that can be written
-    to. Where nothing has to be converted, no folder has to be."""
-    unwritable, examined, noted = [], None, {}
+def _find_or_convert(folders: list[Path], items: Sequence[Item], sources: dict, examine) -> tuple[dict, Path]:
+    """(record, folder): of the first folder that has one of these files; else examine the items and write what has to
+    be converted to the first folder that can be written to. Where nothing has to be converted, no folder has to be."""
+    for folder in folders:
+        if record := _read_record(folder, sources):
+            return record, folder
+    unwritable, noted = [], {}
+    with contextlib.suppress(OSError):  # said when the file is examined
+        noted = storage.note_files(sources)  # before they are read, as one may change meanwhile
+    examined = examine()
+    record = _make_record(items, examined, noted)
     for folder in dict.fromkeys(folders):
         busy = f"another process is writing to {folder}: waiting for it"
         with storage.hold_lock(folder, lambda busy=busy: print(busy, flush=True)) as alone:
             if alone:
                 storage.remove_partial_folders(folder)
-            if record := _read_record(folder, sources):  # by the process that was waited for
-                return record, folder
+            if theirs := _read_record(folder, sources):  # by the process that was waited for
+                return theirs, folder
             _refuse_others_work(folder)
-            if examined is None:
-                with contextlib.suppress(OSError):  # said when the file is examined
-                    noted = storage.note_files(sources)  # before they are read, as one may change meanwhile
-                examined = examine()
-            record = _make_record(items, examined, noted)
             old = folder.with_name(f"{folder.name}.partial-{os.getpid()}0")  # goes with the next run if this is killed
             try:
                 with storage.write_folder(folder) as partial:
@@ -283,33 +222,27 @@ def _convert(folders: list[Path], items: Sequence[Item], sources: dict[str, Path
                 shutil.rmtree(old, ignore_errors=True)
                 return record, folder
             except OSError as error:
-                unwritable.append(f"{folder} ({error.strerror})")
+                unwritable.append(f"{folder} ({error.strerror or error})")
     if not examined.report.converted:
         return record, folders[0]
     raise ValueError(
         f"what training can't read as it is can't be written anew to {' or to '.join(unwritable)}; make one of these "
-        f"writable, or copy the data to a folder of your own, set {named('DATA_DIR')} to it and run again"
+        f"writable, or make room, or copy the data to a folder of your own, set {named('DATA_DIR')} to it and run again"
     )
 
 
 def _write_whole(partial: Path, folder: Path, items: Sequence[Item], examined: Examined, record: dict) -> None:
     """Write copies and record to the folder `partial`, which then becomes `folder`."""
-    copies = _copies(partial, record)
+    copies = {name: partial / name for *names, _ in record["pairs"] for name in names if name}
     if copies:
         print(f"{folder}: writing {len(copies)} images and masks that training can't read as they are, once")
-    try:
-        for parent in {path.parent for path in copies.values()}:
-            parent.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = zip(items, examined.needs, record["pairs"], strict=True)
-            list(pool.map(lambda job: _write_pair(partial, *job, examined), jobs))
-        record["written"] = storage.note_files(copies)
-        (partial / MANIFEST).write_text(json.dumps(record, indent=0), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(
-            f"{folder}: its {len(copies)} images and masks can't be written ({error.strerror or error}); make room, or "
-            f"copy the data to a folder on another disk, set {named('DATA_DIR')} to it and run again"
-        ) from None
+    for parent in {path.parent for path in copies.values()}:
+        parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = zip(items, examined.needs, record["pairs"], strict=True)
+        list(pool.map(lambda job: _write_pair(partial, *job, examined), jobs))
+    record["written"] = storage.note_files(copies)
+    (partial / MANIFEST).write_text(json.dumps(record, indent=0), encoding="utf-8")
 
 
 def _write_pair(folder: Path, item: Item, need: Need, names: list, examined: Examined) -> None:

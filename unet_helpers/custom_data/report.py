@@ -1,6 +1,5 @@
 """What was found in a folder of images and masks: one table, with errors and warnings apart."""
 
-import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -11,10 +10,6 @@ from ..labels import printable
 
 MOST = 10  # names for a problem; the rest is counted
 COLUMNS = 100  # of a table and of notes
-MODES = {  # Pillow's names for how a file holds its pixels
-    "1": " (black and white)", "L": " (grey)", "LA": " (grey and alpha)", "P": " (palette)",
-    "RGBA": " (RGB and alpha)", "I;16": " (grey of 16 bits)",
-}  # fmt: skip
 
 
 class ValidationError(ValueError):
@@ -90,9 +85,7 @@ class Report:
         pairs += "; those with errors are not counted" if pairs and self.errors else ""
         sizes = _counted({f"of {size}": n for size, n in self.sizes.items()}, " (height x width)")
         rows = [("folder", self.root), ("pairs", pairs), ("sizes", sizes)]
-        for name, kinds in (("images", self.images), ("masks", self.masks)):
-            rows.append((name, re.sub(r"of mode ([\w;]+)", lambda m: m[0] + MODES.get(m[1], ""), _counted(kinds))))
-        rows.append(("ids", self.reading))
+        rows += [("images", _counted(self.images)), ("masks", _counted(self.masks)), ("ids", self.reading)]
         if self.classes:
             done = f"; the copies are in {self.copies}, your files are as they were" if self.copies else ""
             nothing = f"nothing: training reads all {'other ' * bool(self.errors)}files as they are"
@@ -120,6 +113,5 @@ def wrap(label: str, text: str, width: int = COLUMNS) -> str:
 
 def _counted(numbers: dict[str, int], end: str = "") -> str:
     """ "48 PNG of mode L, 2 GIF of mode P" and the end: the most frequent first. "" for none."""
-    common = [f"{n:,} {what}" for what, n in Counter(numbers).most_common(MOST)]
-    more = sum(sorted(numbers.values())[:-MOST])
-    return ", ".join(common + [f"{more:,} of other kinds"] * bool(more)) + end * bool(numbers)
+    common = [f"{n:,} {what}" for what, n in Counter(numbers).most_common()]
+    return few(common, MOST) + end * bool(numbers)

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Sequence
 from itertools import accumulate
-from pathlib import Path
 
 from ..labels import SPLITS
 from ..naming import named
-from .layout import Found, find_lists, read_list
+from .layout import Found, read_list
 from .matching import normalize
 
 MIN_PAIRS = 4  # a network learns nothing from fewer, and one of them must validate
@@ -32,30 +31,30 @@ def split_items(found: Found, split_by: str | None) -> list[str | None]:
 
     The folders tell it; else root's train.txt, val.txt and perhaps test.txt, a name a line; else split_by, a regular
     expression that finds the group in an image's stem: groups are not cut; else blocks of the names in their natural
-    order. Raises ValueError if a list is no text.
+    order. Files without a partner keep their places: else each would move the pairs behind it, and what was learned
+    could come to the test. Raises ValueError if a list is no text.
     """
+    n_pairs, found = len(found.items), found._replace(items=found.items + found.lonely)
     items, root, errors, warnings = found.items, found.errors.root, found.errors, found.warnings
-    lists, lone = find_lists(root)
-    for path in lone:
-        warnings.add("it is not used: lists need one for training, train.txt, and one to validate, val.txt", path)
     by_folders = any(item.split for item in items)
     if by_folders:
         splits = _split_by_folders(found)
-    elif lists:
-        splits = _split_by_lists(found, lists)
+    elif found.lists:
+        splits = _split_by_lists(found)
     elif split_by is not None:
         splits = _split_by_groups(found, split_by)
     else:
         order = sorted(range(len(items)), key=lambda k: (natural(items[k].stem), items[k].stem))
         splits = _place([[k] for k in order], *cut_blocks(len(items)), len(items))
-    if split_by is not None and (lists or by_folders):
+    if split_by is not None and (found.lists or by_folders):
         warnings.add("the pattern for groups in names is not used, because folders or lists tell the splits", root)
     if len(items) < MIN_PAIRS and not errors.files_of:
         errors.add(f"found {len(items)} pairs, expected {MIN_PAIRS} at least, one of them to validate; add some", root)
     for name in ("train", "validation"):
         if items and name not in splits and not errors.files_of:
-            errors.add(f"no pair is for {name}, expected one at least; put some there", root)
-    return splits
+            sentence = f"no pair is for {name}, expected one at least; put some there, or let the pattern find more"
+            errors.add(sentence, root)
+    return splits[:n_pairs]
 
 
 def _place(groups: Sequence[Sequence[int]], first: int, second: int, n: int) -> list[str | None]:
@@ -76,9 +75,9 @@ def _split_by_folders(found: Found) -> list[str | None]:
     return splits
 
 
-def _split_by_lists(found: Found, lists: dict[str, Path]) -> list[str | None]:
+def _split_by_lists(found: Found) -> list[str | None]:
     split_of: dict[str, str | None] = {normalize(item.stem): None for item in found.items}
-    for split, path in lists.items():
+    for split, path in found.lists.items():
         for line_number, line, names in read_list(path):
             where, name = f"line {line_number}: {line!r}", next((name for name in names if name in split_of), None)
             if name is None:
@@ -106,10 +105,7 @@ def _split_by_groups(found: Found, split_by: str) -> list[str | None]:
             found.errors.add(f"{pattern} finds no group in its name; correct the pattern", item.image)
     names = sorted(groups, key=natural)
     if len(names) < 2:
-        if names and not found.errors.files_of:
-            what = f"the one group {names[0]!r} in all names, expected 2 at least"
-            found.errors.add(f"{pattern} finds {what}; correct the pattern", found.items[0].image)
-        return [None] * n
+        return ["train"] * n
     ends = [0, *accumulate(len(groups[name]) for name in names)]
     first = min(range(1, len(names) - (len(names) > 2)), key=lambda cut: abs(ends[cut] - 0.7 * n))
     second = min(range(first + 1, len(names)), key=lambda cut: abs(ends[cut] - 0.85 * n), default=len(names))
