@@ -65,7 +65,7 @@ def test_ids_and_void_without_a_list_are_read_as_ever(tmp_path, values):
 def test_many_ids_without_a_list_may_be_classes_or_smoothed(tmp_path):
     root = write_folder(tmp_path / "data", classes=None)
     good.save((np.arange(24 * 36).reshape(24, 36) // 9).astype(np.uint8), root / "masks" / "p2.png")
-    with pytest.raises(ValidationError, match=r"at most 64 class ids .*classes\."):
+    with pytest.raises(ValidationError, match=r"at most 64 class ids, .*classes\."):
         prepare(root)
 
 

@@ -136,6 +136,15 @@ def test_255_is_void_as_soon_as_one_mask_holds_more_than_0_and_255(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("classes", [None, "road\nparked car\nsky"])
+@pytest.mark.parametrize("factor", [256, 257])
+def test_ids_of_8_bits_spread_over_16_are_no_other_ids(tmp_path, factor, classes):
+    """Some programs save them so: void would be one class more, or all of them void."""
+    root = write_folder(tmp_path / "data", array(".png", lambda ids: ids.astype(np.uint16) * factor), classes=classes)
+    with pytest.raises(ValueError, match=rf"masks/p1\.png.* \(holds .*{factor}.*\): expected .*class ids"):
+        prepare(root)
+
+
 def test_masks_of_one_bit_among_others_hold_the_ids_0_and_1(tmp_path):
     root = write_folder(tmp_path / "data", classes=None, values=(0, 2))
     save(make_ids(0, (0, 1)).astype(bool), root / "masks" / "p1.png")

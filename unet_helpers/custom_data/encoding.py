@@ -103,7 +103,8 @@ def _by_value(masks: Masks, classes: ClassList | None) -> Encoding | None:
         ids = {0: 0, 1: 1, VOID: 1}
     elif classes is None:
         names = tuple(f"class {value}" for value in found)
-        ids = {VOID: VOID} | ({value: k for k, value in enumerate(found)} if len(found) <= MAX_UNNAMED else {})
+        are_ids = len(found) <= MAX_UNNAMED and max(found, default=0) < VOID  # else 8 bits may be spread over 16
+        ids = {VOID: VOID} | ({value: k for k, value in enumerate(found)} if are_ids else {})
     else:
         starts_at_1 = bool(found) and found[0] >= 1 and found[-1] == n and not classes.numbered
         says += f", from 1: 1 is {names[0]!r}" if starts_at_1 else ""
@@ -192,7 +193,7 @@ def _add_grey_levels(encoding: Encoding, errors: Problems) -> None:
 
 def _add_unknown_values(encoding: Encoding, classes: ClassList | None, errors: Problems) -> None:
     known = sorted(encoding.ids.keys() - {VOID})
-    expected = f"at most {MAX_UNNAMED} class ids where no list names them"
+    expected = f"at most {MAX_UNNAMED} class ids, 0..254, where no list names them"
     if classes:
         expected = f"class ids {known[0]}..{known[-1]} of {classes.path.name} or 255 = void"
     sentence = f"expected {expected}; {NAME_THEM}; else correct the masks: resizing makes such values, so make them "
