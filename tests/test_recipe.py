@@ -115,7 +115,7 @@ def test_each_parameter_is_given_by_its_own_name(tmp_path):
 WRONG = {  # each rule once
     "DATASET": ["kitti"],
     "DATA_DIR": ["", "~nobody of this name/x", "a\0b"],
-    "RUN_DIR": [300 * "x", 200 * "deep/"],
+    "RUN_DIR": [300 * "x", 1000 * "deep/"],
     "START_FROM": ["~nobody of this name/x"],
     "ARCHIVE": [3, "my.zip"],  # the drawn scenes are not downloaded
     "MINUTES": [0, "4", math.nan, math.inf, True],
@@ -128,7 +128,6 @@ WRONG = {  # each rule once
     "LEARNING_RATE": [0, 1.01],
     "SIZE_STAGES": [
         (), ((1, 2),), ((0.8, 1), (0.5, 1), (1, 1)), ((0.5, 0.5), (0.5, 0.7), (1, 1)), ((1, 0.5),), ((1, 1, 1),),
-        [(n / 1000, 1) for n in range(1, 1001)],
     ],
     "FRAMES_PER_DRIVE": [10**9],
     "TRAIN_ANEW": [1],
@@ -151,14 +150,12 @@ def test_a_wrong_parameter_is_named_as_it_was_typed_with_a_value_that_works(tmp_
 def test_paths_that_cant_be_used_are_named_before_anything_is_done(tmp_path):
     (tmp_path / "file").touch()
     for name in ("DATA_DIR", "RUN_DIR"):
-        with pytest.raises(ValueError, match=rf"^{name}: '.*file' is no folder"):
+        with pytest.raises(ValueError, match=rf"^{name}: nothing can be written in '.*file' \(Not a directory\)"):
             make_recipe("CPU", **parameters(tmp_path, **{name: str(tmp_path / "file" / "deeper")}))
         if Path("/proc").is_dir():  # not even root can make a file there
             with pytest.raises(ValueError, match=rf"^{name}: nothing can be written in '/proc' "):
                 make_recipe("CPU", **parameters(tmp_path, **{name: "/proc/not_there"}))
             assert make_recipe("CPU", **parameters(tmp_path, DATASET="folder", DATA_DIR="/proc"))  # is only read
-    with pytest.raises(ValueError, match=r"ARCHIVE: there is no file '.*none\.zip'"):
-        make_recipe("CPU", **parameters(tmp_path, DATASET="lyft", ARCHIVE=str(tmp_path / "none.zip")))
 
 
 def test_a_full_disk_and_a_folder_of_another_user_are_known_before_the_training(tmp_path):
