@@ -70,14 +70,14 @@ def check_image_size(name: str, image_size, step: int = 1, least: int = 1) -> tu
 
     Raises ValueError that begins with name unless both are whole, divisible by step, and from least to LARGEST_SIDE.
     """
+    least, example = max(least, step), (192, 256)
     sides = tuple(image_size) if isinstance(image_size, (tuple, list, np.ndarray)) else ()
-    least, fits = max(least, step), (192, 256)
     if len(sides) == 2 and all(isinstance(side, numbers.Integral) for side in sides):
-        fits = tuple(int(min(max(-(-side // step) * step, least), LARGEST_SIDE)) for side in sides)
-        if fits == sides:
-            return fits
+        example = tuple(int(np.clip(-(-side // step) * step, least, LARGEST_SIDE)) for side in sides)
+        if example == sides:
+            return example
     expected = f"{'whole numbers' if step == 1 else f'divisible by {step},'} from {least} to {LARGEST_SIDE}"
-    raise ValueError(f"{name}: height and width must be {expected}, found {shown(image_size)}; try {shown(fits)}")
+    raise ValueError(f"{name}: height and width must be {expected}, found {shown(image_size)}; try {shown(example)}")
 
 
 def unet_model(
@@ -215,9 +215,7 @@ class PreciseStatistics(keras.callbacks.Callback):
             variable.assign(np.mean(values, axis=0))
 
 
-class _TrainingMode(keras.Model):
-    """A network that normalizes by the batch's own statistics, as in training, also in `predict_on_batch`."""
-
+class _TrainingMode(keras.Model):  # its predict_on_batch normalizes by the batch's own statistics
     def __init__(self, network: keras.Model):
         super().__init__(name="training_mode")
         self.network = network
@@ -226,12 +224,15 @@ class _TrainingMode(keras.Model):
         return self.network(images, training=True)
 
 
-def with_keras_layers_only(model: keras.Model) -> keras.Model:
-    """A copy of a network, not compiled, of Keras's own layers only: its file loads without this package."""
+def with_keras_layers_only(model: keras.Model, dtype: str | None = None) -> keras.Model:
+    """A copy of a network, not compiled, of Keras's own layers only: its file loads without this package.
+
+    dtype: of what it computes; None: the network's own.
+    """
 
     def keras_layer(layer):
         kind = layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
-        config = layer.get_config()
+        config = layer.get_config() | ({"dtype": dtype} if dtype else {})
         if "kernel_initializer" in config:  # no longer needed, and Keras before 3.14 can't read that of later ones
             config["kernel_initializer"] = "zeros"
         return kind.from_config(config)
