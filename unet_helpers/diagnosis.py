@@ -54,7 +54,7 @@ class Evidence:
     labels: LabelMap  # the K classes
     log: dict[str, np.ndarray]  # {"loss": (n_epochs,) float, ...}, {} if not known
     predictions: Predictions | None = None  # None without a network
-    alignment: Alignment | None = None
+    alignment: Alignment = Alignment(0)
     n_images: int = 0
     low: float = math.inf  # smallest value of the images, nan if one is no number
     high: float = -math.inf  # the largest
@@ -71,11 +71,6 @@ class Evidence:
         """Shares of the classes that occur, of all pixels that are not void."""
         counts = np.array([self.ids[k] for k in self.present], float)
         return counts / max(1, counts.sum())
-
-    @property
-    def entropy(self) -> float:
-        """The cross-entropy of predicting the classes' shares everywhere."""
-        return float(-np.sum(self.shares * np.log(self.shares)))
 
     @property
     def guess(self) -> float:
@@ -95,14 +90,11 @@ def gather(
     evidence = Evidence(labels, log if np.size(log.get("loss", ())) else {})
     first = _examine_batches(evidence, batches)
     if model is not None:
-        evidence.predictions = _predict(model, first[:N_PREDICTED], labels)
-    pairs, size = pairs or getattr(batches, "pairs", ()), first[0][0].shape[1:3]
-    if pairs:  # as they are in the files: augmentation would turn one shift into many
-        reader = PairReader(pairs[:N_EDGES], labels, size, cache=False)
+        evidence.predictions = _predict(model, first, labels)
+    if pairs := pairs or getattr(batches, "pairs", ()):  # in the files: augmentation would turn one shift into many
+        reader = PairReader(pairs[:N_EDGES], labels, first[0][0].shape[1:3], cache=False)
         compared = [reader.read(n) for n in range(len(reader.pairs))]
-    else:
-        compared = [pair for part in first if part[0].shape[1:3] == size for pair in zip(*part, strict=True)][:N_EDGES]
-    evidence.alignment = compare_edges(*zip(*compared, strict=True))
+        evidence.alignment = compare_edges(*zip(*compared, strict=True))
     for pair in pairs[:: 1 + len(pairs) // N_FILES]:
         evidence.values += _count(decode_image(pair.mask)[..., 0])  # red, which training reads
     return evidence
@@ -124,7 +116,7 @@ def _examine_batches(evidence: Evidence, batches: Iterable) -> list[Batch]:
         evidence.low = float(np.minimum(evidence.low, images.min()))  # Python's min would drop nan
         evidence.high = float(np.maximum(evidence.high, images.max()))
         evidence.ids += _count(masks)
-        if len(first) < N_PREDICTED or sum(len(part) for part, _ in first) < N_EDGES:
+        if len(first) < N_PREDICTED:
             first.append((images, masks))
     if not first:
         raise ValueError("batches: found none, expected at least one batch of images and masks")
@@ -252,7 +244,7 @@ def diagnose(
         (B, H', W', 1) ids. The first N_BATCHES are examined. labels: the K classes.
     log: loss and, where known, mIoU, val_loss and val_mIoU of each epoch: `history.history`, or columns of log.csv.
     model: the trained network, which predicts a few batches and is left as it was.
-    pairs: of the batches, for the values and the boundaries in the mask files; batches of `make_batches` know them.
+    pairs: of the batches, whose files tell ids and shifts of the masks; batches of `make_batches` know them.
     Raises ValueError if there is no batch, masks hold no ids, or the network has another number of classes.
     """
     seen = gather(batches, labels, log, model, pairs)
@@ -370,7 +362,7 @@ def _knows_little(seen: Evidence, name: str) -> bool:
     if name in seen.log:
         baseline = seen.shares.max(initial=0) / max(1, len(seen.shares))
         return seen.log[name][-1] <= baseline + (0.5 if last > seen.guess else 0.1) * (1 - baseline)
-    return _is_flat(seen.log["loss"]) and last > 0.8 * seen.entropy or last > 10 * seen.guess
+    return _is_flat(seen.log["loss"]) and last > 0.5 * seen.guess or last > 10 * seen.guess
 
 
 def _overfits(seen: Evidence) -> bool:
@@ -410,9 +402,9 @@ def _training_problem(seen: Evidence, symptom: str, measured: str) -> Finding:
         return unknown
     if len(loss) == 1:
         return named("too short", f"{measured}: there was one epoch only.", "train longer")
-    last = max(1, len(loss) // 4)  # epochs: a quarter of them
-    falls = loss[-1] < 0.99**last * loss[-1 - last]
-    if seen.shares.max(initial=0) > 0.8 and loss[-1] < min(0.9 * loss[0], 1.2 * seen.entropy if falls else math.inf):
+    if seen.shares.max(initial=0) > 0.8 and loss[-1] < 0.9 * loss[0]:
         cure = "train longer, with Dice (losses.cross_entropy_and_dice) or losses.class_weights"
         return named("class imbalance", f"{measured}: the others hardly count in the loss.", cure)
+    last = max(1, len(loss) // 4)  # epochs: a quarter of them
+    falls = loss[-1] < 0.99**last * loss[-1 - last]
     return named("too short", f"{measured}; the loss was still falling.", "train longer") if falls else unknown
