@@ -81,19 +81,13 @@ def test_a_healthy_training_has_no_finding(healthy):
     assert "ids up to 2 look black in a grey image: unet_helpers.labels.colorize(mask, labels)" in str(alone)
 
 
-def test_a_network_that_finds_a_rare_class_is_healthy(tmp_path):
-    """Nine tenths of its prediction are one class, and that is right. The thing is red."""
-    batches = make_batches(write_pairs(tmp_path, lambda ids: ids > 1), TWO, SIZE, 2)
-    found = diagnose(batches, TWO, model=linear([[0, 1], [0, 0], [0, 0]], [0, -150]))
-    assert found.findings == []
-    assert "predictions: 2 classes" in str(found)
-
-
 # ---- each cause, made ----
 
 
-def test_a_rare_class_that_is_not_learned_is_imbalance(tmp_path):
-    """One pixel of twenty, and a loss that fell as far as their shares allow."""
+def test_a_rare_class_that_is_not_learned_is_imbalance_and_one_that_is_found_is_healthy(tmp_path):
+    """Nine tenths of the prediction are one class, and that is right: the thing is red. Then one pixel of twenty."""
+    batches = make_batches(write_pairs(tmp_path, lambda ids: ids > 1), TWO, SIZE, 2)
+    assert diagnose(batches, TWO, model=linear([[0, 1], [0, 0], [0, 0]], [0, -150])).findings == []
     pairs = write_pairs(tmp_path, lambda ids: np.random.default_rng(0).random(ids.shape) < 0.05)
     batches = make_batches(pairs, TWO, SIZE, 2)
     log = {"loss": [0.7, 0.3, 0.21, 0.2, 0.2, 0.2, 0.2, 0.2], "mIoU": [0.47] * 8}
@@ -343,22 +337,19 @@ def test_before_the_first_epoch_the_command_looks_at_the_data_and_names_a_damage
 
 def test_the_command_says_which_folder_or_field_of_the_settings_is_wrong(capsys, run, tmp_path):
     root, run_dir = run
-    settings = json.loads((run_dir / "settings.json").read_text())
-    wrong = {"image_size": [0, 32], "seed": None, "split_by": "(", "frames_per_drive": 1e9}
-    fields = {json.dumps({"recipe": settings["recipe"] | {key: value}}): key for key, value in wrong.items()}
-    path = tmp_path / "settings.json"
-    for text, said in {
-        **{text: f"{path}: {key}: " for text, key in fields.items()},
-        **dict.fromkeys(["3", '{"recipe": {"more": 1}}', "{"], f"{tmp_path}: its settings.json can't be read"),
-    }.items():
+    recipe, path = json.loads((run_dir / "settings.json").read_text())["recipe"], tmp_path / "settings.json"
+    for text, said in (
+        (json.dumps({"recipe": recipe | {"image_size": [0, 32]}}), f"{path}: image_size: "),
+        (json.dumps({"recipe": recipe | {"split_by": "("}}), f"{path}: split_by: "),
+        ('{"recipe": {"more": 1}}', f"{tmp_path}: its settings.json can't be read"),
+        ("{", f"{tmp_path}: its settings.json can't be read"),
+    ):
         path.write_text(text)
         code, shown, errors = command(capsys, tmp_path, root)
         assert (code, shown, len(errors.splitlines())) == (1, "", 1)
         assert errors.startswith(f"unet_helpers: {said}")
     assert f"{tmp_path / 'none'}: there is no such folder" in command(capsys, tmp_path / "none", root)[2]
-    assert f"DIR: there is no folder '{tmp_path / 'none'}'" in command(capsys, run_dir, tmp_path / "none")[2]
     write_pairs(tmp_path)
     (tmp_path / "classes.txt").write_text("sky\nroad\ncar\ndog")
-    code, _, errors = command(capsys, run_dir, tmp_path)
-    assert code == 1
+    errors = command(capsys, run_dir, tmp_path)[2]
     assert f"{run_dir / 'best.keras'}: it has 3 classes, but the data set 'folder' in {tmp_path} has 4" in errors
