@@ -103,15 +103,6 @@ def test_one_rule_for_sizes_whatever_else_is_chosen(tmp_path):
         assert unet_model((*recipe.output_size, 3), 1, 2).output_shape[1:3] == recipe.output_size
 
 
-def test_each_parameter_is_given_by_its_own_name(tmp_path):
-    given = parameters(tmp_path)
-    with pytest.raises(TypeError, match="^SEEDS: "):
-        make_recipe("CPU", **given, SEEDS=1)
-    del given["SEED"]
-    with pytest.raises(TypeError, match="^SEED: "):
-        make_recipe("CPU", **given)
-
-
 WRONG = {  # each rule once
     "DATASET": ["kitti"],
     "DATA_DIR": ["", "~nobody of this name/x", "a\0b"],

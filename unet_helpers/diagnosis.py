@@ -5,7 +5,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import keras
@@ -47,35 +46,21 @@ class Alignment(NamedTuple):
     n_others: int = 0  # images that the mask of another image fits, and not their own
 
 
-@dataclass
-class Evidence:
+class Evidence(NamedTuple):
     """What was found in the batches, files, log and predictions."""
 
     labels: LabelMap  # the K classes
     log: dict[str, np.ndarray]  # {"loss": (n_epochs,) float, ...}, {} if not known
-    predictions: Predictions | None = None  # None without a network
-    alignment: Alignment = Alignment(0)
-    n_images: int = 0
-    low: float = math.inf  # smallest value of the images, nan if one is no number
-    high: float = -math.inf  # the largest
-    ids: Counter = field(default_factory=Counter)  # {id: pixels} of the masks in the batches
-    values: Counter = field(default_factory=Counter)  # {value: pixels} in mask files, {} if not known
-
-    @property
-    def present(self) -> list[int]:
-        """Ids of the classes that occur in the batches."""
-        return [k for k in sorted(self.ids) if 0 <= k < self.labels.n_classes]
-
-    @property
-    def shares(self) -> np.ndarray:
-        """Shares of the classes that occur, of all pixels that are not void."""
-        counts = np.array([self.ids[k] for k in self.present], float)
-        return counts / max(1, counts.sum())
-
-    @property
-    def guess(self) -> float:
-        """The loss of random predictions: their cross-entropy, and at most 1 for Dice."""
-        return math.log(self.labels.n_classes) + 1
+    n_images: int
+    low: float  # smallest value of the images, nan if one is no number
+    high: float  # the largest
+    ids: Counter  # {id: pixels} of the masks in the batches
+    present: list[int]  # ids of the classes that occur in them
+    shares: np.ndarray  # of these, of all pixels that are not void
+    guess: float  # the loss of random predictions: their cross-entropy, and at most 1 for Dice
+    values: Counter  # {value: pixels} in mask files, {} if not known
+    predictions: Predictions | None  # None without a network
+    alignment: Alignment
 
 
 def gather(
@@ -87,40 +72,36 @@ def gather(
         found = f"it tells {model.output_shape[-1]} classes apart, the labels have {labels.n_classes}"
         raise ValueError(f"model: {found}; give the labels that it was trained with")
     log = {name: np.atleast_1d(np.asarray(values, float)) for name, values in (log or {}).items()}
-    evidence = Evidence(labels, log if np.size(log.get("loss", ())) else {})
-    first = _examine_batches(evidence, batches)
-    if model is not None:
-        evidence.predictions = _predict(model, first, labels)
+    first, n_images, low, high, ids, values, alignment = [], 0, math.inf, -math.inf, Counter(), Counter(), Alignment(0)
+    for images, masks, *_ in itertools.islice(batches, N_BATCHES):
+        images, masks = keras.ops.convert_to_numpy(images), keras.ops.convert_to_numpy(masks)
+        if masks.ndim != 4 or masks.shape[-1] != 1:
+            raise ValueError(f"batches: found masks of the shape {masks.shape}, expected class ids, (B, H, W, 1)")
+        n_images += len(images)
+        low, high = np.minimum(low, images.min()), np.maximum(high, images.max())  # Python's min would drop nan
+        ids += _count(masks)
+        if len(first) < N_PREDICTED:
+            first.append((images, masks))
+    if not first:
+        raise ValueError("batches: found none, expected at least one batch of images and masks")
     if pairs := pairs or getattr(batches, "pairs", ()):  # in the files: augmentation would turn one shift into many
         reader = PairReader(pairs[:N_EDGES], labels, first[0][0].shape[1:3], cache=False)
         compared = [reader.read(n) for n in range(len(reader.pairs))]
-        evidence.alignment = compare_edges(*zip(*compared, strict=True))
+        alignment = compare_edges(*zip(*compared, strict=True))
     for pair in pairs[:: 1 + len(pairs) // N_FILES]:
-        evidence.values += _count(decode_image(pair.mask)[..., 0])  # red, which training reads
-    return evidence
+        values += _count(decode_image(pair.mask)[..., 0])  # red, which training reads
+    present = [k for k in sorted(ids) if 0 <= k < labels.n_classes]
+    pixels = np.array([ids[k] for k in present], float)
+    return Evidence(
+        labels, log if np.size(log.get("loss", ())) else {}, n_images, float(low), float(high), ids, present,
+        pixels / max(1, pixels.sum()), math.log(labels.n_classes) + 1, values,
+        None if model is None else _predict(model, first, labels), alignment,
+    )  # fmt: skip
 
 
 def _count(ids: np.ndarray) -> Counter:
     """{id: how many pixels have it}."""
     return Counter(dict(zip(*np.unique(ids, return_counts=True), strict=True)))
-
-
-def _examine_batches(evidence: Evidence, batches: Iterable) -> list[Batch]:
-    """Fill in what the batches tell, and return the first few of them."""
-    first = []
-    for images, masks, *_ in itertools.islice(batches, N_BATCHES):
-        images, masks = keras.ops.convert_to_numpy(images), keras.ops.convert_to_numpy(masks)
-        if masks.ndim != 4 or masks.shape[-1] != 1:
-            raise ValueError(f"batches: found masks of the shape {masks.shape}, expected class ids, (B, H, W, 1)")
-        evidence.n_images += len(images)
-        evidence.low = float(np.minimum(evidence.low, images.min()))  # Python's min would drop nan
-        evidence.high = float(np.maximum(evidence.high, images.max()))
-        evidence.ids += _count(masks)
-        if len(first) < N_PREDICTED:
-            first.append((images, masks))
-    if not first:
-        raise ValueError("batches: found none, expected at least one batch of images and masks")
-    return first
 
 
 def _predict(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -> Predictions:

@@ -48,8 +48,7 @@ def save_network(
     """
     path = Path(path)
     partial = partial_file(path, ".keras")  # Keras wants the suffix at the end
-    record = {"format": METADATA_FORMAT, "labels": labels and asdict(labels)}
-    record["image_size"] = image_size and list(image_size)
+    record = {"format": METADATA_FORMAT, "labels": labels and asdict(labels), "image_size": image_size}
     record |= {"bits": bits} if bits else {}
     whole = io.BytesIO()
     try:
