@@ -161,7 +161,6 @@ class RunCheckpoint(keras.callbacks.Callback):
         self._unlock()
 
     def _save(self, model: keras.Model) -> bool:
-        """Write the checkpoint; False, and a line says so, if the disk is full."""
         variables = [] if self.finished else [np.asarray(variable.value) for variable in _variables(model)]
         checkpoint = Checkpoint(self.log, self.best, self.finished, variables, self.best_weights)
         return self._try(lambda: write_checkpoint(self.run_dir, checkpoint))
@@ -205,8 +204,7 @@ def _variables(model: keras.Model) -> list:  # all that training changes, also t
 def load_best(run_dir: str | Path, image_size: tuple[int, int]) -> tuple[keras.Model, tuple[int, int]]:
     """The best network of a run and the (height, width) of the images that it was scored on.
 
-    image_size: the largest one planned; a line says if the training ended before it.
-    Raises ValueError, naming the folder, if no epoch was finished.
+    image_size: the largest one planned; a line says if the training ended before it. Raises ValueError without epochs.
     """
     best = storage.read_json(Path(run_dir) / "best.json")
     if best is None:
@@ -225,11 +223,8 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
     another training has the folder's name, a number is added, and a note names what differs. With recipe.train_anew a
     finished training gets a new folder, too. Raises ValueError if the folder can't be made.
     """
-    settings = _settings(recipe, model, dataset, others)
-    files = {
-        split: {"/".join(path.parts[-2:]): path for pair in getattr(dataset, split) for path in pair}
-        for split in ("train", "validation")
-    }
+    settings, splits = _settings(recipe, model, dataset, others), ("train", "validation")
+    files = {s: {"/".join(path.parts[-2:]): path for pair in getattr(dataset, s) for path in pair} for s in splits}
     time_asked = f"{recipe.minutes:g}_minutes" if recipe.epochs is None else f"{recipe.epochs}_epochs"
     height, width = recipe.image_size
     name = f"{recipe.dataset}_{height}x{width}_{recipe.n_filters}_filters_{time_asked}_seed_{recipe.seed}"

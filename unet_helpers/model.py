@@ -41,8 +41,7 @@ def conv_block(
     return (layers.MaxPooling2D(2, padding="same")(x) if max_pooling else x), x
 
 
-def _center_crop(x, other):
-    """x without what is beyond the other's height and width, cut around the centre; any size (None) fits already."""
+def _center_crop(x, other):  # an unknown size (None) fits already
     sides = zip(x.shape[1:3], other.shape[1:3], strict=True)
     surplus = [0 if None in pair else max(0, pair[0] - pair[1]) for pair in sides]
     return layers.Cropping2D([(n // 2, n - n // 2) for n in surplus])(x) if any(surplus) else x
@@ -162,12 +161,11 @@ def batch_normalization() -> layers.BatchNormalization:
 class PreciseStatistics(keras.callbacks.Callback):
     """Estimates the statistics of batch normalization anew before each validation, for the present weights.
 
-    Keras averages means and variances over past steps, while the weights change. With high learning rates and few steps
-    per epoch these averages lag so far behind that a network that is right in training scores no better than the
-    baseline in validation, for dozens of epochs (benchmarks/README.md). Frozen layers keep their statistics.
+    Keras averages them over past steps, while the weights change. With high learning rates and few steps per epoch the
+    averages lag so far behind that a network that is right in training scores no better than the baseline in validation
+    (benchmarks/README.md). Frozen layers keep their statistics. In `fit` it must come before the callbacks that save.
     batches: of training, (images, ...), images (B, H, W, C). N_IMAGES of them are used each time, without augmentation
         if the batches are from `make_batches`; if there are fewer images, augmented ones are added.
-    In `fit` it must come before the callbacks that save.
     Source: precise statistics, Wu and Johnson 2021, https://arxiv.org/abs/2105.07576.
     """
 
@@ -225,10 +223,7 @@ class _TrainingMode(keras.Model):  # its predict_on_batch normalizes by the batc
 
 
 def with_keras_layers_only(model: keras.Model, dtype: str | None = None) -> keras.Model:
-    """A copy of a network, not compiled, of Keras's own layers only: its file loads without this package.
-
-    dtype: of what it computes; None: the network's own.
-    """
+    """A copy of a network, not compiled, of Keras's own layers only: its file loads without this package. In dtype."""
 
     def keras_layer(layer):
         kind = layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)

@@ -101,20 +101,17 @@ def measure_speed(
 ) -> Speed:  # fmt: skip
     """Time a short epoch of the smallest and of the largest size; an epoch between them follows from its pixels.
 
-    The compiled model is trained for it, so that its graph is built once; then its weights, the optimizer's, Python's
-    random state and resizing.stage are restored. Backends other than TensorFlow compile anew, which is start.
-    callbacks: those of the training whose time counts, such as what saves each epoch.
+    The compiled model is trained for it; then its weights, the optimizer's, Python's random state and resizing.stage
+    are restored. callbacks: those of the training whose time counts, such as what saves each epoch.
     """
     model.optimizer.build(model.trainable_variables)
     variables = [*model.variables, *model.optimizer.variables]
     before = [1 * keras.ops.convert_to_numpy(variable) for variable in variables]  # 1 *: a copy
-    random_state, stage = random.getstate(), resizing.stage
-
-    times = _EpochTimes()  # the last callback, to include the others
+    random_state, stage, times = random.getstate(), resizing.stage, _EpochTimes()
 
     def fit(n_steps: int) -> None:
         batches = {"x": train_batches.take(n_steps), "validation_data": validation_batches.take(n_steps)}
-        model.fit(**batches, verbose=0, shuffle=False, callbacks=[*callbacks, times])
+        model.fit(**batches, verbose=0, shuffle=False, callbacks=[*callbacks, times])  # times includes the others
 
     pixels, start, timed = [math.prod(size) for size in resizing.sizes], 0.0, {}
     try:
