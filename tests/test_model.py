@@ -66,23 +66,11 @@ def test_images_are_rescaled_once_and_logits_are_linear():
     np.testing.assert_allclose(rescaling(np.float32([0, 127.5, 255])), [-1, 0, 1])
 
 
-def test_logits_are_float32_in_half_precision():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = unet_model((32, 32, 3), 2, 3, depth=2)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    assert (model.layers[-2].compute_dtype, model.output.dtype) == ("float16", "float32")
-
-
-def test_half_resolution_has_output_stride_2():
+def test_half_resolution_has_output_stride_2_and_a_network_for_any_size_predicts_as_the_one_for_that_size():
     """48/2 is not divisible by 16: the decoder must crop what pooling has rounded up."""
     model = unet_model((48, 80, 3), 2, 3, half_resolution=True)
     assert model.output_shape == (None, 24, 40, 3)
     assert model.count_params() == unet_model((32, 48, 2), 2, 3).count_params() + (9 * 3 + 1) * 2
-
-
-def test_a_network_for_any_size_predicts_as_the_one_for_that_size():
     free, fixed = unet_model((None, None, 3), 2, 3, depth=2), unet_model((32, 48, 3), 2, 3, depth=2)
     fixed.set_weights(free.get_weights())
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 48, 3))
