@@ -11,6 +11,7 @@ import threading
 import keras
 import numpy as np
 import pytest
+from builders import make_small_recipe as recipe
 from limits import small_disk, start
 
 from unet_helpers import checkpoints, storage
@@ -20,7 +21,6 @@ from unet_helpers.datasets import Dataset
 from unet_helpers.labels import Pair
 from unet_helpers.model import unet_model
 from unet_helpers.pipeline import make_batches
-from unet_helpers.recipe import make_recipe
 from unet_helpers.storage import hold_lock, read_json
 from unet_helpers.training import ProgressiveResizing, Speed, compile_unet
 
@@ -232,16 +232,6 @@ def test_two_do_not_train_in_one_folder(tmp_path, whole):
 def dataset(write_pair, labels):
     pairs = [write_pair(size=(64, 96), stem=str(n), seed=n) for n in range(4)]
     return Dataset("folder", labels, tuple(pairs[:3]), tuple(pairs[3:]), ())
-
-
-def recipe(tmp_path, **changes):
-    values = {
-        "DATASET": "folder", "DATA_DIR": str(tmp_path), "MINUTES": 4, "IMAGE_SIZE": (64, 96), "SEED": 0,
-        "ARCHIVE": None, "RUN_DIR": str(tmp_path / "runs"), "EPOCHS": None, "N_FILTERS": 2, "HALF_RESOLUTION": True,
-        "BATCH_SIZE": 2, "SIZE_STAGES": ((0.5, 0.5), (1, 1)), "LEARNING_RATE": 1e-2, "FRAMES_PER_DRIVE": 1,
-        "TRAIN_ANEW": False,
-    }  # fmt: skip
-    return make_recipe("CPU", **values | changes)
 
 
 def network(rate=1e-2, **switches):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from builders import make_lyft
+from builders import make_lyft, make_small_recipe
 from conftest import write_pair_to
 from PIL import Image
 
@@ -20,7 +20,6 @@ from unet_helpers.diagnosis import Alignment, compare_edges, diagnose
 from unet_helpers.labels import LabelMap, Pair
 from unet_helpers.model import PreciseStatistics, unet_model
 from unet_helpers.pipeline import make_batches
-from unet_helpers.recipe import make_recipe
 from unet_helpers.training import ProgressiveResizing, compile_unet
 
 SIZE = (32, 32)
@@ -260,11 +259,7 @@ def make_run(root, rate=2e-2, epochs=8):
     pairs = [write_pair_to(root, f"p{n}", SIZE, seed=n) for n in range(8)]
     (root / "classes.txt").write_text("\n".join(THREE.names))
     dataset = Dataset("folder", THREE, tuple(pairs[:6]), tuple(pairs[6:7]), tuple(pairs[7:]))
-    recipe = make_recipe(
-        "CPU", DATASET="folder", DATA_DIR=str(root), MINUTES=1, IMAGE_SIZE=(64, 64), SEED=0, ARCHIVE=None,
-        RUN_DIR=str(root / "runs"), EPOCHS=epochs, N_FILTERS=4, HALF_RESOLUTION=True, BATCH_SIZE=2,
-        SIZE_STAGES=((1, 1),), LEARNING_RATE=1e-2, FRAMES_PER_DRIVE=1, TRAIN_ANEW=False,
-    )  # fmt: skip
+    recipe = make_small_recipe(root, EPOCHS=epochs, N_FILTERS=4, SIZE_STAGES=((1, 1),))
     recipe = replace(recipe, image_size=SIZE)  # quicker, and less than a recipe takes now: earlier versions took it
     resizing = ProgressiveResizing(SIZE, epochs=epochs)
     options = {"mask_size": recipe.output_size, "resizing": resizing}
