@@ -94,8 +94,8 @@ def gather(
     pixels = np.array([ids[k] for k in present], float)
     return Evidence(
         labels, log if np.size(log.get("loss", ())) else {}, n_images, float(low), float(high), ids, present,
-        pixels / max(1, pixels.sum()), math.log(labels.n_classes) + 1, values,
-        None if model is None else _predict(model, first, labels), alignment,
+        shares=pixels / max(1, pixels.sum()), guess=math.log(labels.n_classes) + 1, values=values, alignment=alignment,
+        predictions=None if model is None else _predict(model, first, labels),
     )  # fmt: skip
 
 

@@ -281,13 +281,14 @@ def _halve(path: Path) -> bytes:
     halves, archive = io.BytesIO(), io.BytesIO()
 
     def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset):
+        if isinstance(item, h5py.Group):
+            new.require_group(name)
+        else:
             with np.errstate(over="ignore"):  # said below
-                values = item[()].astype(np.float16 if item.dtype == np.float32 else item.dtype)
-            if item.dtype == np.float32 and not np.isfinite(values).all():
+                new[name] = item[()].astype(np.float16 if item.dtype == np.float32 else item.dtype)
+            if item.dtype == np.float32 and not np.isfinite(new[name]).all():
                 raise ValueError(f"{path}: {name} has numbers that 16 bits can't hold; keep the file as it is")
-        copied = new.create_dataset(name, data=values) if isinstance(item, h5py.Dataset) else new.require_group(name)
-        copied.attrs.update(item.attrs)
+        new[name].attrs.update(item.attrs)
 
     with open_weights(path) as old, h5py.File(halves, "w") as new:
         old.visititems(copy)

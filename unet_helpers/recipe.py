@@ -250,8 +250,8 @@ def note_better_size(pairs: Sequence[Pair], recipe: Recipe, n_images: int = 20) 
         with Image.open(pair.image) as image:
             sizes.append((image.height, image.width))
     height, width = np.median(sizes, axis=0)
-    larger, step = math.sqrt(min(1, math.prod(recipe.image_size) / (height * width))), 2 * SIDE_STEP  # halves fit, too
-    better = tuple(min(max(1, round(side * larger / step)) * step, LARGEST_SIDE) for side in (height, width))
+    scale, step = math.sqrt(min(1, math.prod(recipe.image_size) / (height * width))), 2 * SIDE_STEP  # halves fit, too
+    better = tuple(min(max(1, round(side * scale / step)) * step, LARGEST_SIDE) for side in (height, width))
     now, then = _used_share(sizes, recipe.image_size), _used_share(sizes, better)
     if then > 1.25 * now:
         found = f"images fill {now:.0%} of {'{}x{}'.format(*recipe.image_size)}, the rest is padding or enlargement"
