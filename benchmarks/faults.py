@@ -33,7 +33,7 @@ EPOCHS = 4
 WRITES = {
     "download": "data/lyft.partial/*.zip", "unpack": "data/lyft.partial/tree/*/*/*/*",
     "draw": "data/*.partial-*/*/*/*/*",
-    "epoch": "runs/*/.*.partial", "state": "runs/*/state_next.npz*", "best": "runs/*/.*.partial.keras",
+    "epoch": "runs/*/.*.partial", "state": "runs/*/.*.partial", "best": "runs/*/.*.partial.keras",
     "score": "runs/*/best.json",
 }  # fmt: skip
 

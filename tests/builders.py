@@ -8,6 +8,7 @@ from unet_helpers import networks
 from unet_helpers.__main__ import main
 from unet_helpers.labels import Pair
 from unet_helpers.model import unet_model, with_keras_layers_only
+from unet_helpers.recipe import Recipe, make_recipe
 
 
 def make_folder(root, n_pairs=24, size=(64, 96), stem="p{:02}"):
@@ -52,6 +53,17 @@ def save_start(path, **options):
     switches = {"half_resolution": True, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0} | options
     networks.save_network(path, with_keras_layers_only(unet_model((None, None, 3), 2, 3, **switches)))
     return path
+
+
+def make_small_recipe(root, **changes) -> Recipe:
+    """Of the data set `folder` in root, with its runs beside the images."""
+    values = {
+        "DATASET": "folder", "DATA_DIR": str(root), "MINUTES": 4, "IMAGE_SIZE": (64, 96), "SEED": 0,
+        "ARCHIVE": None, "RUN_DIR": str(root / "runs"), "EPOCHS": None, "N_FILTERS": 2, "HALF_RESOLUTION": True,
+        "BATCH_SIZE": 2, "SIZE_STAGES": ((0.5, 0.5), (1, 1)), "LEARNING_RATE": 1e-2, "FRAMES_PER_DRIVE": 1,
+        "TRAIN_ANEW": False,
+    }  # fmt: skip
+    return make_recipe("CPU", **values | changes)
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:

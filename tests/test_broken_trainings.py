@@ -1,13 +1,10 @@
 """Twenty trainings broken on purpose and five healthy ones: what `diagnose` says of each.
 
-The parts are real: PNG pairs, `make_batches`, `unet_model`, `fit` with validation and its log; some are asked about by
-`python -m unet_helpers diagnose`. What may be said follows from how a training was broken, never from what is found.
+The parts are real: PNG pairs, `make_batches`, `unet_model`, `fit` with validation and its log. What may be said follows
+from how a training was broken, never from what is found.
 """
 
-import contextlib
 import functools
-import io
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +15,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from unet_helpers.__main__ import main
-from unet_helpers.checkpoints import run_folder
-from unet_helpers.datasets import Dataset
 from unet_helpers.diagnosis import diagnose
 from unet_helpers.labels import VOID, LabelMap, Pair
 from unet_helpers.model import unet_model
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
-from unet_helpers.recipe import make_recipe
 from unet_helpers.training import compile_unet
 
 pytestmark = pytest.mark.slow
@@ -99,7 +92,6 @@ class Training:
     depth: int = 2
     softmax: bool = False  # before the loss
     scale: float = 1  # of the images
-    command: bool = False  # whether `python -m unet_helpers diagnose` is asked
     decay: bool = True  # of the learning rate
 
 
@@ -119,17 +111,17 @@ NORMALIZED = {"helpers": True, "normalization": "batch"}
 LAG, RATE, OTHERS, SHIFTED = "statistics that lag", "rate far too high", "masks of other images", "shifted masks"
 BROKEN = {
     "statistics, 3 steps an epoch": Training(
-        LAG, n_train=28, batch_size=8, rate=2e-2, depth=4, n_filters=16, **NORMALIZED, command=True, decay=False
+        LAG, n_train=28, batch_size=8, rate=2e-2, depth=4, n_filters=16, **NORMALIZED, decay=False
     ),
     "statistics, 1 step an epoch": Training(
         LAG, n_train=8, batch_size=8, rate=2e-2, epochs=16, depth=4, n_filters=16, **NORMALIZED
     ),
     "learned by heart": Training("overfitting", draw_any_colours, n_train=6, batch_size=3, epochs=70, rate=4e-3),
-    "rate 1": Training(RATE, n_train=28, batch_size=8, rate=1, depth=3, n_filters=8, **NORMALIZED, command=True),
+    "rate 1": Training(RATE, n_train=28, batch_size=8, rate=1, depth=3, n_filters=8, **NORMALIZED),
     "rate 1000": Training(RATE, rate=1e3, epochs=6),
     "rate 1e-7": Training(rate=1e-7, epochs=8),
-    "masks of the next image": Training(OTHERS, change=lambda n, ids: ids[(n + 1) % len(ids)], command=True),
-    "masks 20 pixels right": Training(SHIFTED, change=shifted(0, 20), command=True),
+    "masks of the next image": Training(OTHERS, change=lambda n, ids: ids[(n + 1) % len(ids)]),
+    "masks 20 pixels right": Training(SHIFTED, change=shifted(0, 20)),
     "masks 20 pixels down": Training(SHIFTED, change=shifted(20, 0), helpers=True),
     "ids from 1": Training("off by one", change=lambda n, ids: ids[n] + 1),
     "0 and 255": Training("0/255", change=lambda n, ids: 255 * (ids[n] > 1), labels=TWO, epochs=6),
@@ -149,7 +141,7 @@ HEALTHY = {
     "many images": Training(n_train=56, batch_size=8, epochs=12, n_filters=8),
     "a rare class": Training(draw=draw_small_box, labels=TWO, epochs=15, rate=2e-2, **NORMALIZED),
     "soft edges, coarse masks": Training(
-        draw=draw_soft, change=lambda n, ids: ids[n][4::8, 4::8].repeat(8, 0).repeat(8, 1), epochs=20, command=True
+        draw=draw_soft, change=lambda n, ids: ids[n][4::8, 4::8].repeat(8, 0).repeat(8, 1), epochs=20
     ),
 }  # fmt: skip
 
@@ -164,7 +156,6 @@ def write_pairs(root: Path, training: Training) -> tuple[list[Pair], list[Pair]]
         for path, pixels in zip(pairs[-1], (image, np.uint8(training.change(n, ids))), strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-    (root / "classes.txt").write_text("\n".join(training.labels.names))
     return pairs[: training.n_train], pairs[training.n_train :]
 
 
@@ -185,25 +176,6 @@ def make_model(training: Training, n_steps: int) -> keras.Model:
     return model
 
 
-def ask_command(root: Path, training: Training, dataset: Dataset, model: keras.Model, fit) -> tuple[list[str], str]:
-    """Fit in the folder of a run, whose files are those of versions before this one, and ask the command."""
-    recipe = make_recipe(
-        "CPU", DATASET="folder", DATA_DIR=str(root), MINUTES=1, IMAGE_SIZE=SIZE, SEED=0, ARCHIVE=None,
-        RUN_DIR=str(root / "runs"), EPOCHS=training.epochs, N_FILTERS=training.n_filters, HALF_RESOLUTION=False,
-        BATCH_SIZE=training.batch_size, SIZE_STAGES=((1, 1),), LEARNING_RATE=training.rate, FRAMES_PER_DRIVE=1,
-        TRAIN_ANEW=False,
-    )  # fmt: skip
-    run_dir = run_folder(recipe, model, dataset)
-    best = keras.callbacks.ModelCheckpoint(run_dir / "best.keras", "val_mIoU", save_best_only=True, mode="max")
-    fit(callbacks=[best, keras.callbacks.CSVLogger(run_dir / "log.csv")])
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        code = main(["diagnose", str(run_dir), str(root)])
-    said = output.getvalue()
-    causes = re.findall(r"^[\w ]+: ([^.]+)\. ", said.split("looked at:")[0], re.MULTILINE)
-    assert code == bool(causes) != said.startswith("nothing wrong was found")
-    return causes, said
-
-
 def examine(root: Path, training: Training) -> tuple[list[str], str]:
     """Train, and return the causes that are named and all that is said."""
     train, validation = write_pairs(root, training)
@@ -218,11 +190,8 @@ def examine(root: Path, training: Training) -> tuple[list[str], str]:
     keras.utils.set_random_seed(0)
     model = make_model(training, len(batches) * training.epochs)
     options = {"validation_data": validation_batches, "epochs": training.epochs, "shuffle": False, "verbose": 0}
-    fit = functools.partial(model.fit, batches, **options)
-    if training.command:
-        dataset = Dataset("folder", training.labels, tuple(train), tuple(validation), ())
-        return ask_command(root, training, dataset, model, fit)
-    diagnosis = diagnose(batches, training.labels, fit().history, model)
+    history = model.fit(batches, **options).history
+    diagnosis = diagnose(batches, training.labels, history, model)
     return [finding.cause for finding in diagnosis.findings], str(diagnosis)
 
 

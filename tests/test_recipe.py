@@ -38,14 +38,11 @@ def test_none_stands_for_what_suits_device_and_data(tmp_path):
 def test_what_is_given_is_taken_as_numbers_of_python(tmp_path):
     given = {
         "IMAGE_SIZE": tuple(np.array([64, 96])), "N_FILTERS": 3, "HALF_RESOLUTION": False, "BATCH_SIZE": 2,
-        "EPOCHS": np.int64(7), "MINUTES": 0.5, "SIZE_STAGES": [[0.3, 0.5], [1, 1]], "LEARNING_RATE": 1,
+        "EPOCHS": np.int64(7), "MINUTES": 0.5, "SIZE_STAGES": ((0.3, 0.5), (1, 1)), "LEARNING_RATE": 1,
         "FRAMES_PER_DRIVE": 1, "SEED": 2**32 - 1, "DATASET": "folder", "SPLIT_BY": r"^(film\d+)_",
     }  # fmt: skip
-    recipe = make_recipe("GPU", **parameters(tmp_path, **given))
-    assert (recipe.image_size, recipe.n_filters, recipe.half_resolution, recipe.batch_size) == ((64, 96), 3, False, 2)
-    assert (recipe.epochs, recipe.minutes, recipe.size_stages) == (7, 0.5, ((0.3, 0.5), (1, 1)))
-    assert (recipe.learning_rate, recipe.frames_per_drive, recipe.seed) == (1, 1, 2**32 - 1)
-    assert recipe.split_by == given["SPLIT_BY"]
+    recipe = make_recipe("GPU", **parameters(tmp_path, **given | {"SIZE_STAGES": [[0.3, 0.5], [1, 1]]}))
+    assert {name: getattr(recipe, name.lower()) for name in given} == given
     assert {type(value) for value in (*recipe.image_size, recipe.epochs)} == {int}
 
 
@@ -103,19 +100,10 @@ def test_one_rule_for_sizes_whatever_else_is_chosen(tmp_path):
         assert unet_model((*recipe.output_size, 3), 1, 2).output_shape[1:3] == recipe.output_size
 
 
-def test_each_parameter_is_given_by_its_own_name(tmp_path):
-    given = parameters(tmp_path)
-    with pytest.raises(TypeError, match="^SEEDS: "):
-        make_recipe("CPU", **given, SEEDS=1)
-    del given["SEED"]
-    with pytest.raises(TypeError, match="^SEED: "):
-        make_recipe("CPU", **given)
-
-
 WRONG = {  # each rule once
     "DATASET": ["kitti"],
     "DATA_DIR": ["", "~nobody of this name/x", "a\0b"],
-    "RUN_DIR": [300 * "x", 200 * "deep/"],
+    "RUN_DIR": [300 * "x", 1000 * "deep/"],
     "START_FROM": ["~nobody of this name/x"],
     "ARCHIVE": [3, "my.zip"],  # the drawn scenes are not downloaded
     "MINUTES": [0, "4", math.nan, math.inf, True],
@@ -128,7 +116,6 @@ WRONG = {  # each rule once
     "LEARNING_RATE": [0, 1.01],
     "SIZE_STAGES": [
         (), ((1, 2),), ((0.8, 1), (0.5, 1), (1, 1)), ((0.5, 0.5), (0.5, 0.7), (1, 1)), ((1, 0.5),), ((1, 1, 1),),
-        [(n / 1000, 1) for n in range(1, 1001)],
     ],
     "FRAMES_PER_DRIVE": [10**9],
     "TRAIN_ANEW": [1],
@@ -151,14 +138,12 @@ def test_a_wrong_parameter_is_named_as_it_was_typed_with_a_value_that_works(tmp_
 def test_paths_that_cant_be_used_are_named_before_anything_is_done(tmp_path):
     (tmp_path / "file").touch()
     for name in ("DATA_DIR", "RUN_DIR"):
-        with pytest.raises(ValueError, match=rf"^{name}: '.*file' is no folder"):
+        with pytest.raises(ValueError, match=rf"^{name}: nothing can be written in '.*file' \(Not a directory\)"):
             make_recipe("CPU", **parameters(tmp_path, **{name: str(tmp_path / "file" / "deeper")}))
         if Path("/proc").is_dir():  # not even root can make a file there
             with pytest.raises(ValueError, match=rf"^{name}: nothing can be written in '/proc' "):
                 make_recipe("CPU", **parameters(tmp_path, **{name: "/proc/not_there"}))
             assert make_recipe("CPU", **parameters(tmp_path, DATASET="folder", DATA_DIR="/proc"))  # is only read
-    with pytest.raises(ValueError, match=r"ARCHIVE: there is no file '.*none\.zip'"):
-        make_recipe("CPU", **parameters(tmp_path, DATASET="lyft", ARCHIVE=str(tmp_path / "none.zip")))
 
 
 def test_a_full_disk_and_a_folder_of_another_user_are_known_before_the_training(tmp_path):
@@ -176,8 +161,7 @@ def test_a_full_disk_and_a_folder_of_another_user_are_known_before_the_training(
 
 def test_three_trainings_share_the_minutes(tmp_path):
     recipe = make_recipe("CPU", **parameters(tmp_path))
-    assert recipe.long_minutes + 2 * recipe.short_minutes == pytest.approx(4)
-    assert recipe.long_minutes >= 4 * 2 / 3
+    assert (recipe.long_minutes, recipe.short_minutes) == pytest.approx((8 / 3, 2 / 3))
     exact = make_recipe("CPU", **parameters(tmp_path, EPOCHS=10))
     assert (exact.epochs, exact.short_epochs, exact.short_minutes) == (10, 3, math.inf)
     assert make_recipe("CPU", **parameters(tmp_path, EPOCHS=1)).short_epochs == 1

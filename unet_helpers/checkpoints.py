@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 import tempfile
-import textwrap
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -47,39 +46,33 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(run_dir: Path, checkpoint: Checkpoint) -> None:
-    """Replace state.npz; the one before becomes state_before.npz until the training is finished. Raises OSError."""
+    """Write state.npz, whole or not at all. Raises OSError."""
     n_arrays = {"variables": len(checkpoint.variables), "best_weights": len(checkpoint.best_weights)}
     arrays = {"meta": np.frombuffer(json.dumps(checkpoint._asdict() | n_arrays).encode(), np.uint8)}
     arrays |= {f"variable{n}": value for n, value in enumerate(checkpoint.variables)}
     arrays |= {f"best{n}": value for n, value in enumerate(checkpoint.best_weights)}
     content = io.BytesIO()
     np.savez(content, **arrays)
-    path, before, following = (run_dir / f"{name}.npz" for name in ("state", "state_before", "state_next"))
-    storage.write_whole(following, content.getbuffer())
-    if path.exists():
-        os.replace(path, before)
-    os.replace(following, path)
-    if checkpoint.finished:
-        before.unlink(missing_ok=True)
+    storage.write_whole(run_dir / "state.npz", content.getbuffer())
 
 
 def read_checkpoint(run_dir: Path) -> Checkpoint | None:
-    """The newest checkpoint that can be read, None if there is none. A damaged one is put aside, and a line says so."""
-    for path in (run_dir / "state.npz", run_dir / "state_before.npz"):
-        try:
-            with np.load(path) as arrays:  # a zip: each array has a checksum
-                meta = json.loads(arrays["meta"].tobytes())
-                variables = [arrays[f"variable{n}"] for n in range(meta["variables"])]
-                best_weights = [arrays[f"best{n}"] for n in range(meta["best_weights"])]
-                return Checkpoint(meta["log"], meta["best"], meta["finished"], variables, best_weights)
-        except FileNotFoundError:
-            continue
-        except UNREADABLE as error:
-            aside = path.with_name(f"unreadable_{path.name}")
+    """The checkpoint of a run, None if there is none. A damaged one is kept aside with its network; a line says so."""
+    path = run_dir / "state.npz"
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as arrays:  # a zip: each array has a checksum
+            meta = json.loads(arrays["meta"].tobytes())
+            variables = [arrays[f"variable{n}"] for n in range(meta["variables"])]
+            best_weights = [arrays[f"best{n}"] for n in range(meta["best_weights"])]
+            return Checkpoint(meta["log"], meta["best"], meta["finished"], variables, best_weights)
+    except UNREADABLE as error:
+        for name in ("state.npz", "best.keras", "best.json", "log.csv"):  # the new training writes these
             with contextlib.suppress(OSError):
-                os.replace(path, aside)
-            print(f"{path.name} can't be read ({error}): it is put aside as {aside.name}")
-    return None
+                os.replace(run_dir / name, run_dir / f"earlier_{name}")
+        print(f"{path} can't be read ({error}): the training begins anew; what is there is kept as earlier_*")
+        return None
 
 
 _locks: dict[Path, contextlib.ExitStack] = {}  # of the runs that this process trains
@@ -89,10 +82,9 @@ atexit.register(lambda: [lock.close() for lock in _locks.values()])  # after an 
 class RunCheckpoint(keras.callbacks.Callback):
     """Saves a run after each epoch and resumes it: `model.fit(..., initial_epoch=checkpoint.resume(model))`.
 
-    In run_dir: state.npz, a `Checkpoint`, and the one before it. All else is written anew from it, so that after a kill
-    everything belongs to the same epoch: best.keras and best.json, the network with the highest validation mIoU at the
-    largest image size so far, of Keras's own layers without loss and optimizer; and log.csv.
-    labels: the classes, written to best.keras for `networks.load_network`.
+    In run_dir: state.npz, a `Checkpoint`. All else is written anew from it, so that after a kill everything belongs to
+    the same epoch: best.keras and best.json, the network with the highest validation mIoU at the largest image size so
+    far; and log.csv. labels: of the classes, for best.keras.
     Raises RuntimeError after an epoch with weights that are not finite; only log.csv records that epoch.
     """
 
@@ -104,22 +96,21 @@ class RunCheckpoint(keras.callbacks.Callback):
         self.copy: keras.Model | None = None  # is written to best.keras; cloned once because that takes time
 
     def resume(self, model: keras.Model) -> int:
-        """Restore a compiled model to the newest checkpoint and return the number of finished epochs.
+        """Restore a compiled model to the checkpoint and return the number of finished epochs.
 
         A finished training is not repeated: the model gets its best weights, and all epochs count as finished. The run
         is locked until fit ends. Raises RuntimeError if another process trains it, or if nothing can be saved.
         """
         self._lock()
         model.optimizer.build(model.trainable_variables)
-        checkpoint = read_checkpoint(self.run_dir)
-        if checkpoint is None:  # also after a stop in the first epoch
-            self.log, self.best, self.finished, self.best_weights = [], None, False, []
+        found = read_checkpoint(self.run_dir)
+        self.log, self.best, self.finished, variables, self.best_weights = found or Checkpoint([], None, False, [], [])
+        if found is None:
             if self._save(model):
                 return 0
             self._unlock()  # else hours of training could be lost
             todo = f"make room, or give another {named('RUN_DIR')}"
             raise RuntimeError(f"{self.run_dir}: nothing can be saved, so nothing was trained; {todo}")
-        self.log, self.best, self.finished, variables, self.best_weights = checkpoint
         self._write_best(model)
         self._write_log()
         if self.finished:
@@ -140,8 +131,8 @@ class RunCheckpoint(keras.callbacks.Callback):
             raise RuntimeError(f"another process is training in {self.run_dir}: {todo}")
 
         self._unlock()  # an interrupted fit has not done it
-        _locks[self.run_dir] = contextlib.ExitStack()
-        if _locks[self.run_dir].enter_context(storage.hold_lock(self.run_dir, refuse)):
+        lock = _locks[self.run_dir] = contextlib.ExitStack()
+        if lock.enter_context(storage.hold_lock(self.run_dir, refuse)):
             storage.remove_partial_files(self.run_dir)
 
     def _unlock(self) -> None:
@@ -153,11 +144,9 @@ class RunCheckpoint(keras.callbacks.Callback):
         if not all(np.isfinite(array).all() for array in weights):  # mIoU may still be a number, even the best
             self._write_log()
             self._unlock()
-            kept = f"what was learned until epoch {epoch}" if epoch else "only a log"
-            raise RuntimeError(
-                f"{named('LEARNING_RATE')}: the training diverged in epoch {epoch + 1}: its weights are not finite; "
-                f"give a tenth of it and train again. {self.run_dir} keeps {kept}"
-            )
+            found = f"the training diverged in epoch {epoch + 1}: its weights are not finite"
+            todo = f"give a tenth of it and train again; {self.run_dir} keeps what was learned before"
+            raise RuntimeError(f"{named('LEARNING_RATE')}: {found}; {todo}")
         size = list(self.resizing.sizes[self.resizing.stage])
         beaten = self.best["val_mIoU"] if self.best and self.best["image_size"] == size else -math.inf
         if logs["val_mIoU"] > beaten:  # scores at a smaller size do not compare: each larger size starts anew
@@ -173,7 +162,6 @@ class RunCheckpoint(keras.callbacks.Callback):
         self._unlock()
 
     def _save(self, model: keras.Model) -> bool:
-        """Write the checkpoint; False, and a line says so, if the disk is full."""
         variables = [] if self.finished else [np.asarray(variable.value) for variable in _variables(model)]
         checkpoint = Checkpoint(self.log, self.best, self.finished, variables, self.best_weights)
         return self._try(lambda: write_checkpoint(self.run_dir, checkpoint))
@@ -210,16 +198,14 @@ class RunCheckpoint(keras.callbacks.Callback):
             return False
 
 
-def _variables(model: keras.Model) -> list:
-    """All that training changes: weights, states of random layers, and the optimizer's variables."""
+def _variables(model: keras.Model) -> list:  # all that training changes, also the states of random layers
     return [*model.variables, *model.optimizer.variables]
 
 
 def load_best(run_dir: str | Path, image_size: tuple[int, int]) -> tuple[keras.Model, tuple[int, int]]:
     """The best network of a run and the (height, width) of the images that it was scored on.
 
-    image_size: the largest one planned; a line says if the training ended before it.
-    Raises ValueError, naming the folder, if no epoch was finished.
+    image_size: the largest one planned; a line says if the training ended before it. Raises ValueError without epochs.
     """
     best = storage.read_json(Path(run_dir) / "best.json")
     if best is None:
@@ -235,34 +221,27 @@ def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -
 
     The settings are all that decides the result: the recipe, the file of the initial weights, network and optimizer of
     the compiled model, names and content of the data's files, and others, such as augment=[RandomResizedCrop()]. If
-    another training has the folder's name, a number is added, and a note says how the two differ. With
-    recipe.train_anew a finished training gets a new folder, too. Raises ValueError if the folder can't be made.
+    another training has the folder's name, a number is added, and a note names what differs. With recipe.train_anew a
+    finished training gets a new folder, too. Raises ValueError if the folder can't be made.
     """
-    settings = _settings(recipe, model, dataset, others)
-    files = {
-        split: {"/".join(path.parts[-2:]): path for pair in getattr(dataset, split) for path in pair}
-        for split in ("train", "validation")
-    }
+    settings, splits = _settings(recipe, model, dataset, others), ("train", "validation")
+    files = {s: {"/".join(path.parts[-2:]): path for pair in getattr(dataset, s) for path in pair} for s in splits}
     time_asked = f"{recipe.minutes:g}_minutes" if recipe.epochs is None else f"{recipe.epochs}_epochs"
     height, width = recipe.image_size
     name = f"{recipe.dataset}_{height}x{width}_{recipe.n_filters}_filters_{time_asked}_seed_{recipe.seed}"
     with storage.hold_lock(recipe.run_dir / "new_run", lambda: None) as alone:  # one process at a time
         folders = (recipe.run_dir / (name if number == 1 else f"{name}_{number}") for number in itertools.count(1))
-        differences = {
-            folder: _differences(folder / "settings.json", settings, files)
-            for folder in itertools.takewhile(Path.exists, folders)
-        }
-        same = [folder for folder, found in differences.items() if not found]
+        there = list(itertools.takewhile(Path.exists, folders))
+        differences = {folder: _differences(folder / "settings.json", settings, files) for folder in there}
+        same = [folder for folder in there if not differences[folder]]
         newest = read_checkpoint(same[-1]) if same and recipe.train_anew else None
         if same and not (newest and newest.finished):
             return same[-1]
-        folder = recipe.run_dir / (f"{name}_{len(differences) + 1}" if differences else name)
-        if same:
-            what = f"{named('TRAIN_ANEW')}: {same[-1].name} is finished and stays"
-            print(f"note: {what}; this training goes to {folder.name}")
-        elif differences:
+        folder = recipe.run_dir / (f"{name}_{len(there) + 1}" if there else name)
+        if there:
             closest, found = min(differences.items(), key=lambda item: len(item[1]))
-            print(f"note: {closest.name} is of another training ({'; '.join(found)}); this one goes to {folder.name}")
+            why = f"differs in {', '.join(found)}" if found else "is finished and stays"
+            print(f"note: {closest.name} {why}; this training goes to {folder.name}")
         if alone:
             storage.remove_partial_folders(folder)
         settings["files"] = {split: storage.note_files(paths) for split, paths in files.items()}
@@ -292,25 +271,19 @@ def _settings(recipe: Recipe, model: keras.Model, dataset: Dataset, others: dict
 
 
 def _differences(path: Path, settings: dict, files: dict[str, dict[str, Path]]) -> list[str]:
-    """How the training of a settings.json differs from this one, in words; [] if it is the same."""
-    there, found = storage.read_json(path), []
+    """In what the training of a settings.json differs from this one; [] if it is the same."""
+    there = storage.read_json(path)
     try:
-        for part in ("recipe", "optimizer", "others"):
+        parts = {"start": "the initial weights", "network": "the layers of the network", "optimizer": "the optimizer"}
+        found = [words for part, words in parts.items() if there.get(part) != settings[part]]
+        for part in ("recipe", "others"):
             old, new = there[part], settings[part]
-            names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-            found += [f"{name}: {_short(old.get(name))} there, {_short(new.get(name))} here" for name in names]
-        for part, words in (("start", "the initial weights"), ("network", "the layers of the network")):
-            found += [words] if there.get(part) != settings[part] else []
+            found += sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         for split, paths in {} if found else files.items():  # hashing them takes time
-            changed = sorted(storage.find_changes(there["files"][split], paths))
-            found += [f"{len(changed)} of the files to {split}, such as {changed[0]}"] if changed else []
+            found += [f"{name} ({split})" for name in storage.find_changes(there["files"][split], paths)][:1]
+        return found
     except WRONG_TYPES:
-        return [f"its {path.name} can't be read"]
-    return list(dict.fromkeys(found))  # the learning rate is in the recipe and in the optimizer
-
-
-def _short(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else textwrap.shorten(str(value), 60)
+        return [f"{path.name}, which can't be read"]
 
 
 @dataclass(frozen=True)
@@ -352,25 +325,25 @@ def make_plan(
 
 
 def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, validation_batches, resizing) -> Plan:
-    begun = time.perf_counter()
+    begun, n_steps = time.perf_counter(), len(train_batches)
     with tempfile.TemporaryDirectory(prefix="unet_timing_", ignore_cleanup_errors=True) as folder:
-        checkpoint = RunCheckpoint(Path(folder), ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs=2))
+        checkpoint = RunCheckpoint(folder, ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs=2))
         callbacks = [PreciseStatistics(train_batches), checkpoint]
         speed = measure_speed(model, train_batches, validation_batches, resizing, callbacks)
     timing = time.perf_counter() - begun
+    spent = timing + speed.start
 
-    def minutes(epochs: int, share: float = 1) -> float:
-        return (timing + speed.start + share * expected_seconds(epochs, resizing.stages, speed.epoch)) / 60
+    def minutes(epochs: int, steps: int = n_steps) -> float:
+        return (spent + steps / n_steps * expected_seconds(epochs, resizing.stages, speed.epoch)) / 60
 
-    whole, available = len(train_batches), 0.95 * given  # a machine's speed varies
-    left = 60 * available - timing - speed.start
-    epochs = choose_epochs(left, resizing.stages, speed.epoch)
-    fits = minutes(epochs) <= available
-    steps = whole if fits else max(1, int(whole * left / speed.epoch[-1]))  # of a single epoch, at full size
-    planned = f"{epochs} epochs of {steps} steps, about {minutes(epochs, steps / whole):.1f} minutes"
+    left = 60 * 0.95 * given - spent  # a machine's speed varies
+    epochs, steps = choose_epochs(left, resizing.stages, speed.epoch), n_steps
+    if epochs == 1:  # at full size
+        steps = max(1, min(n_steps, int(n_steps * left / speed.epoch[-1])))
+    planned = f"{epochs} epochs of {steps} steps, about {minutes(epochs, steps):.1f} minutes"
     print(f"{planned}, of which timing a few steps took {timing:.0f} s")
-    least = next(n for n in EPOCH_LADDER if n * whole >= LEAST_STEPS)
-    if epochs < least or not fits:
+    least = next(n for n in EPOCH_LADDER if n * n_steps >= LEAST_STEPS)
+    if epochs * steps < least * n_steps:
         needed = math.ceil(10 * minutes(least) / 0.95 * recipe.minutes / given) / 10
         few = f"{setting('MINUTES', recipe.minutes)} are few here: photographs take {LEAST_STEPS} steps or more"
         print(f"{few}, that is {least} epochs; {setting('MINUTES', needed)} give them")

@@ -5,7 +5,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import keras
@@ -29,15 +28,14 @@ class Predictions(NamedTuple):
 
     finite: bool  # whether all weights are finite numbers
     rescales: bool  # whether the network rescales the images itself
-    spread: float  # how much logits differ between pixels, as a share of the largest; 0: a constant prediction
-    scores: Scores  # with one matrix per batch
-    scaled_back: Scores  # of the first batch, its images, of -1..1 or 0..1, scaled back to 0..255
-    miou_anew: float  # with batch normalization's statistics estimated anew from these batches, or nan
+    varies: bool  # whether logits differ between pixels
+    scores: Scores
+    anew: Scores  # with batch normalization's statistics estimated anew from these batches
 
     @property
     def lags(self) -> bool:
         """Whether the moving averages of batch normalization lag so far behind the weights that it costs 0.15 mIoU."""
-        return bool(self.scores.confusion.any()) and self.miou_anew > self.scores.miou + 0.15
+        return bool(self.scores.confusion.any()) and self.anew.miou > self.scores.miou + 0.15
 
 
 class Alignment(NamedTuple):
@@ -48,40 +46,21 @@ class Alignment(NamedTuple):
     n_others: int = 0  # images that the mask of another image fits, and not their own
 
 
-@dataclass
-class Evidence:
+class Evidence(NamedTuple):
     """What was found in the batches, files, log and predictions."""
 
     labels: LabelMap  # the K classes
     log: dict[str, np.ndarray]  # {"loss": (n_epochs,) float, ...}, {} if not known
-    predictions: Predictions | None = None  # None without a network
-    alignment: Alignment | None = None
-    n_images: int = 0
-    low: float = math.inf  # smallest value of the images, nan if one is no number
-    high: float = -math.inf  # the largest
-    ids: Counter = field(default_factory=Counter)  # {id: pixels} of the masks in the batches
-    values: Counter = field(default_factory=Counter)  # {value: pixels} in mask files, {} if not known
-
-    @property
-    def present(self) -> list[int]:
-        """Ids of the classes that occur in the batches."""
-        return [k for k in sorted(self.ids) if 0 <= k < self.labels.n_classes]
-
-    @property
-    def shares(self) -> np.ndarray:
-        """Shares of the classes that occur, of all pixels that are not void."""
-        counts = np.array([self.ids[k] for k in self.present], float)
-        return counts / max(1, counts.sum())
-
-    @property
-    def entropy(self) -> float:
-        """The cross-entropy of predicting the classes' shares everywhere."""
-        return float(-np.sum(self.shares * np.log(self.shares)))
-
-    @property
-    def guess(self) -> float:
-        """The loss of random predictions: their cross-entropy, and at most 1 for Dice."""
-        return math.log(self.labels.n_classes) + 1
+    n_images: int
+    low: float  # smallest value of the images, nan if one is no number
+    high: float  # the largest
+    ids: Counter  # {id: pixels} of the masks in the batches
+    present: list[int]  # ids of the classes that occur in them
+    shares: np.ndarray  # of these, of all pixels that are not void
+    guess: float  # the loss of random predictions: their cross-entropy, and at most 1 for Dice
+    values: Counter  # {value: pixels} in mask files, {} if not known
+    predictions: Predictions | None  # None without a network
+    alignment: Alignment
 
 
 def gather(
@@ -93,20 +72,31 @@ def gather(
         found = f"it tells {model.output_shape[-1]} classes apart, the labels have {labels.n_classes}"
         raise ValueError(f"model: {found}; give the labels that it was trained with")
     log = {name: np.atleast_1d(np.asarray(values, float)) for name, values in (log or {}).items()}
-    evidence = Evidence(labels, log if np.size(log.get("loss", ())) else {})
-    first = _examine_batches(evidence, batches)
-    if model is not None:
-        evidence.predictions = _predict(model, first[:N_PREDICTED], labels)
-    pairs, size = pairs or getattr(batches, "pairs", ()), first[0][0].shape[1:3]
-    if pairs:  # as they are in the files: augmentation would turn one shift into many
-        reader = PairReader(pairs[:N_EDGES], labels, size, cache=False)
+    first, n_images, low, high, ids, values, alignment = [], 0, math.inf, -math.inf, Counter(), Counter(), Alignment(0)
+    for images, masks, *_ in itertools.islice(batches, N_BATCHES):
+        images, masks = keras.ops.convert_to_numpy(images), keras.ops.convert_to_numpy(masks)
+        if masks.ndim != 4 or masks.shape[-1] != 1:
+            raise ValueError(f"batches: found masks of the shape {masks.shape}, expected class ids, (B, H, W, 1)")
+        n_images += len(images)
+        low, high = np.minimum(low, images.min()), np.maximum(high, images.max())  # Python's min would drop nan
+        ids += _count(masks)
+        if len(first) < N_PREDICTED:
+            first.append((images, masks))
+    if not first:
+        raise ValueError("batches: found none, expected at least one batch of images and masks")
+    if pairs := pairs or getattr(batches, "pairs", ()):  # in the files: augmentation would turn one shift into many
+        reader = PairReader(pairs[:N_EDGES], labels, first[0][0].shape[1:3], cache=False)
         compared = [reader.read(n) for n in range(len(reader.pairs))]
-    else:
-        compared = [pair for part in first if part[0].shape[1:3] == size for pair in zip(*part, strict=True)][:N_EDGES]
-    evidence.alignment = compare_edges(*zip(*compared, strict=True))
+        alignment = compare_edges(*zip(*compared, strict=True))
     for pair in pairs[:: 1 + len(pairs) // N_FILES]:
-        evidence.values += _count(decode_image(pair.mask)[..., 0])  # red, which training reads
-    return evidence
+        values += _count(decode_image(pair.mask)[..., 0])  # red, which training reads
+    present = [k for k in sorted(ids) if 0 <= k < labels.n_classes]
+    pixels = np.array([ids[k] for k in present], float)
+    return Evidence(
+        labels, log if np.size(log.get("loss", ())) else {}, n_images, float(low), float(high), ids, present,
+        shares=pixels / max(1, pixels.sum()), guess=math.log(labels.n_classes) + 1, values=values, alignment=alignment,
+        predictions=None if model is None else _predict(model, first, labels),
+    )  # fmt: skip
 
 
 def _count(ids: np.ndarray) -> Counter:
@@ -114,68 +104,39 @@ def _count(ids: np.ndarray) -> Counter:
     return Counter(dict(zip(*np.unique(ids, return_counts=True), strict=True)))
 
 
-def _examine_batches(evidence: Evidence, batches: Iterable) -> list[Batch]:
-    """Fill in what the batches tell, and return the first few of them."""
-    first = []
-    for images, masks, *_ in itertools.islice(batches, N_BATCHES):
-        images, masks = keras.ops.convert_to_numpy(images), keras.ops.convert_to_numpy(masks)
-        if masks.ndim != 4 or masks.shape[-1] != 1:
-            raise ValueError(f"batches: found masks of the shape {masks.shape}, expected class ids, (B, H, W, 1)")
-        evidence.n_images += len(images)
-        evidence.low = float(np.minimum(evidence.low, images.min()))  # Python's min would drop nan
-        evidence.high = float(np.maximum(evidence.high, images.max()))
-        evidence.ids += _count(masks)
-        if len(first) < N_PREDICTED or sum(len(part) for part, _ in first) < N_EDGES:
-            first.append((images, masks))
-    if not first:
-        raise ValueError("batches: found none, expected at least one batch of images and masks")
-    return first
-
-
 def _predict(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -> Predictions:
-    spread, (images, masks) = 0.0, batches[0]
-    for logits in (predict_logits(model, each) for each, _ in batches):
-        if np.isfinite(logits).all():
-            differ = logits.std(axis=(0, 1, 2), dtype=float).max() / max(1, np.abs(logits).max())
-            # An activation after the logits, such as a softmax, hides how much they differ.
-            spread = max(spread, float(differ) if logits.min() < 0 else 1.0)
-    whole = (images + 1) * np.float32(127.5) if images.min() < 0 else images * np.float32(255)
-    scores = _score(model, batches, labels)
-    return Predictions(
-        finite=all(np.isfinite(weights).all() for weights in model.get_weights()),
-        rescales=any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers),
-        spread=spread, scores=scores, scaled_back=_score(model, [(whole, masks)], labels),
-        miou_anew=_miou_anew(model, batches, labels) if scores.confusion.any() else math.nan,
-    )  # fmt: skip
-
-
-def _score(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -> Scores:
-    """One matrix per batch; the logits are resized to the masks, and ids that the labels do not know count as void."""
-    matrices = []
-    for images, masks in batches:
-        logits = keras.ops.image.resize(predict_logits(model, images), masks.shape[1:3])
-        predicted = keras.ops.convert_to_numpy(keras.ops.argmax(logits, axis=-1))
-        true = np.where(masks[..., 0] < labels.n_classes, masks[..., 0], VOID)
-        matrices.append(confusion_matrices(true, predicted, labels.n_classes).sum(axis=0))
-    return Scores(labels, np.array(matrices))
-
-
-def _miou_anew(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -> float:
-    """The mIoU with statistics of these batches, see `PreciseStatistics`; nan without batch normalization.
-
-    The model is left as it was, including the states of its random numbers, even if something raises.
-    """
-    if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
-        return math.nan
+    """The model is left as it was, including the states of its random numbers, even if something raises."""
+    logits = [predict_logits(model, images) for images, _ in batches]
     before = [(variable, 1 * keras.ops.convert_to_numpy(variable)) for variable in model.variables]  # 1 *: a copy
     statistics = PreciseStatistics(batches)
     statistics.set_model(model)
     try:
         statistics.estimate()
-        return _score(model, batches, labels).miou
+        anew = [predict_logits(model, images) for images, _ in batches]
     finally:
         for variable, value in before:
             variable.assign(value)
+    return Predictions(
+        finite=all(np.isfinite(weights).all() for weights in model.get_weights()),
+        rescales=any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers),
+        varies=any(map(_varies, logits)), scores=_score(logits, batches, labels), anew=_score(anew, batches, labels),
+    )  # fmt: skip
+
+
+def _varies(logits: np.ndarray) -> bool:
+    """Whether logits (B, H, W, K) differ between pixels, as far as that is certain; False if none is finite."""
+    # An activation after the logits, such as a softmax, hides how much they differ.
+    return bool(logits.min() >= 0 or logits.std(axis=(0, 1, 2)).max() >= 1e-3 * max(1, np.abs(logits).max()))
+
+
+def _score(predicted: Sequence[np.ndarray], batches: Sequence[Batch], labels: LabelMap) -> Scores:
+    """The logits are resized to the masks, and ids that the labels do not know count as void."""
+    matrices = []
+    for logits, (_, masks) in zip(predicted, batches, strict=True):
+        ids = keras.ops.argmax(keras.ops.image.resize(logits, masks.shape[1:3]), axis=-1)
+        true = np.where(masks[..., 0] < labels.n_classes, masks[..., 0], VOID)
+        matrices.append(confusion_matrices(true, keras.ops.convert_to_numpy(ids), labels.n_classes))
+    return Scores(labels, np.concatenate(matrices))
 
 
 def compare_edges(images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> Alignment:
@@ -211,40 +172,28 @@ def _distinct(maps: np.ndarray) -> np.ndarray:
 
 
 def _common_shift(edges: np.ndarray, boundaries: np.ndarray) -> tuple[int, int] | None:
-    """(rows, columns) by which all masks lie beside their images: one sharp peak, in both halves of the images."""
-
-    def correlate(edges: np.ndarray, boundaries: np.ndarray) -> np.ndarray:
-        """(H, W): the mean correlation with the masks moved by (row, column), negative ones counted from the end."""
-        product = np.fft.rfft2(edges) * np.conj(np.fft.rfft2(boundaries))
-        return np.fft.irfft2(product.mean(axis=0), edges.shape[1:])
-
-    def peak_of(correlation: np.ndarray) -> tuple[int, int]:
-        indices, shape = np.unravel_index(correlation.argmax(), correlation.shape), correlation.shape
-        return tuple(int((i + side // 2) % side - side // 2) for i, side in zip(indices, shape, strict=True))
+    """(rows, columns) by which all masks lie beside their images: where their correlation has one sharp peak."""
+    product = np.fft.rfft2(edges) * np.conj(np.fft.rfft2(boundaries))
+    correlation = np.fft.irfft2(product.mean(axis=0), edges.shape[1:])  # [row, column]: with the masks moved by them
 
     def near(row: int, column: int) -> float:
         return np.roll(correlation, (2 - row, 2 - column), axis=(0, 1))[:5, :5].max()
 
-    correlation = correlate(edges, boundaries)
-    row, column = peak = peak_of(correlation)
-    halves = [peak_of(correlate(edges[half::2], boundaries[half::2])) for half in (0, 1)]
-    sharp = near(*peak) > correlation.mean() + 8 * correlation.std() and np.abs(np.subtract(halves, peak)).max() <= 1
+    peak = np.unravel_index(correlation.argmax(), correlation.shape)
+    row, column = (int((n + side // 2) % side - side // 2) for n, side in zip(peak, correlation.shape, strict=True))
+    sharp = correlation.max() > correlation.mean() + 8 * correlation.std()
     # Masks drawn too large have a peak on each side of (0, 0); those that were moved have one.
-    if sharp and max(map(abs, peak)) > 3 and near(*peak) > max(2 * near(0, 0), 3 * near(-row, -column)):
-        return -row, -column
-    return None
+    single = correlation.max() > max(2 * near(0, 0), 3 * near(-row, -column))
+    return (-row, -column) if sharp and single and max(abs(row), abs(column)) > 3 else None
 
 
 def _count_others(edges: np.ndarray, boundaries: np.ndarray) -> int:
     """How many images another image's mask fits, one to one, by left and right halves alike; 0 if not certain."""
     middle, own = edges.shape[2] // 2, np.arange(len(edges))
     halves = np.s_[:middle], np.s_[middle:]
-    fits = [np.einsum("ihw,jhw->ij", edges[..., half], boundaries[..., half]) for half in halves]
-    best, again = (fit.argmax(axis=1) for fit in fits)
-    others = (best == again) & (best != own)
-    fit = sum(fits)
-    certain = 3 * others.sum() >= 2 * len(own) and 5 * len(set(best[others])) >= 4 * others.sum()
-    return int(others.sum()) if certain and 2 * fit[own, own].mean() < fit[own, best][others].mean() else 0
+    best, again = (np.einsum("ihw,jhw->ij", edges[..., h], boundaries[..., h]).argmax(axis=1) for h in halves)
+    others = best[(best == again) & (best != own)]
+    return len(others) if 3 * len(others) >= 2 * len(own) and 5 * len(set(others)) >= 4 * len(others) else 0
 
 
 USELESS = {"all black", "stuck", "low mIoU"}  # symptoms of a network that knows next to nothing
@@ -276,38 +225,33 @@ def diagnose(
         (B, H', W', 1) ids. The first N_BATCHES are examined. labels: the K classes.
     log: loss and, where known, mIoU, val_loss and val_mIoU of each epoch: `history.history`, or columns of log.csv.
     model: the trained network, which predicts a few batches and is left as it was.
-    pairs: of the batches, for the values and the boundaries in the mask files; batches of `make_batches` know them.
+    pairs: of the batches, whose files tell ids and shifts of the masks; batches of `make_batches` know them.
     Raises ValueError if there is no batch, masks hold no ids, or the network has another number of classes.
     """
     seen = gather(batches, labels, log, model, pairs)
-    problems = [*_image_problems(seen), *_mask_problems(seen), *_alignment_problems(seen)]
-    symptoms, explained, findings = dict(_symptoms(seen)), set(), []
-    for problem in problems:  # and the symptoms that it explains, so that nothing else is blamed for them
-        explains = USELESS | ({"nan"} if problem.cause in ("no numbers", "all void") else set())
-        if problem.symptom in USELESS:
-            problem = problem._replace(symptom=next((s for s in symptoms if s in explains), problem.symptom))
-        findings.append(problem)
-        explained |= explains
-    for symptom in [symptom for symptom in symptoms if symptom not in explained][:1]:
-        findings.append(_training_problem(seen, symptom, symptoms[symptom]))
-    return Diagnosis(findings, _looked_at(seen, problems))
+    findings = [*_image_problems(seen), *_mask_problems(seen), *_alignment_problems(seen)]
+    # Bad data explain a useless network, and some a loss of nan: nothing else is blamed for these.
+    explained = USELESS if findings else set()
+    if any(problem.cause in ("no numbers", "all void") for problem in findings):
+        explained = {*USELESS, "nan"}
+    for symptom, measured in [item for item in dict(_symptoms(seen)).items() if item[0] not in explained][:1]:
+        findings.append(_training_problem(seen, symptom, measured))
+    return Diagnosis(findings, _looked_at(seen))
 
 
-def _looked_at(seen: Evidence, problems: list[Finding]) -> list[str]:
-    losses, asked = seen.log.get("loss"), "no network was given"
-    if seen.predictions:
-        asked = f"{np.count_nonzero(seen.predictions.scores.confusion.sum(axis=0))} classes"
-    void = seen.ids[VOID] / seen.ids.total()
-    files = f"{_some(seen.values)} in the files" if seen.values else "not known"
+def _looked_at(seen: Evidence) -> list[str]:
+    predictions, loss, void = seen.predictions, seen.log.get("loss"), seen.ids[VOID] / seen.ids.total()
+    classes = np.count_nonzero(predictions.scores.confusion.sum(axis=0)) if predictions else 0
     lines = [
         f"images: {seen.n_images}, values {seen.low:.3g} to {seen.high:.3g}",
-        f"masks: {len(seen.present)} of {seen.labels.n_classes} classes, {void:.1%} void, values {files}",
-        f"log: {len(losses)} epochs, loss {losses[0]:.3g} to {losses[-1]:.3g}" if seen.log else "log: not given",
-        f"predictions: {asked}",
+        f"masks: {len(seen.present)} of {seen.labels.n_classes} classes, {void:.1%} void, values "
+        + (f"{_some(seen.values)} in the files" if seen.values else "not known"),
+        f"log: {len(loss)} epochs, loss {loss[0]:.3g} to {loss[-1]:.3g}" if seen.log else "log: not given",
+        f"predictions: {classes} classes" if predictions else "predictions: no network was given",
         f"edges: of {seen.alignment.n_images} images, compared with the boundaries in their masks",
     ]
-    if not problems and max(seen.present) < 32:
-        black = f"as grey images, ids up to {max(seen.present)} look black, and that is fine"
+    if max(seen.present, default=32) < 32:
+        black = f"ids up to {max(seen.present)} look black in a grey image"
         lines.append(f"{black}: unet_helpers.labels.colorize(mask, labels) shows them")
     return lines
 
@@ -318,20 +262,13 @@ def _some(values: Iterable[int]) -> str:
 
 
 def _image_problems(seen: Evidence) -> Iterator[Finding]:
-    predictions = seen.predictions
     if not math.isfinite(seen.low + seen.high):
         cure = "look for a division by 0 where you scale the images, or give them as they are, 0 to 255"
         yield Finding("nan", "no numbers", "The images hold values that are no finite numbers.", cure)
-    elif (seen.low < 0 or seen.high <= 1) and (predictions is None or predictions.rescales):
-        evidence = f"The images' values are {seen.low:.3g} to {seen.high:.3g}; the network scales 0 to 255 itself"
-        cure = "give the images as they are, 0 to 255, and train anew"
-        if predictions and predictions.scaled_back.confusion.any():
-            first = Scores(seen.labels, predictions.scores.per_image[:1]).accuracy
-            if predictions.scaled_back.accuracy > first + 0.1:  # it was trained with images of 0..255
-                whole = f"{predictions.scaled_back.accuracy:.0%} with the images scaled back"
-                evidence += f": {first:.0%} of its predictions are right, and {whole}"
-                cure = "give the images as they are, 0 to 255, as in the training, which is fine"
-        yield Finding("stuck", "scaled twice", f"{evidence}.", cure)
+    elif (seen.low < 0 or seen.high <= 1) and (seen.predictions is None or seen.predictions.rescales):
+        evidence = f"The images' values are {seen.low:.3g} to {seen.high:.3g}; the network scales 0 to 255 itself."
+        cure = "give the images as they are, 0 to 255; if the training had them scaled, too, train anew"
+        yield Finding("stuck", "scaled twice", evidence, cure)
 
 
 def _mask_problems(seen: Evidence) -> Iterator[Finding]:
@@ -406,7 +343,7 @@ def _knows_little(seen: Evidence, name: str) -> bool:
     if name in seen.log:
         baseline = seen.shares.max(initial=0) / max(1, len(seen.shares))
         return seen.log[name][-1] <= baseline + (0.5 if last > seen.guess else 0.1) * (1 - baseline)
-    return _is_flat(seen.log["loss"]) and last > 0.8 * seen.entropy or last > 10 * seen.guess
+    return _is_flat(seen.log["loss"]) and last > 0.5 * seen.guess or last > 10 * seen.guess
 
 
 def _overfits(seen: Evidence) -> bool:
@@ -432,23 +369,23 @@ def _training_problem(seen: Evidence, symptom: str, measured: str) -> Finding:
         rose = f"The loss rose to {max(highest, validation):.3g}; random predictions cost {seen.guess - 1:.2f}."
         return named("rate far too high", rose, slower)
     if predictions and predictions.lags:
-        anew = f"{measured}, and {predictions.miou_anew:.2f} with means and variances estimated anew from them."
+        anew = f"{measured}, and {predictions.anew.miou:.2f} with means and variances estimated anew from them."
         cure = "train once more with this version, which estimates them before each validation; all else may stay"
         return named("statistics that lag", f"{anew} Those of batch normalization lag.", cure)
     if _overfits(seen):
         low, last = min(seen.log["val_loss"]), seen.log["val_loss"][-1]
         evidence = f"{measured}; the validation loss fell to {low:.3g} and rose to {last:.3g}."
         return named("overfitting", evidence, "train with more images, with augmentation, or fewer epochs")
-    if predictions and predictions.spread < 1e-3:
+    if predictions and not predictions.varies:
         return named("rate far too high", f"{measured}. All pixels get the same logits.", slower)
     unknown = named("not found", f"{measured}. Neither images nor masks nor log tell why.", "")
     if loss is None or len(loss) > 1 and not _knows_little(seen, "mIoU"):
         return unknown
     if len(loss) == 1:
         return named("too short", f"{measured}: there was one epoch only.", "train longer")
-    last = max(1, len(loss) // 4)  # epochs: a quarter of them
-    falls = loss[-1] < 0.99**last * loss[-1 - last]
-    if seen.shares.max(initial=0) > 0.8 and loss[-1] < min(0.9 * loss[0], 1.2 * seen.entropy if falls else math.inf):
+    if seen.shares.max(initial=0) > 0.8 and loss[-1] < 0.9 * loss[0]:
         cure = "train longer, with Dice (losses.cross_entropy_and_dice) or losses.class_weights"
         return named("class imbalance", f"{measured}: the others hardly count in the loss.", cure)
+    last = max(1, len(loss) // 4)  # epochs: a quarter of them
+    falls = loss[-1] < 0.99**last * loss[-1 - last]
     return named("too short", f"{measured}; the loss was still falling.", "train longer") if falls else unknown

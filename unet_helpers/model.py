@@ -41,8 +41,7 @@ def conv_block(
     return (layers.MaxPooling2D(2, padding="same")(x) if max_pooling else x), x
 
 
-def _center_crop(x, other):
-    """x without what is beyond the other's height and width, cut around the centre; any size (None) fits already."""
+def _center_crop(x, other):  # an unknown size (None) fits already
     sides = zip(x.shape[1:3], other.shape[1:3], strict=True)
     surplus = [0 if None in pair else max(0, pair[0] - pair[1]) for pair in sides]
     return layers.Cropping2D([(n // 2, n - n // 2) for n in surplus])(x) if any(surplus) else x
@@ -70,14 +69,14 @@ def check_image_size(name: str, image_size, step: int = 1, least: int = 1) -> tu
 
     Raises ValueError that begins with name unless both are whole, divisible by step, and from least to LARGEST_SIDE.
     """
+    least, example = max(least, step), (192, 256)
     sides = tuple(image_size) if isinstance(image_size, (tuple, list, np.ndarray)) else ()
-    least, fits = max(least, step), (192, 256)
     if len(sides) == 2 and all(isinstance(side, numbers.Integral) for side in sides):
-        fits = tuple(int(min(max(-(-side // step) * step, least), LARGEST_SIDE)) for side in sides)
-        if fits == sides:
-            return fits
+        example = tuple(int(np.clip(-(-side // step) * step, least, LARGEST_SIDE)) for side in sides)
+        if example == sides:
+            return example
     expected = f"{'whole numbers' if step == 1 else f'divisible by {step},'} from {least} to {LARGEST_SIDE}"
-    raise ValueError(f"{name}: height and width must be {expected}, found {shown(image_size)}; try {shown(fits)}")
+    raise ValueError(f"{name}: height and width must be {expected}, found {shown(image_size)}; try {shown(example)}")
 
 
 def unet_model(
@@ -162,12 +161,11 @@ def batch_normalization() -> layers.BatchNormalization:
 class PreciseStatistics(keras.callbacks.Callback):
     """Estimates the statistics of batch normalization anew before each validation, for the present weights.
 
-    Keras averages means and variances over past steps, while the weights change. With high learning rates and few steps
-    per epoch these averages lag so far behind that a network that is right in training scores no better than the
-    baseline in validation, for dozens of epochs (benchmarks/README.md). Frozen layers keep their statistics.
+    Keras averages them over past steps, while the weights change. With high learning rates and few steps per epoch the
+    averages lag so far behind that a network that is right in training scores no better than the baseline in validation
+    (benchmarks/README.md). Frozen layers keep their statistics. In `fit` it must come before the callbacks that save.
     batches: of training, (images, ...), images (B, H, W, C). N_IMAGES of them are used each time, without augmentation
         if the batches are from `make_batches`; if there are fewer images, augmented ones are added.
-    In `fit` it must come before the callbacks that save.
     Source: precise statistics, Wu and Johnson 2021, https://arxiv.org/abs/2105.07576.
     """
 
@@ -215,9 +213,7 @@ class PreciseStatistics(keras.callbacks.Callback):
             variable.assign(np.mean(values, axis=0))
 
 
-class _TrainingMode(keras.Model):
-    """A network that normalizes by the batch's own statistics, as in training, also in `predict_on_batch`."""
-
+class _TrainingMode(keras.Model):  # its predict_on_batch normalizes by the batch's own statistics
     def __init__(self, network: keras.Model):
         super().__init__(name="training_mode")
         self.network = network
@@ -226,12 +222,12 @@ class _TrainingMode(keras.Model):
         return self.network(images, training=True)
 
 
-def with_keras_layers_only(model: keras.Model) -> keras.Model:
-    """A copy of a network, not compiled, of Keras's own layers only: its file loads without this package."""
+def with_keras_layers_only(model: keras.Model, dtype: str | None = None) -> keras.Model:
+    """A copy of a network, not compiled, of Keras's own layers only: its file loads without this package. In dtype."""
 
     def keras_layer(layer):
         kind = layers.BatchNormalization if isinstance(layer, FusedBatchNormalization) else type(layer)
-        config = layer.get_config()
+        config = layer.get_config() | ({"dtype": dtype} if dtype else {})
         if "kernel_initializer" in config:  # no longer needed, and Keras before 3.14 can't read that of later ones
             config["kernel_initializer"] = "zeros"
         return kind.from_config(config)

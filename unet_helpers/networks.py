@@ -25,7 +25,6 @@ CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # Keras's members of the zi
 METADATA = "unet_helpers.json"  # our member of the zip, which Keras ignores
 METADATA_FORMAT = 1  # of METADATA
 EXPANSION, ALWAYS = 100, 1 << 26  # a file may unpack to 100 times its size, or to 64 MB: Keras itself packs nothing
-LONGEST_TEXT = 1 << 24  # bytes of CONFIG and METADATA
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ def save_network(
     """
     path = Path(path)
     partial = partial_file(path, ".keras")  # Keras wants the suffix at the end
-    record = {"format": METADATA_FORMAT, "labels": labels and asdict(labels)}
-    record["image_size"] = image_size and list(image_size)
+    record = {"format": METADATA_FORMAT, "labels": labels and asdict(labels), "image_size": image_size}
     record |= {"bits": bits} if bits else {}
     whole = io.BytesIO()
     try:
@@ -96,17 +94,14 @@ def load_network(
         image_size = check_image_size(named("image_size"), image_size)
     known_labels, known_size, bits = read_record(path)
     model = load_model(path)
-    labels, image_size = labels or known_labels, image_size or known_size
-    if image_size is None and None not in model.input_shape[1:3]:
-        image_size = model.input_shape[1:3]
-    given = {"labels=LabelMap(names, colors)": labels, "image_size=(height, width)": image_size}
-    missing = ", ".join(named(argument) for argument, value in given.items() if value is None)
+    fixed_size = None if None in model.input_shape[1:3] else model.input_shape[1:3]
+    labels, image_size = labels or known_labels, image_size or known_size or fixed_size
+    arguments = {"labels=LabelMap(names, colors)": labels, "image_size=(height, width)": image_size}
+    missing = ", ".join(named(argument) for argument, value in arguments.items() if value is None)
     call = named("load_network(path, {})")
     if missing:
-        raise ValueError(
-            f"{path}: it holds a network, but not its {'image size' if labels else 'labels'}: another program, or an "
-            f"older version of this one, wrote it; give what is missing: {call.format(missing)}"
-        )
+        found = "another program, or an older version of this one, wrote it"
+        raise ValueError(f"{path}: {found}; give what is missing: {call.format(missing)}")
     if model.output_shape[-1] != labels.n_classes:
         raise ValueError(
             f"{path}: the network has {model.output_shape[-1]} classes, found {labels.n_classes} labels; give one for "
@@ -124,10 +119,8 @@ def load_model(path: str | Path) -> keras.Model:
         shapes = [model.input_shape, model.output_shape]
     except Exception as error:  # Keras raises what its layers, HDF5 and zip raise
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"{path}: Keras can't load it ({reason}); if it is damaged, get it again; if it has layers of your own, "
-            "load the model yourself and give Network(model, labels, image_size)"
-        ) from error
+        todo = "get it again, or, if it has layers of your own, give Network(model, labels, image_size)"
+        raise ValueError(f"{path}: Keras can't load it ({reason}); {todo}") from error
     if not all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes) or shapes[0][-1] != 3:
         raise ValueError(
             f"{path}: found a network from {shapes[0]} to {shapes[1]}; expected one for segmentation, from images "
@@ -138,25 +131,17 @@ def load_model(path: str | Path) -> keras.Model:
 
 def read_members(path: Path) -> dict[str, bytes]:
     """The files in the zip that a `.keras` file is. Raises ValueError as `load_network` does."""
-    expected = "expected the .keras file of a trained network, such as best.keras in the folder of a run"
-    if not path.is_file():
-        found = "found a folder, perhaps a SavedModel" if path.is_dir() else "there is no such file"
-        raise ValueError(f"{path}: {found}; {expected}")
-    if path.suffix != ".keras":
-        todo = "rename it, or, if it is an HDF5 file, load it with keras.models.load_model and save it with this suffix"
-        raise ValueError(f"{path}: found another suffix than .keras, without which Keras does not load it; {todo}")
     try:
         with zipfile.ZipFile(path) as archive:
-            sizes = {member.filename: member.file_size for member in archive.infolist()}
-            _check_expansion(sum(sizes.values()), path.stat().st_size)
-            if CONFIG not in sizes:
-                raise ValueError("it holds no network of Keras")
-            for name in {CONFIG, METADATA} & sizes.keys():
-                if sizes[name] > LONGEST_TEXT:
-                    raise ValueError(f"its {name} has {sizes[name]:,} bytes, more than {LONGEST_TEXT:,}")
-            return {name: archive.read(name) for name in sizes}
+            _check_expansion(sum(member.file_size for member in archive.infolist()), path.stat().st_size)
+            members = {name: archive.read(name) for name in archive.namelist()}
+            if not {CONFIG, WEIGHTS} <= members.keys():
+                raise ValueError(f"it holds no {CONFIG} and {WEIGHTS}")
+            return members
     except Exception as error:  # zipfile raises a dozen kinds for damaged bytes
-        raise ValueError(f"{path}: found another file, or a damaged one ({error}); {expected}; get it again") from error
+        expected = "expected the .keras file of a trained network, such as best.keras in the folder of a run"
+        found = "there is no such file" if isinstance(error, FileNotFoundError) else f"it can't be read ({error})"
+        raise ValueError(f"{path}: {found}; {expected}") from error
 
 
 def _check_expansion(n_bytes: int, packed: int) -> None:
@@ -167,15 +152,14 @@ def _check_expansion(n_bytes: int, packed: int) -> None:
 
 def open_weights(path: Path) -> h5py.File:
     """The weights of a `.keras` file, in memory. Raises ValueError as `load_network` does."""
-    members, arrays = read_members(path), []
+    content, arrays = read_members(path)[WEIGHTS], []
     try:
-        weights = h5py.File(io.BytesIO(members[WEIGHTS]))
-        outside = weights.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name)
+        weights = h5py.File(io.BytesIO(content))
         weights.visititems(lambda _, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
-        outside = outside or next((array.name for array in arrays if array.external or array.is_virtual), None)
-        if outside:
-            raise ValueError(f"{outside!r} of its {WEIGHTS} links to another file")
-        _check_expansion(sum(array.nbytes for array in arrays), len(members[WEIGHTS]))
+        linked = weights.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else name)
+        if linked or any(array.external or array.is_virtual for array in arrays):
+            raise ValueError("it links to another file")
+        _check_expansion(sum(array.nbytes for array in arrays), len(content))
     except Exception as error:  # HDF5 raises many kinds for damaged bytes
         todo = "get the file again, from a source that you trust"
         raise ValueError(f"{path}: its {WEIGHTS} can't be read ({error}); {todo}") from error
@@ -283,7 +267,7 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
         write_whole(path, content)
         return
     network = load_model(network) if isinstance(network, (str, Path)) else network
-    model = _in_float32(network.model if isinstance(network, Network) else network)
+    model = with_keras_layers_only(network.model if isinstance(network, Network) else network, "float32")
     images = [keras.InputSpec(shape=model.input_shape, dtype="float32", name="images")]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial_", dir=path.parent) as folder:  # whole or not at all
@@ -292,33 +276,21 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
         os.replace(Path(folder) / path.name, path)
 
 
-def _in_float32(model: keras.Model) -> keras.Model:
-    """A copy of a network that computes in float32."""
-    model = with_keras_layers_only(model)
-    copy = keras.models.clone_model(
-        model, clone_function=lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-    )
-    copy.set_weights(model.get_weights())
-    return copy
-
-
 def _halve(path: Path) -> bytes:
     """A `.keras` file once more, packed, with its float32 weights in float16; others, such as counters, as they are."""
     halves, archive = io.BytesIO(), io.BytesIO()
+
+    def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Group):
+            new.require_group(name)
+        else:
+            with np.errstate(over="ignore"):  # said below
+                new[name] = item[()].astype(np.float16 if item.dtype == np.float32 else item.dtype)
+            if item.dtype == np.float32 and not np.isfinite(new[name]).all():
+                raise ValueError(f"{path}: {name} has numbers that 16 bits can't hold; keep the file as it is")
+        new[name].attrs.update(item.attrs)
+
     with open_weights(path) as old, h5py.File(halves, "w") as new:
-
-        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(item, h5py.Group):
-                copied = new.require_group(name)
-            else:
-                values = item[()]
-                with np.errstate(over="ignore"):  # said below
-                    halved = values.astype(np.float16) if values.dtype == np.float32 else values
-                if halved is not values and not np.isfinite(halved).all():
-                    raise ValueError(f"{path}: {name} has numbers that 16 bits can't hold; keep the file as it is")
-                copied = new.create_dataset(name, data=halved)
-            copied.attrs.update(item.attrs)
-
         old.visititems(copy)
         new.attrs.update(old.attrs)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:

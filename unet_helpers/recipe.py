@@ -22,8 +22,6 @@ from .networks import DRAWN_SCENES, as_python, unet_switches
 EPOCH_LADDER = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 SIDE_STEP, LEAST_SIDE = 32, 64  # of IMAGE_SIZE: what all cells of the lesson accept, at half resolution, too
 LEAST_FREE = 1 << 20  # bytes on a disk: with fewer, nothing is saved
-LONGEST_NAME, LONGEST_PATH = 255, 800  # bytes that every disk accepts; the files of a run make the path longer
-ENLARGED = 1.25  # from this factor on, `note_better_size` says so: enlarging adds pixels, not details
 LONG_SHARE, SHORT_SHARE = 2 / 3, 1 / 6  # of MINUTES: the training with the whole recipe, and each of the two before it
 DEFAULTS = {  # what None stands for
     "CPU": {"N_FILTERS": 16, "HALF_RESOLUTION": True, "BATCH_SIZE": 8},
@@ -65,13 +63,14 @@ def _is_whole(value, high: int, low: int = 1) -> bool:
 
 
 def _is_path(value) -> bool:
-    """Whether every disk accepts this path. A ~ or ~NAME must be the home folder of a user."""
+    """Whether the system accepts this path. A ~ or ~NAME must be the home folder of a user."""
     try:
-        path = os.fsencode(Path(value).expanduser().absolute()) if str(value).strip() else b""
+        os.stat(Path(value).expanduser())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
     except (TypeError, ValueError, RuntimeError, OSError):
         return False
-    longest = max(map(len, path.split(os.fsencode(os.sep))))
-    return b"\0" not in path and 0 < len(path) <= LONGEST_PATH and longest <= LONGEST_NAME
+    return bool(str(value).strip())
 
 
 def _is_pattern(value) -> bool:
@@ -82,14 +81,13 @@ def _is_pattern(value) -> bool:
 
 
 def _are_stages(stages) -> bool:
-    if not isinstance(stages, Sequence) or len(stages) > 100:
-        return False
     try:
         shares, fractions = zip(*stages, strict=True)
     except (TypeError, ValueError):
         return False
     valid = all(_is_number(value, 1) for value in (*shares, *fractions)) and list(shares) == sorted(set(shares))
-    return valid and shares[-1] == fractions[-1] == 1  # another last fraction would be another IMAGE_SIZE
+    # another last fraction would be another IMAGE_SIZE
+    return isinstance(stages, Sequence) and valid and shares[-1] == fractions[-1] == 1
 
 
 def _or_none(is_valid: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -126,9 +124,7 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
 
 
 def check_parameters(values: dict[str, object]) -> None:
-    """Raises ValueError for the first invalid parameter, TypeError unless there is one value for each of RULES."""
-    if odd := sorted(values.keys() ^ RULES):
-        raise TypeError(f"{', '.join(odd)}: missing or unknown; expected a value for each of {', '.join(RULES)}")
+    """Raises ValueError for the first invalid parameter. values: one for each of RULES."""
     for name, (is_valid, expected, example) in RULES.items():
         if not is_valid(values[name]):
             found = shown(values[name])
@@ -141,22 +137,17 @@ def check_parameters(values: dict[str, object]) -> None:
         raise ValueError(f"ARCHIVE: {dataset!r} is not downloaded, so it needs no zip; try ARCHIVE = None")
 
 
-def _checked_folder(name: str, value, written: bool) -> Path:
-    """The path with ~ expanded. Raises ValueError if it is no folder or, if it is written, takes no file."""
-    folder = Path(value).expanduser()
-    # os.path's functions, unlike Path's, return False for what is in a folder that may not be searched
+def _check_writable(name: str, folder: Path) -> None:
+    """Raises ValueError if nothing can be written in the folder or, as long as it is not made, in the one above it."""
+    # os.path's function, unlike Path's, returns False for what is in a folder that may not be searched
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not os.path.isdir(there):
-        raise ValueError(f"{named(name)}: {str(there)!r} is no folder; give the path of a folder")
-    if written:
-        try:
-            with tempfile.TemporaryFile(dir=there) as file:  # a full disk still takes an empty file
-                file.write(bytes(LEAST_FREE))
-                file.flush()
-        except OSError as error:
-            found = f"nothing can be written in {str(there)!r} ({os.strerror(error.errno or 0)})"
-            raise ValueError(f"{named(name)}: {found}; give a folder where you may write") from None
-    return folder
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:  # a full disk still takes an empty file
+            file.write(bytes(LEAST_FREE))
+            file.flush()
+    except OSError as error:
+        found = f"nothing can be written in {str(there)!r} ({os.strerror(error.errno or 0)})"
+        raise ValueError(f"{named(name)}: {found}; give a folder where you may write") from None
 
 
 @dataclass(frozen=True)
@@ -207,10 +198,8 @@ def make_recipe(device_kind: str, **parameters) -> Recipe:
     """Check the notebook's parameters, given under their names, and replace None by what suits device and data set.
 
     device_kind: "CPU" or "GPU". SPLIT_BY, START_FROM and FREEZE_ENCODER may be left out. Writes nothing.
-    Raises ValueError and TypeError as `check_parameters` does, ValueError also for paths that can't be used.
+    Raises ValueError as `check_parameters` does, also for paths that can't be used.
     """
-    if device_kind not in ("CPU", "GPU"):
-        raise ValueError(f'device_kind: found {device_kind!r}, expected "CPU" or "GPU"')
     given = {"SPLIT_BY": None, "START_FROM": None, "FREEZE_ENCODER": False} | parameters
     check_parameters(given)
     is_demo = given["DATASET"] == "demo"
@@ -223,12 +212,9 @@ def make_recipe(device_kind: str, **parameters) -> Recipe:
         name: as_python((defaults | network).get(name) if value is None else value) for name, value in given.items()
     }
     values |= {name: float(values[name]) for name in ("MINUTES", "LEARNING_RATE")}
-    values["DATA_DIR"] = _checked_folder("DATA_DIR", given["DATA_DIR"], written=is_demo)
-    values["ARCHIVE"] = given["ARCHIVE"] and Path(given["ARCHIVE"]).expanduser()
-    if values["ARCHIVE"] and not values["ARCHIVE"].is_file():
-        found = str(given["ARCHIVE"])
-        raise ValueError(f"ARCHIVE: there is no file {found!r}; give the path of the zip that you downloaded")
-    values["RUN_DIR"] = _checked_folder("RUN_DIR", given["RUN_DIR"], written=True)
+    values |= {name: given[name] and Path(given[name]).expanduser() for name in ("DATA_DIR", "RUN_DIR", "ARCHIVE")}
+    for name in ("DATA_DIR", "RUN_DIR") if is_demo else ("RUN_DIR",):  # the demo is drawn there
+        _check_writable(name, values[name])
     values["START_FROM"] = start
     return Recipe(**{name.lower(): value for name, value in values.items()})
 
@@ -256,28 +242,26 @@ def _find_start(given: dict, defaults: dict) -> tuple[Path | None, dict]:
 def note_better_size(pairs: Sequence[Pair], recipe: Recipe, n_images: int = 20) -> None:
     """Print which IMAGE_SIZE would suit the images better, if there is one; about n_images of them are looked at.
 
-    It has their median proportions and about as many pixels as recipe.image_size, but no more than the images: upright
-    images leave more than a quarter of a wide size to padding, and enlarged ones take time and show nothing new.
+    It has their median proportions and about as many pixels as recipe.image_size, but no more than the images: padding
+    around images of other proportions and pixels that only enlarge small ones take time and show nothing.
     """
     sizes = []
     for pair in pairs[:: 1 + len(pairs) // n_images]:
         with Image.open(pair.image) as image:
             sizes.append((image.height, image.width))
-    own = np.median(sizes, axis=0)
-    n_pixels, step = min(math.prod(recipe.image_size), math.prod(own)), 2 * SIDE_STEP  # halves of it fit, too
-    height = math.sqrt(n_pixels * own[0] / own[1])
-    better = tuple(min(max(1, round(side / step)) * step, LARGEST_SIDE) for side in (height, height * own[1] / own[0]))
-    filled, larger = _filled_pixels(sizes, recipe.image_size), _filled_pixels(sizes, better)
-    share, enlarged = filled / math.prod(recipe.image_size), float(min(recipe.image_size / own))
-    size, todo = "{}x{}".format(*recipe.image_size), setting("IMAGE_SIZE", better)
-    if enlarged > ENLARGED and math.prod(better) < math.prod(recipe.image_size):
-        what = f"images of {own[0]:.0f}x{own[1]:.0f} are enlarged {enlarged:.1f} times to fit {size}"
-        print(f"note: {what}; {todo} would show as much in less time")
-    elif share < 0.75 and larger > 1.1 * filled:
-        print(f"note: images fill {share:.0%} of {size}, the rest is padding; {todo} would show them larger")
+    height, width = np.median(sizes, axis=0)
+    scale, step = math.sqrt(min(1, math.prod(recipe.image_size) / (height * width))), 2 * SIDE_STEP  # halves fit, too
+    better = tuple(min(max(1, round(side * scale / step)) * step, LARGEST_SIDE) for side in (height, width))
+    now, then = _used_share(sizes, recipe.image_size), _used_share(sizes, better)
+    if then > 1.25 * now:
+        found = f"images fill {now:.0%} of {'{}x{}'.format(*recipe.image_size)}, the rest is padding or enlargement"
+        print(f"note: {found}; {setting('IMAGE_SIZE', better)} would be filled to {then:.0%}")
 
 
-def _filled_pixels(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> float:
-    """How many pixels of image_size images of these sizes fill on average."""
-    boxes = [fitted_box(size, image_size) for size in sizes]
-    return float(np.mean([(bottom - top) * (right - left) for top, left, bottom, right in boxes]))
+def _used_share(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> float:
+    """Which share of the pixels of image_size shows something of its own in images of these sizes, on average."""
+    shown = 0
+    for size in sizes:
+        top, left, bottom, right = fitted_box(size, image_size)
+        shown += min((bottom - top) * (right - left), math.prod(size))
+    return shown / len(sizes) / math.prod(image_size)

@@ -22,8 +22,7 @@ N_STEPS = 3  # of an epoch are timed, at most
 def device_report() -> dict[str, str]:
     """What this process computes on: {"kind": "CPU" or "GPU", "name": ..., "precision": Keras policy that suits it}.
 
-    Half precision suits GPUs with units for it (compute capability 7: float16, from 8 on: bfloat16). A CPU gets
-    float32, because mixed_bfloat16 can end the process there.
+    Half precision suits GPUs with units for it. A CPU gets float32, because mixed_bfloat16 can end the process there.
     """
     import tensorflow as tf
 
@@ -80,9 +79,9 @@ class ProgressiveResizing(keras.callbacks.Callback):
     @property
     def changes(self) -> list[tuple[int, str]]:
         """(epoch, "HEIGHTxWIDTH") of each epoch (1, 2, ...) with another image size than the one before."""
-        stages = [stage_of(epoch, self.epochs, self.stages) for epoch in range(self.epochs)]
-        starts = [epoch for epoch in range(1, self.epochs) if stages[epoch] != stages[epoch - 1]]
-        return [(epoch + 1, "{}x{}".format(*self.sizes[stages[epoch]])) for epoch in starts]
+        sizes = [self.sizes[stage_of(epoch, self.epochs, self.stages)] for epoch in range(self.epochs)]
+        pairs = zip(sizes, sizes[1:], strict=False)
+        return [(epoch, "{}x{}".format(*new)) for epoch, (old, new) in enumerate(pairs, 2) if new != old]
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.stage = epoch, stage_of(epoch, self.epochs, self.stages)
@@ -102,22 +101,17 @@ def measure_speed(
 ) -> Speed:  # fmt: skip
     """Time a short epoch of the smallest and of the largest size; an epoch between them follows from its pixels.
 
-    The compiled model is trained for it, so that its graph is built once; then its weights, the optimizer's, Python's
-    random state and resizing.stage are restored. Backends other than TensorFlow compile anew, which is start.
-    callbacks: those of the training whose time counts, such as what saves each epoch.
+    The compiled model is trained for it; then its weights, the optimizer's, Python's random state and resizing.stage
+    are restored. callbacks: those of the training whose time counts, such as what saves each epoch.
     """
     model.optimizer.build(model.trainable_variables)
     variables = [*model.variables, *model.optimizer.variables]
     before = [1 * keras.ops.convert_to_numpy(variable) for variable in variables]  # 1 *: a copy
-    random_state, stage = random.getstate(), resizing.stage
+    random_state, stage, times = random.getstate(), resizing.stage, _EpochTimes()
 
-    def fit(n_steps: int) -> _EpochTimes:
-        times = _EpochTimes()  # the last callback, to include the others
-        model.fit(
-            train_batches.take(n_steps), validation_data=validation_batches.take(n_steps), verbose=0, shuffle=False,
-            callbacks=[*callbacks, times],
-        )  # fmt: skip
-        return times
+    def fit(n_steps: int) -> None:
+        batches = {"x": train_batches.take(n_steps), "validation_data": validation_batches.take(n_steps)}
+        model.fit(**batches, verbose=0, shuffle=False, callbacks=[*callbacks, times])  # times includes the others
 
     pixels, start, timed = [math.prod(size) for size in resizing.sizes], 0.0, {}
     try:
@@ -125,9 +119,10 @@ def measure_speed(
             resizing.stage = pixels.index(n_pixels)
             for batches in (train_batches, validation_batches):  # decode each image now, not in the first epoch
                 collections.deque(batches.take(N_STEPS), maxlen=0)
-            first = fit(1)  # at each size the first step is slower
-            start = start or first.steps[0] - first.begun
-            timed[n_pixels] = fit(N_STEPS).of_whole_epoch(len(train_batches), len(validation_batches))
+            fit(1)  # at each size the first step is slower
+            start = start or times.steps[0] - times.begun
+            fit(N_STEPS)
+            timed[n_pixels] = times.of_whole_epoch(len(train_batches), len(validation_batches))
     finally:
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
