@@ -123,7 +123,7 @@ def make_batches(
         batches = epoch_order(len(pairs), shuffle, seed, resizing).batch(batch_size, drop_remainder=full_only)
         batches = batches.map(prepare, num_parallel_calls=os.cpu_count()).prefetch(2)
         batches = without_autotune(batches.apply(tf.data.experimental.assert_cardinality(n_batches)))
-        batches.readers = readers  # the files live as long as batches made of these
+        batches.pairs, batches.readers = pairs, readers  # for diagnosis; the files live as long as these
         return batches
 
     batches = deliver(augment)
