@@ -244,3 +244,11 @@ def test_a_shape_is_what_all_of_its_points_span(kind, points):
     outside = abs(x - 18) + abs(y - 12) > 11 if points is TURNED else ~inside
     assert (read[inside] == 1).all()
     assert (read[outside] == 0).all()
+
+
+def test_what_no_outline_covers_is_void_where_no_class_is_background():
+    """Else all that nobody outlined would be learned as the first class."""
+    shape = {"label": "car", "shape_type": "polygon", "points": good.corners((4, 3, 20, 15))}
+    for names, outside in ((("sky", "car"), 255), (("Background", "car"), 0), (("car", "background"), 1)):
+        read = np.asarray(draw(read_labelme(Path("p.json"), good.labelme(0, shapes=[shape])), names))
+        assert (read[5, 10], read[20, 30]) == (names.index("car"), outside)
