@@ -191,8 +191,7 @@ def test_a_folder_that_may_not_be_written_is_one_sentence():
         assert list((folder / "data").iterdir()) == []
 
 
-def test_wrong_argument_is_named(tmp_path):
-    for name, wrong in {"size": (0, 80), "n_frames": 0, "seed": -1}.items():
-        with pytest.raises(ValueError, match=rf"^{name}: found .*, expected "):
-            writing.draw_scenes(tmp_path / "demo", **{**QUICK, name: wrong})
+def test_a_negative_seed_is_named(tmp_path):
+    with pytest.raises(ValueError, match="^seed: found -1, expected "):
+        writing.draw_scenes(tmp_path / "demo", seed=-1, **QUICK)
     assert list(tmp_path.iterdir()) == []

@@ -20,8 +20,6 @@ from .prediction import predict_logits
 # How many are examined: batches, batches given to the network, mask files, pairs whose edges are compared.
 N_BATCHES, N_PREDICTED, N_FILES, N_EDGES = 50, 4, 100, 48
 
-Batch = tuple[np.ndarray, np.ndarray]  # images (B, H, W, 3), masks (B, H', W', 1)
-
 
 class Predictions(NamedTuple):
     """What a network predicts for a few batches."""
@@ -63,10 +61,7 @@ class Evidence(NamedTuple):
     alignment: Alignment
 
 
-def gather(
-    batches: Iterable, labels: LabelMap, log: Mapping[str, Sequence[float]] | None, model: keras.Model | None,
-    pairs: Sequence[Pair],
-) -> Evidence:  # fmt: skip
+def _gather(batches, labels: LabelMap, log, model, pairs) -> Evidence:
     """Examine everything once; arguments and errors are those of `diagnose`."""
     if model is not None and model.output_shape[-1] != labels.n_classes:
         found = f"it tells {model.output_shape[-1]} classes apart, the labels have {labels.n_classes}"
@@ -100,11 +95,10 @@ def gather(
 
 
 def _count(ids: np.ndarray) -> Counter:
-    """{id: how many pixels have it}."""
     return Counter(dict(zip(*np.unique(ids, return_counts=True), strict=True)))
 
 
-def _predict(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -> Predictions:
+def _predict(model: keras.Model, batches: Sequence[tuple], labels: LabelMap) -> Predictions:
     """The model is left as it was, including the states of its random numbers, even if something raises."""
     logits = [predict_logits(model, images) for images, _ in batches]
     before = [(variable, 1 * keras.ops.convert_to_numpy(variable)) for variable in model.variables]  # 1 *: a copy
@@ -119,17 +113,13 @@ def _predict(model: keras.Model, batches: Sequence[Batch], labels: LabelMap) -> 
     return Predictions(
         finite=all(np.isfinite(weights).all() for weights in model.get_weights()),
         rescales=any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers),
-        varies=any(map(_varies, logits)), scores=_score(logits, batches, labels), anew=_score(anew, batches, labels),
+        # An activation after the logits, such as a softmax, hides how much they differ. False if none is finite.
+        varies=any(x.min() >= 0 or x.std(axis=(0, 1, 2)).max() >= 1e-3 * max(1, np.abs(x).max()) for x in logits),
+        scores=_score(logits, batches, labels), anew=_score(anew, batches, labels),
     )  # fmt: skip
 
 
-def _varies(logits: np.ndarray) -> bool:
-    """Whether logits (B, H, W, K) differ between pixels, as far as that is certain; False if none is finite."""
-    # An activation after the logits, such as a softmax, hides how much they differ.
-    return bool(logits.min() >= 0 or logits.std(axis=(0, 1, 2)).max() >= 1e-3 * max(1, np.abs(logits).max()))
-
-
-def _score(predicted: Sequence[np.ndarray], batches: Sequence[Batch], labels: LabelMap) -> Scores:
+def _score(predicted: Sequence[np.ndarray], batches: Sequence[tuple], labels: LabelMap) -> Scores:
     """The logits are resized to the masks, and ids that the labels do not know count as void."""
     matrices = []
     for logits, (_, masks) in zip(predicted, batches, strict=True):
@@ -140,28 +130,23 @@ def _score(predicted: Sequence[np.ndarray], batches: Sequence[Batch], labels: La
 
 
 def compare_edges(images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> Alignment:
-    """images: N of (H, W, 3), 0..255 or any other scale. masks: N of (H', W', 1) ids, of the same parts of the scenes.
+    """images: N of (H, W, 3), 0..255 or any other scale. masks: N of (H, W, 1) ids, of the same parts of the scenes.
 
     Claims nothing if edges are faint, masks coarse, or images fewer than 8.
     """
     rows, columns = np.gradient(np.stack(images).astype(np.float32).mean(axis=-1), axis=(1, 2))
     edges = _distinct(np.sqrt(np.hypot(rows, columns)))  # the root: no few strong edges decide all
-    boundaries = _boundaries(np.stack(masks), images[0].shape[:2])
+    ids = np.stack(masks)[..., 0]
+    boundaries = np.zeros(ids.shape, np.float32)
+    for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[..., :-1], np.s_[..., 1:])):
+        known = (ids[one] != VOID) & (ids[other] != VOID)  # void begins where images end, whatever they show
+        differs = known & (ids[one] != ids[other])
+        boundaries[one][differs] = boundaries[other][differs] = 1
+    boundaries = _distinct(boundaries)
     if len(edges) < 8 or not np.isfinite(edges).all():
         return Alignment(0)
     shift = _common_shift(edges, boundaries)
     return Alignment(len(edges), shift, 0 if shift else _count_others(edges, boundaries))
-
-
-def _boundaries(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    rows, columns = (np.arange(side) * own // side for side, own in zip(size, masks.shape[1:3], strict=True))
-    ids = masks[:, rows[:, None], columns, 0]  # as large as the images
-    found = np.zeros(ids.shape, np.float32)
-    for one, other in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[..., :-1], np.s_[..., 1:])):
-        known = (ids[one] != VOID) & (ids[other] != VOID)  # void begins where images end, whatever they show
-        differs = known & (ids[one] != ids[other])
-        found[one][differs] = found[other][differs] = 1
-    return _distinct(found)
 
 
 def _distinct(maps: np.ndarray) -> np.ndarray:
@@ -196,9 +181,6 @@ def _count_others(edges: np.ndarray, boundaries: np.ndarray) -> int:
     return len(others) if 3 * len(others) >= 2 * len(own) and 5 * len(set(others)) >= 4 * len(others) else 0
 
 
-USELESS = {"all black", "stuck", "low mIoU"}  # symptoms of a network that knows next to nothing
-
-
 class Finding(NamedTuple):
     symptom: str  # what the reader sees
     cause: str  # its name
@@ -228,12 +210,12 @@ def diagnose(
     pairs: of the batches, whose files tell ids and shifts of the masks; batches of `make_batches` know them.
     Raises ValueError if there is no batch, masks hold no ids, or the network has another number of classes.
     """
-    seen = gather(batches, labels, log, model, pairs)
+    seen = _gather(batches, labels, log, model, pairs)
     findings = [*_image_problems(seen), *_mask_problems(seen), *_alignment_problems(seen)]
     # Bad data explain a useless network, and some a loss of nan: nothing else is blamed for these.
-    explained = USELESS if findings else set()
+    explained = {"all black", "stuck", "low mIoU"} if findings else set()
     if any(problem.cause in ("no numbers", "all void") for problem in findings):
-        explained = {*USELESS, "nan"}
+        explained.add("nan")
     for symptom, measured in [item for item in dict(_symptoms(seen)).items() if item[0] not in explained][:1]:
         findings.append(_training_problem(seen, symptom, measured))
     return Diagnosis(findings, _looked_at(seen))

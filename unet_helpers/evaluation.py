@@ -116,12 +116,11 @@ def evaluate_model(
             count("without_tta", true, write_prediction(logits[0], image_size, predicted))
             logits = average_with_flipped(model, letterboxed, logits)
         count("all", true, write_prediction(logits[0], image_size, predicted))
-        if ego_mask is not None and ego_mask.shape != true.shape:
-            ego_mask = None  # with images of several sizes it is unknown where the car is
-            found["without_ego"].clear()
-        if ego_mask is not None:
+        if ego_mask is not None and ego_mask.shape == true.shape:
             count("without_ego", np.where(ego_mask, VOID, true), predicted)
     if not found["all"]:
         raise ValueError("pairs: found none, expected at least one image with its mask")
-    parts = {name: Scores(labels, np.concatenate(matrices)) if matrices else None for name, matrices in found.items()}
-    return Scores(labels, parts["all"].per_image, parts["without_tta"], parts["without_ego"])
+    # With images of several sizes it is unknown where the car is.
+    whole = {name: np.concatenate(each) for name, each in found.items() if len(each) == len(found["all"])}
+    parts = {name: Scores(labels, matrices) for name, matrices in whole.items()}
+    return Scores(labels, whole["all"], parts.get("without_tta"), parts.get("without_ego"))

@@ -10,16 +10,19 @@ from keras import layers
 
 from .naming import shown
 
+N_IMAGES = 16  # for `PreciseStatistics`; they cost 1.5 % of an epoch of the demo, see benchmarks/README.md
 LARGEST_SIDE = 8192  # of the images that a network takes, in pixels: more fits into no memory
 
 
 def _convolution(x, n_filters: int, normalization: str | None, padding: str):
     """3x3 convolution -> (batch normalization) -> ReLU."""
     # No bias before a normalization, which subtracts the mean and would remove it again.
-    options = {"padding": padding, "use_bias": normalization is None, "kernel_initializer": "he_normal"}
-    x = layers.Conv2D(n_filters, 3, **options)(x)
+    x = layers.Conv2D(n_filters, 3, padding=padding, use_bias=normalization is None, kernel_initializer="he_normal")(x)
     if normalization == "batch":
-        x = batch_normalization()(x)
+        # Fused on TensorFlow; the compilers of other backends fuse by themselves. Without `PreciseStatistics`, Keras's
+        # momentum of 0.99 takes hundreds of steps to forget the first.
+        kind = FusedBatchNormalization if keras.backend.backend() == "tensorflow" else layers.BatchNormalization
+        x = kind(momentum=0.9)(x)
     return layers.ReLU()(x)
 
 
@@ -111,9 +114,8 @@ def unet_model(
         x = layers.ReLU()(x)
     skips = []
     for level in range(depth + 1):
-        x, skip = conv_block(
-            x, n_filters * 2**level, dropout_prob if level >= depth - 1 else 0, max_pooling=level < depth, **block
-        )
+        dropout = dropout_prob if level >= depth - 1 else 0
+        x, skip = conv_block(x, n_filters * 2**level, dropout, max_pooling=level < depth, **block)
         skips.append(skip if skip_connections else None)
     for level in reversed(range(depth)):
         x = upsampling_block(x, skips[level], n_filters * 2**level, up_kernel_size=up_kernel_size, **block)
@@ -124,9 +126,6 @@ def unet_model(
     return keras.Model(inputs, logits, name="unet")
 
 
-N_IMAGES = 16  # for the statistics; costs 1.5 % of an epoch of the demo, see benchmarks/README.md
-
-
 @keras.saving.register_keras_serializable("unet_helpers")
 class FusedBatchNormalization(layers.BatchNormalization):
     """Keras's layer, with the same weights, configuration and results, but a faster training step on TensorFlow.
@@ -135,27 +134,19 @@ class FusedBatchNormalization(layers.BatchNormalization):
     Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167.
     """
 
-    fused = True  # False leaves all to Keras; `training.compile_unet` sets it where a compiler fuses by itself
+    fused = True  # False leaves all to Keras, for comparison
 
     def call(self, inputs, training=None, mask=None):
         import tensorflow as tf
 
         if not (self.fused and training and self.trainable):  # Keras: a frozen layer uses its means in training, too
             return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
-        )
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(inputs, self.gamma, self.beta, epsilon=self.epsilon)
         n = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
         variance *= (n - 1) / n  # the kernel divides by n - 1, Keras by n
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(self.momentum * moving + (1 - self.momentum) * value)
         return outputs
-
-
-def batch_normalization() -> layers.BatchNormalization:
-    """A new layer: the fused one on TensorFlow, Keras's own on other backends, whose compilers fuse by themselves."""
-    layer = FusedBatchNormalization if keras.backend.backend() == "tensorflow" else layers.BatchNormalization
-    return layer(momentum=0.9)  # without `PreciseStatistics`, Keras's 0.99 takes hundreds of steps to forget the first
 
 
 class PreciseStatistics(keras.callbacks.Callback):
@@ -175,7 +166,7 @@ class PreciseStatistics(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        if self.network is None or self.network.network is not model:
+        if self.network is None or self.network.network is not model:  # a new one would be compiled anew
             self.network = _TrainingMode(model)
         self.network.jit_compile = model.compiled and model.jit_compile
 

@@ -57,30 +57,19 @@ def predict_mask(
     pixels = decode_image(image, network.bits) if isinstance(image, (str, Path)) else image
     if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise ValueError(f"image: expected an (H, W, 3) uint8 RGB array, found {tuple(pixels.shape)} {pixels.dtype}")
-    size = _known_size(network.model, image_size or network.image_size)
+    own = network.model.input_shape[1:3]
+    size = check_image_size(named("image_size"), image_size or network.image_size or own)
     letterboxed = fit_image(np.asarray(pixels), size)
     try:
         (logits,) = predict_logits(network.model, letterboxed[None], tta)
     except (ValueError, tf.errors.InvalidArgumentError):
-        raise ValueError(
-            f"{named('image_size')}: found {shown(size)}, at which the levels of this network do not fit together; try "
-            "the size of its training, or multiples of 32"
-        ) from None
+        found = f"found {shown(size)}, which this network can't take"
+        expected = "the size of its training, or multiples of 32" if None in own else shown(own)
+        raise ValueError(f"{named('image_size')}: {found}; try {expected}") from None
     mask = np.empty(pixels.shape[:2], np.uint8)
     certainty = np.empty(mask.shape, np.float32) if confidence else None
     write_prediction(logits, size, mask, certainty)
     return (mask, certainty) if confidence else mask
-
-
-def _known_size(model: keras.Model, image_size: tuple[int, int] | None) -> tuple[int, int]:
-    """The image_size that was given, checked, or the only one that the network takes. Raises ValueError."""
-    name, own = named("image_size"), model.input_shape[1:3]
-    if image_size is None and None in own:
-        raise ValueError(f"{name}: this network takes any size; expected the (height, width) of its training")
-    image_size = own if image_size is None else check_image_size(name, image_size)
-    if None not in own and image_size != own:
-        raise ValueError(f"{name}: found {shown(image_size)}, but this network takes images of {own}; leave it out")
-    return image_size
 
 
 def write_prediction(

@@ -50,16 +50,12 @@ def choose_epochs(seconds: float, stages: Sequence[tuple[float, float]], seconds
     return max(fits, default=EPOCH_LADDER[0])
 
 
-def _is_bool(value) -> bool:
-    return isinstance(value, bool)
-
-
 def _is_number(value, high: float) -> bool:
-    return isinstance(value, numbers.Real) and not _is_bool(value) and 0 < value <= high
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < value <= high
 
 
 def _is_whole(value, high: int, low: int = 1) -> bool:
-    return isinstance(value, numbers.Integral) and not _is_bool(value) and low <= value <= high
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_path(value) -> bool:
@@ -109,7 +105,7 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
     "SEED": (lambda value: _is_whole(value, 2**32 - 1, low=0), "a whole number from 0 to 4294967295", 0),
     "EPOCHS": (_or_none(lambda value: _is_whole(value, 10**5)), "None or a whole number above 0, at most 100000", 20),
     "N_FILTERS": (_or_none(lambda value: _is_whole(value, 256)), "None or a whole number above 0, at most 256", 16),
-    "HALF_RESOLUTION": (_or_none(_is_bool), "None, True or False", True),
+    "HALF_RESOLUTION": (_or_none(lambda value: isinstance(value, bool)), "None, True or False", True),
     "BATCH_SIZE": (_or_none(lambda value: _is_whole(value, 4096)), "None or a whole number above 0, at most 4096", 8),
     "SIZE_STAGES": (
         _or_none(_are_stages),
@@ -117,8 +113,8 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
     ),
     "LEARNING_RATE": (lambda value: _is_number(value, 1), "a number above 0, at most 1", 0.02),
     "START_FROM": (_or_none(_is_path), 'None, "scratch", "demo" or the path of a .keras file', "demo"),
-    "FREEZE_ENCODER": (_is_bool, "True or False", False),
-    "TRAIN_ANEW": (_is_bool, "True or False", False),
+    "FREEZE_ENCODER": (lambda value: isinstance(value, bool), "True or False", False),
+    "TRAIN_ANEW": (lambda value: isinstance(value, bool), "True or False", False),
     "FRAMES_PER_DRIVE": (lambda value: _is_whole(value, 10**4), "a whole number above 0, at most 10000", 20),
 }  # fmt: skip
 
@@ -239,29 +235,28 @@ def _find_start(given: dict, defaults: dict) -> tuple[Path | None, dict]:
     return path, network
 
 
-def note_better_size(pairs: Sequence[Pair], recipe: Recipe, n_images: int = 20) -> None:
-    """Print which IMAGE_SIZE would suit the images better, if there is one; about n_images of them are looked at.
+def note_better_size(pairs: Sequence[Pair], recipe: Recipe) -> None:
+    """Print which IMAGE_SIZE would suit the images better, if there is one; about 20 of them are looked at.
 
     It has their median proportions and about as many pixels as recipe.image_size, but no more than the images: padding
     around images of other proportions and pixels that only enlarge small ones take time and show nothing.
     """
     sizes = []
-    for pair in pairs[:: 1 + len(pairs) // n_images]:
+    for pair in pairs[:: 1 + len(pairs) // 20]:
         with Image.open(pair.image) as image:
             sizes.append((image.height, image.width))
     height, width = np.median(sizes, axis=0)
     scale, step = math.sqrt(min(1, math.prod(recipe.image_size) / (height * width))), 2 * SIDE_STEP  # halves fit, too
     better = tuple(min(max(1, round(side * scale / step)) * step, LARGEST_SIDE) for side in (height, width))
-    now, then = _used_share(sizes, recipe.image_size), _used_share(sizes, better)
+
+    def used_share(size: tuple[int, int]) -> float:  # of its pixels show something of their own, on average
+        shown = 0
+        for own in sizes:
+            top, left, bottom, right = fitted_box(own, size)
+            shown += min((bottom - top) * (right - left), math.prod(own))
+        return shown / len(sizes) / math.prod(size)
+
+    now, then = used_share(recipe.image_size), used_share(better)
     if then > 1.25 * now:
         found = f"images fill {now:.0%} of {'{}x{}'.format(*recipe.image_size)}, the rest is padding or enlargement"
         print(f"note: {found}; {setting('IMAGE_SIZE', better)} would be filled to {then:.0%}")
-
-
-def _used_share(sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]) -> float:
-    """Which share of the pixels of image_size shows something of its own in images of these sizes, on average."""
-    shown = 0
-    for size in sizes:
-        top, left, bottom, right = fitted_box(size, image_size)
-        shown += min((bottom - top) * (right - left), math.prod(size))
-    return shown / len(sizes) / math.prod(image_size)

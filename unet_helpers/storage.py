@@ -34,8 +34,7 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        partial.unlink(missing_ok=True)
         raise
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from .labels import VOID
 from .losses import cross_entropy_and_dice
-from .model import FusedBatchNormalization
 from .optimizers import KernelMuon
 from .recipe import stage_of
 
@@ -35,19 +34,12 @@ def device_report() -> dict[str, str]:
     return {"kind": "GPU", "name": details.get("device_name", gpus[0].name), "precision": precision}
 
 
-def compile_unet(model: keras.Model, n_classes: int, learning_rate, jit_compile: bool | None = None) -> None:
+def compile_unet(model: keras.Model, n_classes: int, learning_rate) -> None:
     """Give the model its loss, optimizer and metric: `cross_entropy_and_dice`, `KernelMuon`, mIoU without void.
 
     Biases, normalizations and the last layer get AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101).
     learning_rate: a number, or a schedule such as `WarmupStableDecay`.
-    jit_compile: compile with XLA. None: not on TensorFlow, where Keras would compile anew for each image size and
-        incomplete batch (33 to 45 s for two sizes of a tiny network on a CPU; its gain on a GPU is not measured).
     """
-    if jit_compile is None:
-        jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
-    for layer in model.layers:
-        if isinstance(layer, FusedBatchNormalization):
-            layer.fused = jit_compile is False  # XLA fuses what Keras computes
     # A training is only some thousand steps: both averages over past gradients are short, of 10 and 20 steps. Three
     # rounds of orthogonalization do as well as Keras's five and cost less.
     optimizer = KernelMuon(
@@ -55,6 +47,9 @@ def compile_unet(model: keras.Model, n_classes: int, learning_rate, jit_compile:
     )
     # float32 whatever the policy: half precision can't count pixels.
     metric = keras.metrics.MeanIoU(n_classes, name="mIoU", sparse_y_pred=False, ignore_class=VOID, dtype="float32")
+    # With XLA, TensorFlow would compile anew for each image size and incomplete batch, 33 to 45 s for two sizes of a
+    # tiny network on a CPU; its gain on a GPU is not measured.
+    jit_compile = False if keras.backend.backend() == "tensorflow" else "auto"
     model.compile(optimizer, loss=cross_entropy_and_dice, metrics=[metric], jit_compile=jit_compile)
 
 
@@ -68,10 +63,7 @@ class ProgressiveResizing(keras.callbacks.Callback):
     Source: Howard et al. 2018, https://www.fast.ai/2018/08/10/fastai-diu-imagenet.
     """
 
-    def __init__(
-        self, image_size: tuple[int, int], stages: Sequence[tuple[float, float]] = ((1, 1),), epochs: int = 1,
-        step: int = 32,
-    ):  # fmt: skip
+    def __init__(self, image_size: tuple[int, int], stages: Sequence = ((1, 1),), epochs: int = 1, step: int = 32):
         super().__init__()
         self.stages, self.epochs, self.epoch, self.stage = stages, epochs, 0, 0
         self.sizes = [tuple(max(1, int(side * f / step + 1e-6)) * step for side in image_size) for _, f in stages]

@@ -1,8 +1,6 @@
 """Unpacks a zip of unknown origin: nothing leaves the folder, the disk has room, and every byte is checked."""
 
-import contextlib
 import errno
-import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -10,11 +8,8 @@ from pathlib import Path
 
 from ..naming import named
 
+MAX_RATIO, FREE_SIZE = 20, 100 * 1000**2  # images hardly shrink in a zip; text may, up to so many bytes
 MARKER = ".download_complete"  # the note in a finished folder; no archive may bring its own
-MAX_MEMBERS = 100_000  # files in an archive; the Lyft set has 20,000
-# An archive unpacks to at most MAX_RATIO times its size, or to FREE_SIZE bytes: images hardly shrink in a zip, text
-# shrinks to a tenth, zeros to a thousandth.
-MAX_RATIO, FREE_SIZE = 20, 100 * 1000**2
 
 
 class DownloadError(Exception):
@@ -28,10 +23,6 @@ class DownloadError(Exception):
         return f"\x1b[31mDownloadError\x1b[0m: {self}".splitlines()
 
 
-class Damaged(Exception):
-    """An archive is not what was sent."""
-
-
 def size_text(size: int) -> str:
     """1_230_000 -> "1.2 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size:,} bytes"
@@ -39,9 +30,8 @@ def size_text(size: int) -> str:
 
 def what_is_kept(staging: Path) -> str:
     """The last line of a DownloadError: what an earlier download left in the folder `staging`."""
-    with contextlib.suppress(OSError):  # the folder may not be readable
-        if size := sum(path.stat().st_size for path in staging.glob("*.zip")):
-            return f"Nothing was lost: {size_text(size)} are in {staging}, and the next run resumes from there"
+    if size := sum(path.stat().st_size for path in staging.glob("*.zip")):
+        return f"Nothing was lost: {size_text(size)} are in {staging}, and the next run resumes from there"
     return "Nothing was lost or changed"
 
 
@@ -53,14 +43,14 @@ def elsewhere() -> str:
 def check_disk(folder: Path, what: str, needed: int) -> None:
     """Print what comes and what is free; refuse what does not fit."""
     free = shutil.disk_usage(folder).free
-    print(f"{what}; {size_text(free)} are free on the disk of {folder.parent}")
+    what += f"; {size_text(free)} are free on the disk of {folder.parent}"
+    print(what)
     if needed > free:
-        what += f", but only {size_text(free)} are free on the disk of {folder.parent}"
         raise DownloadError(what, f"Make room, {elsewhere()}", what_is_kept(folder))
 
 
 def unpack(archive: Path, tree: Path, keep: Callable[[str], bool]) -> None:
-    """Unpack the members whose names are kept to the new folder `tree`. Raises Damaged or DownloadError.
+    """Unpack the members whose names are kept to the new folder `tree`. Raises BadZipFile or DownloadError.
 
     zipfile keeps every name inside the folder (it drops "..", drives and absolute paths), writes a link as a plain
     file, never writes more bytes than declared, and checks the CRC.
@@ -71,13 +61,11 @@ def unpack(archive: Path, tree: Path, keep: Callable[[str], bool]) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [m for m in opened.infolist() if keep(m.filename) and MARKER not in m.filename.split("/")]
-            packed, total = os.path.getsize(archive), sum(member.file_size for member in members)
-            content = f"{sum(not member.is_dir() for member in members)} files, {size_text(total)}"
-            if len(members) > MAX_MEMBERS or total > max(FREE_SIZE, MAX_RATIO * packed):
-                what = f"{archive} was not unpacked: its {size_text(packed)} would become {content}"
-                todo = "Don't use it: such an archive is broken or hostile. Get the data set from its own page"
-                raise DownloadError(what, todo, "Nothing of it was written")
-            check_disk(tree.parent, f"{content} to unpack", total)
+            total, n_files = sum(member.file_size for member in members), sum(not member.is_dir() for member in members)
+            if total > max(FREE_SIZE, MAX_RATIO * archive.stat().st_size):
+                what = f"{archive} was not unpacked: it would become {size_text(total)}, {MAX_RATIO} times its size"
+                raise DownloadError(what, "Get the data set from its own page", "Nothing of it was written")
+            check_disk(tree.parent, f"{n_files} files, {size_text(total)} to unpack", total)
             for member in members:
                 current = member.filename
                 opened.extract(member, tree)
@@ -86,4 +74,4 @@ def unpack(archive: Path, tree: Path, keep: Callable[[str], bool]) -> None:
     except Exception as error:  # zipfile raises BadZipFile, EOFError, zlib.error, RuntimeError and more
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        raise Damaged(f"{current}: {error}") from None
+        raise zipfile.BadZipFile(f"{current}: {error}") from None

@@ -1,7 +1,6 @@
 """Kaggle -> a folder, whole or not at all. What can't be done ends in one DownloadError that says what to do next."""
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -11,8 +10,8 @@ from pathlib import Path
 
 from ..naming import named
 from ..storage import hold_lock
-from .archives import MARKER, Damaged, DownloadError, elsewhere, unpack, what_is_kept
-from .kaggle_client import browser_advice, fetch_zip, page_of
+from .archives import MARKER, DownloadError, elsewhere, unpack, what_is_kept
+from .kaggle_client import PAGE, browser_advice, fetch_zip
 
 KAGGLE_INPUT = Path("/kaggle/input")  # where a Kaggle notebook finds the data sets that are attached to it
 
@@ -44,10 +43,8 @@ def download_dataset(
                 if _read_note(dest)[:1] != [slug]:  # the other process may have made it
                     _make(dest, staging, slug, archive, keep, has_layout)
     except OSError as error:
-        what, todo = f"{error.strerror}: {error.filename or dest}", "Repair that"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what, todo = f"The disk of {dest} is full", "Make room"
-        raise DownloadError(what, f"{todo}, {elsewhere()}", what_is_kept(staging)) from None
+        what, todo = f"{error.strerror}: {error.filename or dest}", f"Make it writable, make room, {elsewhere()}"
+        raise DownloadError(what, todo, what_is_kept(staging)) from None
     return (has_layout and find_layout(dest, has_layout)) or dest
 
 
@@ -64,7 +61,6 @@ def check_whole(folder: Path) -> None:
 
 
 def _count(folder: Path) -> int:
-    """How many files are in a folder, without the note."""
     return sum(name != MARKER for _, _, names in os.walk(folder) for name in names)
 
 
@@ -89,7 +85,9 @@ def _make(dest: Path, staging: Path, slug: str, archive: Path | None, keep, has_
     _protect_users_files(dest, (staging, tree, zip_path), slug, archive)
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        _fetch_and_unpack(tree, zip_path, slug, archive, keep)
+        if not archive:
+            fetch_zip(slug, zip_path)
+        unpack(archive or zip_path, tree, keep)
         if has_layout and not find_layout(tree, has_layout):
             what = f"{archive or zip_path} does not hold the folders of {slug}"
             raise DownloadError(what, f"If it is another file, {browser_advice(slug)}")
@@ -98,28 +96,17 @@ def _make(dest: Path, staging: Path, slug: str, archive: Path | None, keep, has_
             dest.rmdir()  # it is empty; Windows replaces no folder
         os.replace(tree, dest)
         _delete_zip(zip_path)
+    except zipfile.BadZipFile as damage:
+        todo, kept = "Download it again later", "It was not changed"
+        if not archive:
+            todo, kept = f"{named('run the cell again').capitalize()} to download it anew", "It is deleted"
+            _delete_zip(zip_path)
+        what, kept = f"{archive or zip_path} is damaged: {damage}", f"{kept}; no folder was changed"
+        raise DownloadError(what, f"{todo}, or {browser_advice(slug)}", kept) from None
     finally:
         shutil.rmtree(tree, ignore_errors=True)
         with contextlib.suppress(OSError):  # a half zip is kept
             staging.rmdir()
-
-
-def _fetch_and_unpack(tree: Path, zip_path: Path, slug: str, archive: Path | None, keep) -> None:
-    """Download to zip_path if there is no archive, and unpack to tree. A damaged download is deleted."""
-    try:
-        if not archive:
-            fetch_zip(slug, zip_path)
-        unpack(archive or zip_path, tree, keep)
-    except Damaged as damage:
-        what, todo, kept = f"{archive} is damaged: {damage}", "Download it again later", "It was not changed"
-        if not archive:
-            what, again = f"What came as the zip of {slug} is damaged: {damage}", named("run the cell again")
-            todo, kept = f"{again.capitalize()} to download it anew", "The file is deleted"
-            if not zipfile.is_zipfile(zip_path):
-                what += ". It may be a web page of a network that wants you to sign in"
-                todo = f"Sign in with a browser, and {again}"
-            _delete_zip(zip_path)
-        raise DownloadError(what, f"{todo}, or {browser_advice(slug)}", f"{kept}; no folder was changed") from None
 
 
 def _delete_zip(zip_path: Path) -> None:
@@ -133,7 +120,7 @@ def _protect_users_files(dest: Path, ours: tuple[Path, ...], slug: str, archive:
     if links := [path for path in ours if path.is_symlink()]:  # writing would follow it
         raise DownloadError(f"{links[0]} is a link", f"Delete the link, {elsewhere()}")
     if archive and not archive.is_file():
-        todo = f"Give the path of the zip from {page_of(slug)}. If the browser unpacked it, move the folder to {dest}"
+        todo = f"Give the path of the zip from {PAGE}{slug}. If the browser unpacked it, move the folder to {dest}"
         raise DownloadError(f"ARCHIVE: there is no file {archive}", todo)
     if archive and (archive.is_relative_to(dest) or archive.is_relative_to(ours[0])):
         todo = "Move it elsewhere and give its new path"

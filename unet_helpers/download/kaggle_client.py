@@ -1,37 +1,35 @@
 """Kaggle's own client, with what it lacks: timeouts, silence about secrets, and errors that say what to do."""
 
 import contextlib
-import importlib
 import io
 import os
 import sys
+import zipfile
 from pathlib import Path
+from unittest import mock
 
 from ..naming import named
-from .archives import Damaged, DownloadError, check_disk, size_text, what_is_kept
+from .archives import DownloadError, check_disk, size_text, what_is_kept
 
+PAGE = "https://www.kaggle.com/datasets/"  # and the slug
 TIMEOUT = (15, 60)  # seconds: to connect, and without a single byte afterwards
 SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 
 
-def page_of(slug: str) -> str:
-    return f"https://www.kaggle.com/datasets/{slug}"
-
-
 def browser_advice(slug: str) -> str:
-    return f"get the zip from {page_of(slug)} with a browser and {named('give its path as ARCHIVE')}"
+    return f"get the zip from {PAGE}{slug} with a browser and {named('give its path as ARCHIVE')}"
 
 
 def fetch_zip(slug: str, zip_path: Path) -> None:
     """Download the data set `slug` ("owner/name") to zip_path, `name.zip` in any folder.
 
-    Resumes where an earlier call stopped. Raises DownloadError, or Damaged if the file is not what was announced.
+    Resumes where an earlier call stopped. Raises DownloadError, or BadZipFile if the file is not what was announced.
     """
     _copy_colab_secrets()
     try:
         import requests
 
-        with _bounded_requests(requests):
+        with mock.patch.object(requests.Session, "send", _bounded_send(requests)):
             api, screen = _quiet_client(), sys.stdout
             client_download_file = api.download_file
 
@@ -52,22 +50,21 @@ def fetch_zip(slug: str, zip_path: Path) -> None:
     except requests.RequestException as error:  # first: it is an OSError, and some of its kinds are ValueErrors
         raise DownloadError(*_explain(error, slug), what_is_kept(zip_path.parent)) from None
     except (ValueError, KeyError) as error:  # another size than announced; none at all, which older clients need
-        raise Damaged(str(error)) from None
+        raise zipfile.BadZipFile(str(error)) from None
 
 
 def _copy_colab_secrets() -> None:
     """Colab's secrets, which Kaggle's client does not read, to this process's environment; each may be missing."""
     with contextlib.suppress(ImportError):
-        userdata = importlib.import_module("google.colab.userdata")
+        from google.colab import userdata
         for name in SECRETS:
             with contextlib.suppress(Exception):  # not there, or this notebook may not read it
                 if name not in os.environ:
                     os.environ[name] = userdata.get(name)
 
 
-@contextlib.contextmanager
-def _bounded_requests(requests):
-    """Give all requests a timeout, which Kaggle's client forgets, and keep error pages out of a resumed file."""
+def _bounded_send(requests):
+    """`Session.send` with a timeout, which Kaggle's client forgets, and without error pages in a resumed file."""
     send = requests.Session.send
 
     def bounded_send(session, request, **options):
@@ -77,40 +74,30 @@ def _bounded_requests(requests):
             raise requests.ConnectionError(f"status {response.status_code}")
         return response
 
-    requests.Session.send = bounded_send
-    try:
-        yield
-    finally:
-        requests.Session.send = send
+    return bounded_send
 
 
 def _quiet_client():
     """Kaggle's client. Without credentials its import prints a help page, closes sys.stdin and wants to exit."""
-    stdin, sys.stdin = sys.stdin, io.StringIO()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            try:
-                from kaggle.api.kaggle_api_extended import KaggleApi
-            except (SystemExit, NameError):  # older clients, Colab's 2.0.2 too: the import gives up, but it is loaded
-                KaggleApi = sys.modules["kaggle.api.kaggle_api_extended"].KaggleApi
-            api = KaggleApi()
-            with contextlib.suppress(Exception, SystemExit):  # then the request is anonymous, and the server decides
-                api.authenticate()
-    finally:
-        sys.stdin = stdin
+    aside = mock.patch.object(sys, "stdin", io.StringIO())
+    with aside, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            from kaggle.api.kaggle_api_extended import KaggleApi
+        except (SystemExit, NameError):  # older clients, Colab's 2.0.2 too: the import gives up, but it is loaded
+            KaggleApi = sys.modules["kaggle.api.kaggle_api_extended"].KaggleApi
+        api = KaggleApi()
+        with contextlib.suppress(Exception, SystemExit):  # then the request is anonymous, and the server decides
+            api.authenticate()
     return api
 
 
 def _explain(error, slug: str) -> tuple[str, str]:
-    """What happened and what to do, for an error of `requests`."""
-    page, again, status = page_of(slug), named("run the cell again"), getattr(error.response, "status_code", 0)
+    again, status = named("run the cell again"), getattr(error.response, "status_code", 0)
     what, todo = {
         0: ("The connection to Kaggle failed or stopped", f"Check the network and {again}"),
         401: ("Kaggle wants to know who you are, and got no valid credentials",
               "Make a new API token at https://www.kaggle.com/settings (an account is free) and put it into the "
               "environment variable or Colab secret KAGGLE_API_TOKEN"),
-        403: (f"Kaggle does not let you have {slug}", f"Log in at {page}, accept the terms if it asks, and {again}"),
-        404: (f"Kaggle knows no data set {slug}", f"Open {page} in a browser to see whether it was renamed"),
-        429: ("Too many requests to Kaggle", f"Wait some minutes and {again}"),
-    }.get(status, ("Kaggle has a problem of its own", f"{again.capitalize()} later"))  # fmt: skip
+        403: (f"Kaggle does not let you have {slug}", f"Log in at {PAGE}{slug}, accept the terms, and {again}"),
+    }.get(status, (f"Kaggle does not send {slug}", f"{again.capitalize()} later"))  # fmt: skip
     return f"{what} ({status})" if status else what, f"{todo}, or {browser_advice(slug)}"

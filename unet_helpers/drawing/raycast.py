@@ -16,8 +16,8 @@ SURFACES = ["plain", "facade", "roof", "brick", "paint", "glass", "tyre", "leave
 PLAIN, FACADE, ROOF, BRICK, PAINT, GLASS, TYRE, LEAVES, TWIGS, BARS, PLATE = range(11)
 SHAPES = ["box", "cylinder", "ellipsoid"]
 BOX, CYLINDER, ELLIPSOID = range(3)
-# phase: 0..1, random, makes each solid's pattern unique; geometry: x, y, z of the middle, half sizes, cos and sin of
-# the turn, the taper in x and z
+# phase: 0..1, random, makes each solid's pattern unique; phase * 7 % 1, * 13 and so on are further such numbers, nearly
+# independent; geometry: x, y, z of the middle, half sizes, cos and sin of the turn, the taper in x and z
 SOLID = np.dtype([("label", "u1"), ("look", "u1"), ("shape", "u1"), ("phase", "f4"), ("colour", "f4", 3),
                   ("geometry", "f4", 10)])
 SKY, GROUND = -1, -2  # in place of a solid's index where none is seen
@@ -38,11 +38,6 @@ NOISE, WHITE_NOISE = _make_noise(), np.random.default_rng(8).random((512, 512), 
 def noise(u, v, cell: float = 1., table: np.ndarray = NOISE) -> np.ndarray:
     """The pattern of a table, NOISE or WHITE_NOISE, at (u, v) metres if a cell is `cell` metres wide."""
     return table[np.floor(v / cell).astype("i4") & 511, np.floor(u / cell).astype("i4") & 511]
-
-
-def _vary(phase, number: int):
-    """A number, 0..1, from a solid's `phase`, 0..1: evenly spread, nearly independent for each `number`."""
-    return phase * number % 1
 
 
 def corners_of(solids: np.ndarray) -> np.ndarray:
@@ -213,7 +208,7 @@ def _lines(street, across, z, side_kerb, pixel):
 
 def _facade(street, colour, along, high, phase, floor_height):
     """Walls with windows, doors, shops: colour (3, M), gloss (M,) and own light (M,)."""
-    window_spacing, half_window = 1.9 + 1.8 * _vary(phase, 7), .17 + .14 * _vary(phase, 17)
+    window_spacing, half_window = 1.9 + 1.8 * (phase * 7 % 1), .17 + .14 * (phase * 17 % 1)
     bay, storey = along / window_spacing + phase, high / floor_height
     luck = noise(bay, storey + phase * 500, 1., WHITE_NOISE)  # each window's own
     ground_floor, x, y = storey < 1, abs(bay % 1 - .5), storey % 1
@@ -223,8 +218,8 @@ def _facade(street, colour, along, high, phase, floor_height):
     frame = (x < half + .03) & (y > low - .03) & (y < top + .03)
     pane = (x < half) & (y > low) & (y < top) & (x > .02)
     board = shop & (y > .76) & (y < .95)
-    inside = np.where(door & ~shop, .05 + luck, .02 + .15 * _vary(luck, 9) ** 3)
-    board_colour = np.stack([luck, _vary(luck, 7), _vary(luck, 13)]) * .45
+    inside = np.where(door & ~shop, .05 + luck, .02 + .15 * (luck * 9 % 1) ** 3)
+    board_colour = np.stack([luck, luck * 7 % 1, luck * 13 % 1]) * .45
     frame_colour = np.where(phase < .6, .5, .1)
     colour = np.select([board, pane, frame], [board_colour, inside, frame_colour], colour)
     lit = pane & (luck > .6) & (street.weather == "D")
@@ -253,7 +248,7 @@ def surface_at(street, solids, p, normal, face, pixel):
     colour[:, k] *= 1 - .35 * seen * ((high[k] / course % 1 < .2) | (stone % 1 < .08))
     colour[:, k] *= 1 + .4 * seen * (noise(stone, row, 1., WHITE_NOISE) - .5)
     k = np.flatnonzero((look == FACADE) & upright)
-    floor_height = np.minimum(2.7 + .6 * _vary(phase[k], 13), geometry[4, k] * 2)
+    floor_height = np.minimum(2.7 + .6 * (phase[k] * 13 % 1), geometry[4, k] * 2)
     colour[:, k], gloss[k], glow[k] = _facade(street, colour[:, k], along[k], high[k], phase[k], floor_height)
     k = np.flatnonzero(look == PAINT)  # a car's body: arches, lamps, number plate
     x, y, end = abs(p[0][k]), p[1][k], back[k]
@@ -271,7 +266,7 @@ def surface_at(street, solids, p, normal, face, pixel):
     colour[:, (look == TYRE) & (np.hypot(p[1], p[2]) < .6)] = .25
     k = np.flatnonzero((look == PLATE) & (geometry[5] < .1) & (p[2] < 0))  # a sign's front
     ring, ink = np.hypot(*p[:2, k]) > .7, (abs(p[1][k]) < .4) & (p[0][k] * 3 % 1 < .5)
-    is_white, is_red = _vary(phase[k], 31) < .55, _vary(phase[k], 17) < .5
+    is_white, is_red = phase[k] * 31 % 1 < .55, phase[k] * 17 % 1 < .5
     red, blue = [[.5], [.03], [.04]], [[.03], [.1], [.4]]
     plate = np.select([is_white, is_red], [.7, red], blue)
     colour[:, k] = np.select([ink, is_white & ring], [np.where(is_white, .04, .7), red], plate)

@@ -10,8 +10,7 @@ from .raycast import CLASSES, GROUND, PAINT, SKY, VEHICLE, WHITE_NOISE
 from .street import DRIVES, Street, get_street
 
 VERSION = 2  # raise it when the drawing changes
-DRAW_DISTANCE = 45  # metres: beyond it small things would be a pixel or two: left out
-SMALL = [CLASSES.index(name) for name in ("other", "pedestrian", "sign")]
+SMALL = [CLASSES.index(name) for name in ("other", "pedestrian", "sign")]  # from 45 m on a pixel or two: left out
 
 
 def _develop(street: Street, image, above, rng):
@@ -36,9 +35,8 @@ def _develop(street: Street, image, above, rng):
     return (np.clip(image, 0, 1) * 255).astype("u1").transpose(1, 2, 0).copy()
 
 
-def _colours(street: Street, solids, moving, eye, rays, depth, index, focal):
+def _colours(street: Street, solids, moving, eye, rays, world, depth, index, focal):
     """Class (P,) uint8 and colour (3, P) of all pixels; index: of the solid seen, SKY or GROUND."""
-    world = eye + rays * np.minimum(depth, 500)
     colour, normal = np.zeros((2, 3, len(index)), "f4")
     label, (gloss, glow) = np.zeros(len(index), "u1"), np.zeros((2, len(index)), "f4")
     k, normal[1] = np.flatnonzero(index == GROUND), 1
@@ -87,7 +85,7 @@ def render_frame(
 
     x, y, z = cast.corners_of(solids) - eye[:, None]
     deep, wide = x * sin + z * cos, x * cos - z * sin
-    far = np.where(np.isin(solids["label"], SMALL), DRAW_DISTANCE, 95)
+    far = np.where(np.isin(solids["label"], SMALL), 45, 95)
     seen = (deep.max(0) > .5) & (deep.min(0) < np.minimum(far, 3.5 * street.sight))
     solids, wide, y, deep = solids[seen], wide[:, seen], y[:, seen], np.maximum(deep[:, seen], .3)
     thin = np.clip(.5 * deep.min(0) / focal, 0, .1)[:, None]  # far posts still fill a pixel
@@ -98,7 +96,7 @@ def render_frame(
     index = np.where((ground < depth) & (ground < 400), GROUND, index)
     depth = np.where(index == GROUND, ground, depth).astype("f4")
     world = eye + rays * np.minimum(depth, 500)
-    label, colour = _colours(street, solids, moving, eye, rays, depth, index, focal)
+    label, colour = _colours(street, solids, moving, eye, rays, world, depth, index, focal)
 
     image, mask = np.zeros((3, rows, columns), "f4"), np.full((rows, columns), VEHICLE, "u1")
     image[:, :n_rows], mask[:n_rows] = colour.reshape(3, n_rows, -1), label.reshape(n_rows, -1)

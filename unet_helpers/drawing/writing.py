@@ -1,6 +1,5 @@
 """Writes the drawn scenes in the Kaggle layout, on all cores; the folder appears whole or not at all."""
 
-import errno
 import multiprocessing
 import os
 import sys
@@ -28,13 +27,12 @@ def draw_scenes(
 
     Files as on Kaggle: data{A..E}/data{A..E}/Camera{RGB,Seg}/NAME.png. seed, size, n_frames: as for `render_frame`;
     drives: some of DRIVES; processes: None = one per core. progress(line) is called before the first frame, about each
-    tenth of them, and before waiting for another process that draws to `folder`. Raises ValueError, naming the
-    argument, if one is wrong, `folder` can't be used, or is there without all of the frames.
+    tenth of them, and before waiting for another process that draws to `folder`. Raises ValueError if seed is
+    negative, and, naming `folder`, if it can't be used or is there without all of the frames.
     """
     folder, drives = Path(folder), tuple(drives)
-    for name, value, least in (("seed", seed, 0), ("n_frames", n_frames, 1), ("size", min(size), 24)):
-        if value < least:
-            raise ValueError(f"{name}: found {value}, expected {least} or more")
+    if seed < 0:
+        raise ValueError(f"seed: found {seed}, expected 0 or more")
     try:
         if not _is_drawn(folder, drives, n_frames):
             busy = f"another process is drawing to {folder}: waiting for it"
@@ -44,9 +42,8 @@ def draw_scenes(
                 if not _is_drawn(folder, drives, n_frames):
                     _draw(folder, drives, processes, progress, seed=seed, size=size, n_frames=n_frames)
     except OSError as error:
-        todo = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
-        raise ValueError(f"folder: {folder} can't be drawn ({error.strerror or error}); {todo} or set "
-                         f"{named('DATA_DIR')} to a folder on another disk, and run again") from None
+        raise ValueError(f"folder: {folder} can't be drawn ({error.strerror or error}); make it writable, make room, "
+                         f"or set {named('DATA_DIR')} to a folder on another disk, and run again") from None
     return folder
 
 
@@ -97,7 +94,6 @@ def _end_with_parent() -> None:
 
 
 def _draw_part(folder: Path, drive: str, frames: range, options: dict) -> int:
-    """Draw some frames of one drive, the work of one process, and return how many."""
     for frame in frames:
         image, mask = render_frame(drive, frame, **options)
         red = np.stack([mask, 0 * mask, 0 * mask], axis=2)  # the class id is in the red channel

@@ -14,23 +14,15 @@ from .figures import BLUE, COLORS, EDGE, ORANGE, SKY_BLUE, WIDTH, InlineFigure, 
 def show_classes(labels: LabelMap, pixels: np.ndarray) -> InlineFigure:
     """Bars: the share of the pixels (K,) that each class has, in the class's colour."""
     shares = 100 * np.asarray(pixels) / np.sum(pixels)
-    figure, axes = _class_bars("share of the pixels (%)", labels, {"all pixels": shares}, shares.max(), _percent)
+    figure, axes = _class_bars("share of the pixels (%)", labels, {"all pixels": shares}, shares.max(), "{:.3g} %")
     axes.set_title("How often each class occurs")
     return figure
 
 
-def _percent(share: float) -> str:
-    return f"{share:.1f} %" if share >= 1 else f"{share:.2g} %"  # 30.8, 0.87, 0.0061
-
-
-def _iou(value: float) -> str:
-    return "absent" if np.isnan(value) else f"{value:.2f}"
-
-
-def _class_bars(quantity: str, labels: LabelMap, bars: Mapping[str, np.ndarray], largest: float, text):
+def _class_bars(quantity: str, labels: LabelMap, bars: Mapping[str, np.ndarray], largest: float, form="{:.2f}"):
     """Figure and axes with horizontal bars, sorted by the first; they have the classes' colours if it is the only one.
 
-    bars: name -> (K,) values, NaN is drawn as 0. text: makes what is written at the end of a bar from its value.
+    bars: name -> (K,) values; NaN is drawn as 0 and called absent. form: of the value at the end of a bar.
     """
     order = np.argsort(np.nan_to_num(next(iter(bars.values())), nan=-1))
     names, height = [labels.names[k] for k in order], 0.84 / len(bars)
@@ -38,7 +30,8 @@ def _class_bars(quantity: str, labels: LabelMap, bars: Mapping[str, np.ndarray],
     figure, axes = new_figure(f"Bars: {quantity} of each class.", size=size)
     for i, (name, values) in enumerate(bars.items()):
         color = labels.palette[order] / 255 if len(bars) == 1 else COLORS[i % len(COLORS)]
-        y, texts = np.arange(len(order)) + 0.42 - (i + 0.5) * height, [text(value) for value in values[order]]
+        texts = ["absent" if np.isnan(value) else form.format(value) for value in values[order]]
+        y = np.arange(len(order)) + 0.42 - (i + 0.5) * height
         drawn = axes.barh(y, np.nan_to_num(values[order]), height, color=color, label=name, **EDGE)
         axes.bar_label(drawn, texts, padding=4, size=11)
         pairs = zip(names[::-1], texts[::-1], strict=True)
@@ -51,7 +44,7 @@ def _class_bars(quantity: str, labels: LabelMap, bars: Mapping[str, np.ndarray],
 def plot_iou(scores: Scores, baseline: Scores | None = None) -> InlineFigure:
     """Bars: the IoU of each class, sorted, in the class's colour, with the mIoU (and the baseline's) as a line."""
     text = f"mIoU {scores.miou:.3f}"
-    figure, axes = _class_bars("intersection over union (0..1)", scores.labels, {text: scores.iou}, 1, _iou)
+    figure, axes = _class_bars("intersection over union (0..1)", scores.labels, {text: scores.iou}, 1)
     lines = [axes.axvline(scores.miou, color=BLUE, label=text)]
     if baseline:
         text = f"mIoU of the baseline {baseline.miou:.3f}"
@@ -65,7 +58,7 @@ def plot_iou(scores: Scores, baseline: Scores | None = None) -> InlineFigure:
 def compare_iou(scores: Mapping[str, Scores]) -> InlineFigure:
     """Bars of each class's IoU, one for each of the named scores, sorted by the first; mIoUs in the legend."""
     bars = {f"{name}: mIoU {each.miou:.3f}": each.iou for name, each in scores.items()}
-    figure, _ = _class_bars("intersection over union (0..1)", next(iter(scores.values())).labels, bars, 1, _iou)
+    figure, _ = _class_bars("intersection over union (0..1)", next(iter(scores.values())).labels, bars, 1)
     figure.legend(loc="outside upper center")
     return figure
 

@@ -59,7 +59,7 @@ def _columns_alt(columns: Mapping[str, Sequence[np.ndarray]], labels: LabelMap) 
     return alt
 
 
-def _show(axes, array: np.ndarray, labels: LabelMap, contour_width: float | None = None) -> None:
+def _show(axes, array: np.ndarray, labels: LabelMap, contour_width: float | None) -> None:
     """An image, mask or bool errors; contour_width: the panel's width in inches if a mask gets contours."""
     if array.dtype == bool:
         array = np.where(array[..., None], error_color(labels)[1], 70)
@@ -75,7 +75,6 @@ def _show(axes, array: np.ndarray, labels: LabelMap, contour_width: float | None
 
 
 def _legend_entries(masks: Sequence[np.ndarray], labels: LabelMap) -> list[tuple[str, np.ndarray]]:
-    """(name, colour) of each class in the masks, and of void."""
     ids = np.flatnonzero(sum(np.bincount(mask.ravel(), minlength=256) for mask in masks))
     return [("void" if k == VOID else labels.names[k], labels.palette[k]) for k in ids]
 
@@ -120,12 +119,12 @@ def show_predictions(
     return figure
 
 
-def _four_panels(alt: str, panels: Mapping[str, np.ndarray], labels: LabelMap, contour_width: float | None = None):
+def _four_panels(alt: str, panels: Mapping[str, np.ndarray], labels: LabelMap):
     """Two rows of two titled panels, as tall as the last one needs: figure and axes (2, 2)."""
     height, width = next(reversed(panels.values())).shape[:2]
     figure, axes = new_figure(alt, 2, 2, (WIDTH, WIDTH * height / width + 0.6))
     for panel, (title, array) in zip(axes.flat, panels.items(), strict=True):
-        _show(panel, np.asarray(array), labels, contour_width)
+        _show(panel, np.asarray(array), labels, WIDTH / 2)
         panel.set_title(title)
     return figure, axes
 
@@ -170,7 +169,7 @@ def show_confidence(
     right, missed = (f"{part.mean():.2f}" if part.size else "no pixel" for part in parts)
     alt = f"Image, prediction, confidence and errors. Mean confidence where right: {right}, where wrong: {missed}."
     panels = {"image": image, "prediction": predicted, "confidence (0..1)": np.zeros_like(image), title: errors}
-    figure, axes = _four_panels(alt, panels, labels, WIDTH / 2)
+    figure, axes = _four_panels(alt, panels, labels)
     shown = axes[1, 0].imshow(confidence, cmap="cividis", vmin=0, vmax=1, interpolation="none")
     figure.colorbar(shown, ax=axes[1, 0])
     add_legend(figure, _legend_entries([predicted], labels))

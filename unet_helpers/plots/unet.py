@@ -137,9 +137,6 @@ def _stages(model) -> list[tuple[str, int, list]]:
     return [*stages, ("output", number, path[last:])]
 
 
-# ---- the figures ----
-
-
 def draw_unet(model: keras.Model, image_size: Sequence[int] | None = None) -> InlineFigure:
     """The U of a network: boxes for what each level gets (pale) and puts out, arrows between.
 
