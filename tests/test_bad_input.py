@@ -331,7 +331,7 @@ def assert_left(left: str, before: dict, after: dict, place: Path) -> None:
         assert changed is None or after[f"{changed}/prepared.json"] != before[f"{changed}/prepared.json"]
     if "masks" in left:
         written = {path.name for path in (place / "cwd" / "out").iterdir()}
-        assert written == {f"p1_{what}.png" for what in ("ids", "colors", "overlay")}
+        assert written == {"classes.txt", "legend.png", *(f"p1_{what}.png" for what in ("ids", "colors", "overlay"))}
 
 
 def assert_said(said: str, output: str) -> None:

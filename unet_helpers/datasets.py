@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +12,13 @@ import numpy as np
 
 from . import custom_data, drawing
 from .download import check_whole, download_dataset, find_layout
-from .images import InvalidFile, decode_mask, examine_image, naming_file, read_channels
+from .images import InvalidFile, decode_mask, examine_image, naming_file, read_channels, read_orientation
 from .labels import CAMVID, CARLA, DATASETS, LabelMap, Pair, class_pixels
 from .naming import named
 from .storage import find_changes
 
 SLUGS = {"lyft": "kumaresanmanickavelu/lyft-udacity-challenge", "camvid": "carlolepelaars/camvid"}  # on Kaggle
+RARE = 1e-4  # share of all pixels: a class with less is worth a look
 DATA_DIR = "data"  # made where it does not exist; any other folder has to be there, for it may be misspelt
 
 # The Kaggle set's five folders hold frames of every drive and neighbouring frames look alike, so the split goes by
@@ -49,6 +50,7 @@ class Dataset:
 def load_dataset(
     name: str, data_dir: str | Path = DATA_DIR, *, seed: int = 0, frames_per_drive: int = 20,
     archive: str | Path | None = None, split_by: str | None = None, skip_bad: bool = False, bits: int | None = None,
+    to_train: bool = True,
 ) -> Dataset:  # fmt: skip
     """Find a data set's pairs in data_dir/name, or in data_dir itself, and split them.
 
@@ -60,6 +62,7 @@ def load_dataset(
     skip_bad: leave out the pairs whose files are invalid instead of refusing all of them, as far as `custom_data` can,
         and print no notes: problems and notes are in the report.
     bits: "folder" only: read 16-bit images as a network was trained with them, `Network.bits`; None: as they need it.
+    to_train: "folder" only: False for pairs that are only scored, of any number, even of a test part alone.
     Raises ValueError, naming the folder or file, if name is unknown, something is missing or has no partner, and
     DownloadError if a download fails, or files of a finished one are gone.
     """
@@ -76,9 +79,9 @@ def load_dataset(
         what = "images/ and masks/" if name == "folder" else repr(name)
         raise ValueError(f"{named('DATA_DIR')}: there is no folder {str(root)!r}; give the folder that holds {what}")
     if name == "folder":
-        root = root / name if (root / name).is_dir() else root
-        places = custom_data.places_for(root, DATA_DIR)
-        prepared = custom_data.prepare_folder(root, *places, split_by=split_by, skip_bad=skip_bad, bits=bits)
+        root = custom_data.find_root(root / name if (root / name).is_dir() else root)
+        places, options = custom_data.places_for(root, DATA_DIR), {"skip_bad": skip_bad, "bits": bits}
+        prepared = custom_data.prepare_folder(root, *places, split_by=split_by, to_train=to_train, **options)
         return _load_prepared(name, prepared, prepared.labels, skip_bad)
     has_layout = {"lyft": lambda folder: bool(_cameras(folder)), "camvid": _has_camvid}[name]
     found = find_layout(root / name, has_layout, depth=1) or find_layout(root, has_layout, depth=0)
@@ -207,5 +210,34 @@ def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
 
 def check_pairs(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray:
     """`check_pair` for all pairs, on all cores: how many pixels of each class they have together, (K,) int64."""
+    return count_pixels(pairs, labels).sum(axis=0)
+
+
+def count_pixels(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray:
+    """`check_pair` for all pairs, on all cores: how many pixels of each class each of them has, (N, K) int64."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return sum(pool.map(lambda pair: check_pair(pair, labels), pairs), np.zeros(labels.n_classes, np.int64))
+        counts = list(pool.map(lambda pair: check_pair(pair, labels), pairs))
+    return np.array(counts, np.int64).reshape(-1, labels.n_classes)
+
+
+def find_rare(counts: np.ndarray) -> list[tuple[int, float]]:
+    """(id, percent of all pixels) of the classes that occur, but in less than RARE of the pixels, (N, K)."""
+    shares = counts.sum(axis=0) / max(1, counts.sum())
+    return [(int(k), 100 * float(shares[k])) for k in np.flatnonzero((shares > 0) & (shares < RARE))]
+
+
+def find_suspicious(
+    pairs: Sequence[Pair], counts: np.ndarray, labels: LabelMap, report: custom_data.Report | None = None
+) -> dict[Pair, str]:
+    """The pairs that are worth a look, and why: those that a warning of the report names, those of images that EXIF
+    turns, and those with an id of `find_rare`, which a mask that was a JPEG or resized once has.
+
+    counts: (N, K) pixels of each class in each pair, from `count_pixels`.
+    """
+    warned, rare, found = report.warned if report else {}, find_rare(counts), {}
+    for pair, pixels in zip(pairs, counts, strict=True):
+        ids = [f"id {k}, {labels.names[k]!r}: {pixels[k]} pixels" for k, _ in rare if pixels[k]]
+        turned = ["turned by EXIF"] * (read_orientation(pair.image) > 1)
+        if reasons := [*warned.get(str(pair.image), ()), *turned, *ids]:
+            found[pair] = "; ".join(reasons)
+    return dict(sorted(found.items(), key=lambda item: str(item[0].image) not in warned))  # warnings first

@@ -82,6 +82,15 @@ def _refuse_special(path: Path) -> None:
         raise InvalidFile("it is no file, but a folder, a pipe or a device; move it away")
 
 
+def read_orientation(path: Path) -> int:
+    """EXIF's orientation of an image file, 1..8, from its header alone; 1 where it can't be read."""
+    try:
+        with Image.open(path) as image:
+            return _orientation(image)
+    except OSError:
+        return 1
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
@@ -250,7 +259,8 @@ def _values(path: Path) -> tuple[Opened, str, np.ndarray]:
     opened = open_file(path)
     image = opened.image
     if image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg"):
-        raise InvalidFile("it is a JPEG inside, which changes class ids; make the mask again, as a PNG")
+        todo = "make the mask again, as a PNG; for black and white ones, see 'Masks of 0 and 255 that are JPEGs' in "
+        raise InvalidFile(f"it is a JPEG inside, which changes class ids; {todo}data/README.md")
     if image.format not in ("PNG", "GIF", "BMP", "TIFF"):
         raise InvalidFile("expected a mask as PNG, GIF, BMP or TIFF; save it as a PNG", opened.kind)
     if opened.more_frames:

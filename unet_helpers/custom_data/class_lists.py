@@ -59,11 +59,15 @@ class ClassList(NamedTuple):
 
 
 def find_classes(root: Path) -> ClassList | None:
-    """The list in root/classes.txt, else class_dict.csv, else labelmap.txt; None without any. See data/README.md.
+    """The list in root/classes.txt, else class_dict.csv, else labelmap.txt, else Roboflow's train/_classes.csv; None
+    without any. See data/README.md.
 
     Raises ValueError, naming file and line, for anything that could be read in two ways.
     """
-    for name, read in (("classes.txt", _read_names), ("class_dict.csv", _read_csv), ("labelmap.txt", _read_labelmap)):
+    for name, read in (
+        ("classes.txt", _read_names), ("class_dict.csv", _read_csv), ("labelmap.txt", _read_labelmap),
+        ("train/_classes.csv", _read_roboflow), ("test/_classes.csv", _read_roboflow),
+    ):  # fmt: skip
         if os.path.isfile(root / name):
             return _make_list(root / name, read(root / name))
     return None
@@ -177,14 +181,26 @@ def _take_values(path: Path, lines: list[Line]) -> list[Line]:
     return [line._replace(name=match[3], value=int(match[1])) for line, match in zip(lines, matches, strict=True)]
 
 
-def _read_csv(path: Path) -> list[Line]:
+def _read_table(path: Path, *columns: str) -> list[tuple[int, list[str]]]:
+    """(number of the line, cells of these columns) of a CSV file's rows. Raises ValueError if a column is missing."""
     rows = [[cell.strip() for cell in row] for row in csv.reader(read_text(path).split("\n"))]
     numbered = [(number, row) for number, row in enumerate(rows, 1) if any(row)]
     header = [cell.lower() for cell in numbered[0][1]] if numbered else []
-    if not {"name", "r", "g", "b"} <= set(header):
-        raise ValueError(f"{path}, line 1: found {header}, expected the columns name, r, g, b; write this line")
-    columns = [header.index(column) for column in ("name", "r", "g", "b")]
-    return [_line(path, n, [(row + [""] * len(header))[k] for k in columns]) for n, row in numbered[1:]]
+    if not set(columns) <= set(header):
+        raise ValueError(f"{path}, line 1: found {header}, expected the columns {', '.join(columns)}; write this line")
+    places = [header.index(column) for column in columns]
+    return [(n, [(row + [""] * len(header))[k] for k in places]) for n, row in numbered[1:]]
+
+
+def _read_csv(path: Path) -> list[Line]:
+    return [_line(path, number, cells) for number, cells in _read_table(path, "name", "r", "g", "b")]
+
+
+def _read_roboflow(path: Path) -> list[Line]:
+    rows = _read_table(path, "class", "pixel value")
+    if odd := [number for number, (name, value) in rows if not name or not value.isdecimal()]:
+        raise ValueError(f"{path}, line {odd[0]}: expected a pixel value and a class; correct it")
+    return [Line(number, name, None, int(value)) for number, (name, value) in rows]
 
 
 def _read_labelmap(path: Path) -> list[Line]:

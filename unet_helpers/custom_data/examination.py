@@ -74,7 +74,7 @@ def examine_items(found: Found, classes: ClassList | None) -> Examined:
         converted = [f"images ({image.kind}; {bits} of 16 bits used)" for image in images if image.bits]
         converted += [f"masks ({look.mask.kind})" for need, look in zip(needs, looks, strict=True) if need.ids]
         report.converted = dict(Counter(converted))
-    report.errors, report.warnings = errors.lines(), warnings.lines()
+    report.errors, report.warnings, report.warned = errors.lines(), warnings.lines(), warnings.reasons()
     if report.errors:
         raise ValidationError(report)
     return Examined(needs, bits, encoding, report)

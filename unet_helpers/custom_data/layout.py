@@ -8,12 +8,13 @@ from typing import NamedTuple
 from ..naming import named
 from .annotations import Annotations, Outlines
 from .class_lists import read_text
+from .formats import recognise
 from .matching import SPLIT_NAMES, match, normalize
 from .report import MOST, Problems, few
 
 # Names of folders, in any case of letters; the first one is taken before the others.
-IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")  # the second: of the PASCAL challenge and CVAT
-MASK_FOLDERS = ("masks", "segmentationclass")
+IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img", "imagestr")  # the second: of PASCAL and CVAT
+MASK_FOLDERS = ("masks", "segmentationclass", "masks_machine", "labelstr")  # the last two: of Supervisely, nnU-Net
 OTHER_MASK_FOLDERS = ("mask", "labels", "label", "annotations")  # only where no other folder could hold the masks
 LIST_FOLDERS = (".", "ImageSets/Segmentation")  # of train.txt; the second: of the PASCAL challenge and CVAT
 READABLE_SUFFIXES = {
@@ -48,11 +49,30 @@ class Found(NamedTuple):
     warnings: Problems
 
 
+def find_root(folder: Path) -> Path:
+    """The folder VOC2012 or the like, of the PASCAL challenge, in this folder or its VOCdevkit/; else the folder."""
+    found = [path.parent for where in ("", "VOCdevkit/") for path in folder.glob(f"{where}VOC20??/JPEGImages")]
+    return found[0] if len(found) == 1 else folder
+
+
 def find_items(root: Path) -> Found:
     """All pairs below root, in the folders that data/README.md names.
 
-    Raises ValueError, naming the folder, if there are no such folders, several could be meant, or they can't be read.
+    Raises ValueError, naming the folder, if there are no such folders, several could be meant, they can't be read, or
+    they are in a format of `formats`.
     """
+    try:
+        found = _find_items(root)
+    except ValueError:
+        if known := recognise(root):
+            raise ValueError(f"{root}: {known}") from None
+        raise
+    if not found.items and (known := recognise(root)):
+        raise ValueError(f"{root}: {known}")
+    return found
+
+
+def _find_items(root: Path) -> Found:
     places = find_places(root)
     lists = _find_lists(root) if None in places else {}
     if lists.keys() >= {"train", "validation"}:
@@ -103,13 +123,16 @@ def find_places(root: Path) -> dict[str | None, tuple[Path, Path]]:
     splits = {} if images and has_images(images) else _find_splits(images or root)
     if images:
         masks = _find_masks_beside(root, images)
-        if "train" not in splits:
+        if not splits:
             return {None: (images, masks)}
         inner = _find_splits(masks)
         return {split: (folder, inner.get(split, masks / folder.name)) for split, folder in splits.items()}
-    if "train" in splits:  # without images/, the images are in the split's folder itself, as with COCO files
+    if splits:  # without images/, the images are in the split's folder itself, as with COCO files
         found = {split: (folder, _find(folder, IMAGE_FOLDERS) or folder) for split, folder in splits.items()}
         return {split: (images, _find_masks_beside(folder, images)) for split, (folder, images) in found.items()}
+    signs = ("*.[jJ][sS][oO][nN]", f"*{MASK_END}.*", "masks/*")  # LabelMe writes beside the images
+    if has_images(root) and any(any(root.glob(sign)) for sign in signs):
+        return {None: (root, root / "masks")}
     there = ", ".join(path.name for path in list_folder(root)[:10]) if os.path.isdir(root) else "no such folder"
     expected = "images/ and masks/, or train/ and val/ with images/ and masks/ in each"
     todo = f"make them, or give another {named('DATA_DIR')}"

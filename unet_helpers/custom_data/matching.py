@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 SAMPLES = 3  # masks whose names are compared with those of the images; the first may have no image
 SPLIT_NAMES = {  # of folders, in any case of letters, and of lists
-    "train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing"),
+    "train": ("train", "training", "train2017"), "validation": ("val", "valid", "validation", "val2017"),
+    "test": ("test", "testing", "test2017"),
 }  # fmt: skip
 NEAREST = 20  # images that each of them is compared with: those whose names have most in common with it
 # What surrounds the part of a name that an image and its mask have in common: (beginning, ending) of images, of masks.

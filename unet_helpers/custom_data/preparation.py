@@ -47,8 +47,9 @@ class Prepared:
 
 
 def prepare_folder(
-    root: str | Path, *targets: str | Path, split_by: str | None = None, skip_bad: bool = False, bits: int | None = None
-) -> Prepared:
+    root: str | Path, *targets: str | Path, split_by: str | None = None, skip_bad: bool = False,
+    bits: int | None = None, to_train: bool = True,
+) -> Prepared:  # fmt: skip
     """The pairs of a reader's own folder; see data/README.md for what it may hold.
 
     Masks that are no plain class ids and grey 16-bit images are converted: copies are written to the first of the
@@ -59,9 +60,10 @@ def prepare_folder(
     skip_bad: leave out the pairs with invalid files, if others are left, and name them in the report's errors. No pair
         changes its split by that. Copies then go to a temporary folder of this process.
     bits: in use in the grey 16-bit images that a network was trained with; other copies go to a temporary folder, too.
+    to_train: False for pairs that are only scored: any number will do, and none has to be for training.
     Raises ValidationError, which has the report, or another ValueError.
     """
-    return _prepare(find_classes(Path(root)), find_items(Path(root)), targets, split_by, skip_bad, bits)
+    return _prepare(find_classes(Path(root)), find_items(Path(root)), targets, split_by, skip_bad, bits, to_train)
 
 
 def prepare_pairs(
@@ -82,14 +84,16 @@ def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
 # ---- find, read, decide, convert, split, report ----
 
 
-def _prepare(classes: ClassList | None, found: Found, targets: Sequence, split_by, skip_bad: bool, bits) -> Prepared:
+def _prepare(
+    classes: ClassList | None, found: Found, targets: Sequence, split_by, skip_bad: bool, bits, to_train: bool = True
+) -> Prepared:  # fmt: skip
     root = found.errors.root
     folders = [Path(target) for target in targets or places_for(root, root)[:1]]
     outside = [folder for folder in folders if not folder.resolve().is_relative_to(root.resolve())]
     if not outside:
         raise ValueError(f"{folders[0]}: it is in {root}, where nothing is written; give a folder outside")
     n_problems = len(found.errors.files_of)
-    splits = split_items(found, split_by)
+    splits = split_items(found, split_by, to_train)
     skip_bad = skip_bad and len(found.errors.files_of) == n_problems  # what is wrong with a split is no single file's
     try:
         return _prepare_items(found, splits, classes, outside, bits)
@@ -132,6 +136,7 @@ def _finish(found: Found, splits: Sequence[str | None], record: dict, folder: Pa
     root = found.errors.root
     labels = make_labels(tuple(record["names"]), tuple(map(tuple, record["colors"])))
     report = Report(**record["report"])
+    reasons, report.warned = found.warnings.reasons() | report.warned, {}
     notes = {root / name: note for name, note in record["sources"].items()}
     notes |= {folder / name: note for name, note in record["written"].items()}
     pairs, learned, counts = {name: [] for name in SPLITS}, set(), {}
@@ -140,12 +145,14 @@ def _finish(found: Found, splits: Sequence[str | None], record: dict, folder: Pa
         if split:
             pairs[split].append(pair)
             learned |= numbers.keys() if split == "train" else set()
+            if said := [reason for file in item.files for reason in reasons.get(found.errors.name(file), ())]:
+                report.warned[str(pair.image)] = said
             own = {name: notes[path] for name, path in pair._asdict().items() if path in notes}
             counts[pair] = own, {int(k): number for k, number in numbers.items()}
     report.root, report.classes = str(root), [tuple(row) for row in report.classes]
     report.copies = str(folder) if report.converted and folder != root else ""
     report.pairs = {name: len(pairs[name]) for name in SPLITS}
-    absent = [name for k, name, share in report.classes if share and str(k) not in learned]
+    absent = [name for k, name, share in report.classes if share and str(k) not in learned and pairs["train"]]
     report.warnings = found.warnings.lines() + report.warnings
     report.warnings += [f"class {name!r} occurs in no training mask, so it can't be learned" for name in absent]
     return Prepared(labels, *(tuple(pairs[name]) for name in SPLITS), report, record["bits"], counts)

@@ -39,14 +39,26 @@ class Problems:
     def files(self) -> set[Path]:
         return {file for files in self.files_of.values() for file, _ in files}
 
+    def name(self, file: Path) -> str:
+        """The file's path below the folder, as messages have it."""
+        return file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
+
+    def reasons(self) -> dict[str, list[str]]:
+        """{name of a file: what is said of it, in short}."""
+        reasons: dict[str, list[str]] = {}
+        for sentence, files in self.files_of.items():
+            for file, found in files:
+                short = sentence.split(";")[0] + (f" ({found})" if found else "")
+                reasons.setdefault(self.name(file), []).append(short)
+        return reasons
+
     def lines(self) -> list[str]:
         """Lines "masks/p1.png, masks/p2.png (FOUND) and 3 more: SENTENCE", or "SENTENCE" of the folder itself."""
         lines = []
         for sentence, files in self.files_of.items():
             names: dict[str, list[str]] = {}  # by what was found in them, which is said once
             for file, found in files[:MOST]:
-                name = file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
-                names.setdefault(printable(found), []).append(printable(name))
+                names.setdefault(printable(found), []).append(printable(self.name(file)))
             groups = [", ".join(group) + (f" ({found})" if found else "") for found, group in names.items()]
             more = f" and {len(files) - MOST:,} more" if len(files) > MOST else ""
             lines.append(sentence if files[0][0] == self.root else f"{'; '.join(groups)}{more}: {sentence}")
@@ -70,6 +82,7 @@ class Report:
     copies: str = ""  # the folder of what was written
     errors: list[str] = field(default_factory=list)  # each must be corrected before a training
     warnings: list[str] = field(default_factory=list)  # each should be read
+    warned: dict[str, list[str]] = field(default_factory=dict)  # {image file of a pair: what warnings say of the pair}
 
     def count(self, names: Sequence[str], pixels: dict[str, Sequence[int]]) -> None:
         """Set classes, void and shares. pixels: of each split those of the K classes, and last those of void."""

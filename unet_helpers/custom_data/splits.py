@@ -26,13 +26,14 @@ def cut_blocks(n: int) -> tuple[int, int]:
     return first, max(second, first + 1)
 
 
-def split_items(found: Found, split_by: str | None) -> list[str | None]:
+def split_items(found: Found, split_by: str | None, to_train: bool = True) -> list[str | None]:
     """For each item "train", "validation", "test", or None where it is in no list.
 
     The folders tell it; else root's train.txt, val.txt and perhaps test.txt, a name a line; else split_by, a regular
     expression that finds the group in an image's stem: groups are not cut; else blocks of the names in their natural
     order. Files without a partner keep their places: else each would move the pairs behind it, and what was learned
-    could come to the test. Raises ValueError if a list is no text.
+    could come to the test. to_train: whether there must be MIN_PAIRS, and some to train and to validate.
+    Raises ValueError if a list is no text.
     """
     n_pairs, found = len(found.items), found._replace(items=found.items + found.lonely)
     items, root, errors, warnings = found.items, found.errors.root, found.errors, found.warnings
@@ -48,9 +49,9 @@ def split_items(found: Found, split_by: str | None) -> list[str | None]:
         splits = _place([[k] for k in order], *cut_blocks(len(items)), len(items))
     if split_by is not None and (found.lists or by_folders):
         warnings.add("the pattern for groups in names is not used, because folders or lists tell the splits", root)
-    if len(items) < MIN_PAIRS and not errors.files_of:
+    if to_train and len(items) < MIN_PAIRS and not errors.files_of:
         errors.add(f"found {len(items)} pairs, expected {MIN_PAIRS} at least, one of them to validate; add some", root)
-    for name in ("train", "validation"):
+    for name in ("train", "validation") if to_train else ():
         if items and name not in splits and not errors.files_of:
             sentence = f"no pair is for {name}, expected one at least; put some there, or let the pattern find more"
             errors.add(sentence, root)
@@ -66,8 +67,7 @@ def _place(groups: Sequence[Sequence[int]], first: int, second: int, n: int) -> 
 
 def _split_by_folders(found: Found) -> list[str | None]:
     splits = [item.split for item in found.items]
-    if "validation" not in splits:
-        train = [k for k, split in enumerate(splits) if split == "train"]
+    if "validation" not in splits and (train := [k for k, split in enumerate(splits) if split == "train"]):
         for k in sorted(train, key=lambda k: natural(found.items[k].stem))[-max(1, round(0.15 * len(train))) :]:
             splits[k] = "validation"
         what = "there are no pairs for validation; the last of the training pairs are taken"
