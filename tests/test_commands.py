@@ -24,9 +24,10 @@ from conftest import LABELS, write_pair_to
 from limits import start
 from PIL import Image
 
-from unet_helpers import naming
+import unet_helpers
+from unet_helpers import naming, plots
 from unet_helpers.__main__ import main
-from unet_helpers.commands import OPTIONS
+from unet_helpers.commands import OPTIONS, check
 from unet_helpers.commands import train as command_train
 from unet_helpers.commands.arguments import make_parser
 from unet_helpers.custom_data import make_labels
@@ -37,7 +38,7 @@ from unet_helpers.networks import encoder
 from unet_helpers.recipe import RULES, note_better_size
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("check", "train", "diagnose", "evaluate", "predict", "export")
+COMMANDS = ("check", "train", "diagnose", "evaluate", "predict", "export", "info")
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_help_and_wrong_usage_are_quick():
         "print(codes, {'tensorflow', 'keras', 'matplotlib', 'kaggle'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"{[0, 2] * 7} set()"
+    assert done.stdout.splitlines()[-1] == f"{[0, 2] * 8} set()"
     assert all(f"usage: python -m unet_helpers {command} [-h]" in done.stdout for command in COMMANDS)
 
 
@@ -83,6 +84,11 @@ def test_options_that_no_data_can_make_right_are_wrong_usage(capsys, tmp_path):
         assert (code, shown) == (2, "")
         assert said in errors
     assert not list(tmp_path.iterdir())
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    code, shown, _ = run(capsys, "--version")
+    assert (code, shown) == (0, f"unet_helpers {unet_helpers.__version__}\n")
 
 
 def test_defaults_are_the_parameters_of_the_notebook():
@@ -183,6 +189,43 @@ def test_check_names_all_problems_at_once(capsys, folder):
     code, shown, errors = run(capsys, "check", folder)  # not one good pair is left
     assert (code, len(messages(errors))) == (1, 1)
     assert "masks/p09.png (cannot identify image file) and 13 more: " in " ".join(shown.split())  # ten names
+
+
+def test_suspicious_pairs_are_shown_first_and_nothing_is_replaced(capsys, folder, tmp_path, monkeypatch):
+    """Those of a warning, what EXIF turns, and an id that a mask has because it was a JPEG once."""
+    out, exif = tmp_path / "new" / "look", Image.Exif()
+    for n in range(24, 60):
+        write_pair_to(folder, f"p{n}", (64, 96), seed=n)
+    values = np.array(Image.open(folder / "masks" / "p07.png"))
+    values[values == 2] = 1
+    values[3, 5] = 3
+    Image.fromarray(values).save(folder / "masks" / "p07.png")
+    (folder / "classes.txt").write_text("sky\nroad\ncar\nno car\n")  # one pixel of 60 x 64 x 96: 0.0003 %
+    exif[0x0112] = 3
+    Image.open(folder / "images" / "p11.png").save(folder / "images" / "p11.png", exif=exif)
+    image = Image.open(folder / "masks" / "p13.png").convert("RGBA")
+    image.putpixel((0, 0), (0, 0, 0, 0))
+    image.save(folder / "masks" / "p13.png")  # partly transparent
+    drawn = []
+    monkeypatch.setattr(check, "show_pairs", lambda *given: drawn.append(given) or plots.show_pairs(*given))
+    shown = " ".join(succeeds(capsys, "check", folder, "--show", out).split())
+    assert "classes with less than 0.01 % of the pixels: 3 'no car' (0.00027 %)" in shown
+    assert f"12 pairs are shown in {out / 'pairs_1.png'}, {out / 'pairs_2.png'}, {out / 'pairs_3.png'}" in shown
+    titles = [title for *_, part in drawn for title in part]
+    assert [title.split(":")[0] for title in titles[:3]] == ["p11.png", "p13.png", "p07.png"]
+    assert ("EXIF" in titles[0], "transparent" in titles[1]) == (True, True)
+    assert "id 3, 'no car': 1 pixels" in titles[2]
+    assert len(set(titles)) == 12
+    assert not any(":" in title for title in titles[3:])
+    for path in sorted(out.iterdir()):
+        assert Image.open(path).size[0] == 800
+    before = (out / "pairs_1.png").read_bytes()
+    (out / "pairs_3.png").write_bytes(b"mine")
+    errors = fails(capsys, "check", folder, "--show", out)
+    assert "pairs_1.png: it is there already; give another --show, or --overwrite" in errors
+    assert ((out / "pairs_1.png").read_bytes(), (out / "pairs_3.png").read_bytes()) == (before, b"mine")
+    succeeds(capsys, "check", folder, "--show", out, "--overwrite")
+    assert (out / "pairs_3.png").read_bytes() != b"mine"
 
 
 def test_nothing_is_trained_on_bad_files_or_too_few(capsys, folder, tmp_path):
@@ -376,6 +419,78 @@ def test_evaluate_and_predict_agree_at_each_masks_own_size(capsys, tmp_path, net
     assert f"mIoU {scores.miou:.3f}   accuracy {scores.accuracy:.3f}" in shown
 
 
+def iou_of(true, predicted, k) -> float:
+    both, either = ((true == k) & (predicted == k)).sum(), ((true == k) | (predicted == k)).sum()
+    return both / either
+
+
+def test_scores_are_written_as_json_of_all_pairs_of_each_class_and_image(capsys, tmp_path, network):
+    folder, out, file = make_folder(tmp_path / "data", 6), tmp_path / "out", tmp_path / "scores.json"
+    succeeds(capsys, "predict", network, folder / "images", "--out", out)
+    shown = succeeds(capsys, "evaluate", network, folder, "--split", "all", "--json", file)
+    assert "folder, all: 6 images" in shown
+    found = json.loads(file.read_text())
+    files = sorted((folder / "masks").iterdir()), sorted(out.glob("*_ids.png"))
+    true, predicted = (np.stack([np.asarray(Image.open(path)) for path in part]) for part in files)
+    assert found["accuracy"] == pytest.approx((true == predicted).mean())
+    expected = [iou_of(true, predicted, k) for k in range(3)]
+    assert [row["iou"] for row in found["classes"]] == pytest.approx(expected)
+    assert [row["name"] for row in found["classes"]] == list(LABELS.names)
+    assert [row["share"] for row in found["classes"]] == pytest.approx([(true == k).mean() for k in range(3)])
+    assert found["miou"] == pytest.approx(np.mean(expected))
+    each = {Path(row["image"]).stem: row["miou"] for row in found["images"]}
+    assert each == pytest.approx(
+        {f"p0{n}": np.mean([iou_of(true[n], predicted[n], k) for k in range(3)]) for n in range(6)}
+    )
+    code, _, errors = run(capsys, "evaluate", network, folder, "--json", file)
+    assert (code, "--json: " in errors, "there already" in errors) == (2, True, True)
+
+
+def test_a_folder_with_a_test_part_alone_is_scored_and_unnamed_classes_match_by_their_ids(capsys, tmp_path, network):
+    folder = make_folder(tmp_path / "data" / "test", 5)
+    (folder / "classes.txt").unlink()
+    shown = succeeds(capsys, "evaluate", network, tmp_path / "data")
+    assert "folder, test: 5 images" in shown
+    assert re.search(r"^car +\d", shown, re.MULTILINE)
+    (tmp_path / "data" / "classes.txt").write_text("sky\nroad\nbus\n")
+    assert "its classes are sky, road, car, but" in fails(capsys, "evaluate", network, tmp_path / "data")
+    assert "no pair is for train" in fails(capsys, "train", tmp_path / "data", "--runs", tmp_path / "runs")
+    two = make_folder(tmp_path / "two", 2)  # too few to train, and enough to score
+    assert "folder, all: 2 images" in succeeds(capsys, "evaluate", network, two, "--split", "all")
+
+
+def test_info_says_what_a_network_is(capsys, trained, tmp_path):
+    shown = succeeds(capsys, "info", trained.run_dir)
+    best = json.loads((trained.run_dir / "best.json").read_text())
+    for said in (
+        "best.keras", "0 sky, 1 road, 2 car", "64x64", "logits of 32x32", "folder, 17 images", "start.keras",
+        f"validation mIoU {best['val_mIoU']:.3f} in epoch {best['epoch']}",
+    ):  # fmt: skip
+        assert said in shown, said
+    moved = tmp_path / "moved.keras"  # the file alone knows it
+    moved.write_bytes((trained.run_dir / "best.keras").read_bytes())
+    assert succeeds(capsys, "info", moved).splitlines()[1:] == shown.splitlines()[1:]
+    alone = tmp_path / "alone.keras"
+    keras.models.load_model(moved).save(alone)
+    assert "not in the file" in succeeds(capsys, "info", alone)
+    included = succeeds(capsys, "info", "demo")
+    for said in ("drawn_scenes.keras", "12 traffic sign", "192x256", "demo, 380 images", "validation mIoU 0.684"):
+        assert said in included, said
+
+
+def test_a_runs_folder_holds_figures_of_it(trained, capsys, tmp_path):
+    """Those that the command writes; what they show is tested with `plots`."""
+    assert train(trained, tmp_path / "runs") == 0
+    (run_dir,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    names = ["best_and_worst.png", "confusion.png", "curves.png", "first_batch.png"]
+    assert sorted(path.name for path in run_dir.glob("*.png")) == names
+    assert all(np.ptp(np.asarray(Image.open(run_dir / name))) == 255 for name in names)
+    assert "figures: curves.png, confusion.png, first_batch.png, best_and_worst.png" in capsys.readouterr().out
+    (run_dir / "curves.png").unlink()
+    assert train(trained, tmp_path / "runs") == 0  # a finished run is loaded, and its figures stay
+    assert not (run_dir / "curves.png").exists()
+
+
 def test_the_cameras_own_car_is_left_out_in_a_score_of_its_own_and_bad_files_of_all(capsys, tmp_path):
     """Its pixels are sky to this network, so that without them nothing is wrong; masks of several sizes have none."""
     values = np.zeros((32, 48), np.uint8)
@@ -421,6 +536,27 @@ def test_networks_that_can_not_be_scored_are_said(capsys, folder, tmp_path, netw
     succeeds(capsys, "evaluate", alone, folder, *given)
 
 
+BASE = {"tensorflow", "keras", "h5py", "numpy", "matplotlib", "pillow"}  # what the package itself needs
+WITHOUT = """
+import sys
+for name in ("kaggle", "tensorboard", "nbformat", "jax", "onnx"):
+    sys.modules[name] = None  # as if it were not installed
+from unet_helpers.__main__ import main
+assert [main(words.split("|")) for words in sys.argv[1:]] == [0, 0, 0]
+"""
+
+
+def test_commands_need_neither_jupyter_nor_kaggle_nor_tensorboard(folder, tmp_path):
+    options = ("--epochs", 1, "--image-size", "64x64", "--start-from", save_start(tmp_path / "start.keras"))
+    commands = (
+        ("check", folder, "--show", tmp_path / "look"), ("train", folder, "--runs", tmp_path / "runs", *options),
+        ("predict", "demo", folder / "images" / "p01.png", "--out", tmp_path / "out"),
+    )  # fmt: skip
+    command = [sys.executable, "-c", WITHOUT, *("|".join(map(str, words)) for words in commands)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_each_package_that_is_imported_is_in_the_requirements():
     """Also where another package brings it along today."""
     imported = set()
@@ -430,7 +566,8 @@ def test_each_package_that_is_imported_is_in_the_requirements():
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
                 imported |= {name.split(".")[0] for name in names}
     required = set(re.findall(r"^[\w-]+", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
-    packages, foreign = importlib.metadata.packages_distributions(), imported - sys.stdlib_module_names
+    # ONNX is named where it is missing, and tested there.
+    packages, foreign = importlib.metadata.packages_distributions(), imported - sys.stdlib_module_names - {"onnx"}
     assert {"keras", "h5py", "requests", "PIL"} <= foreign
     assert not {name for name in foreign if not {package.lower() for package in packages[name]} & required}
 
@@ -451,9 +588,14 @@ def test_the_installed_package_is_whole_and_runs_anywhere(tmp_path):
         file.extractall(tmp_path / "installed")
     files = {path for path in (ROOT / "unet_helpers").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert found == {path.relative_to(ROOT).as_posix() for path in files}
-    needed = re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)
-    assert sorted(needed) == sorted((ROOT / "requirements.txt").read_text().split())
-    program = [sys.executable, "-m", "unet_helpers", "check", "--help"]
-    environment = {"PYTHONPATH": str(tmp_path / "installed"), "PATH": ""}
-    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("usage: python -m unet_helpers check")
+    needed = re.findall(r"^Requires-Dist: (\S+)$", metadata, re.MULTILINE)  # without the extras
+    listed = set((ROOT / "requirements.txt").read_text().split())
+    assert set(needed) <= listed
+    assert {re.match(r"\w+", package)[0] for package in needed} == BASE
+    extras = re.findall(r"^Requires-Dist: (\S+); extra == \"(?:notebook|kaggle)\"$", metadata, re.MULTILINE)
+    assert set(needed) | set(extras) == listed
+    environment = {"PYTHONPATH": str(tmp_path / "installed"), "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    for words, said in ((("check", "--help"), "usage: python -m unet_helpers check"), (("info", "demo"), "network ")):
+        program = [sys.executable, "-m", "unet_helpers", *words]
+        done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(said)

@@ -4,6 +4,8 @@ import io
 import os
 import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -19,8 +21,11 @@ from unet_helpers import datasets, networks
 from unet_helpers.commands import predict as predicting
 from unet_helpers.commands import train as command_train
 from unet_helpers.commands.predict import Animation
+from unet_helpers.custom_data import find_classes
+from unet_helpers.drawing import render_frame
 from unet_helpers.model import unet_model
 from unet_helpers.networks import load_network
+from unet_helpers.prediction import predict_mask
 
 SKY, ROAD, CAR = (90, 130, 220), (90, 90, 90), (200, 40, 40)
 
@@ -57,7 +62,8 @@ def test_three_files_for_each_image_upright_as_it_is_shown(capsys, tmp_path, net
     (tmp_path / "names.txt").write_text("sky\nthe road\nred car\n")
     given = (file, "--out", out, "--classes", tmp_path / "names.txt")
     shown = succeeds(capsys, "predict", network.parent, *given)
-    assert sorted(p.name for p in out.iterdir()) == [f"my street_{end}.png" for end in ("colors", "ids", "overlay")]
+    names = [f"my street_{end}.png" for end in ("colors", "ids", "overlay")]
+    assert sorted(p.name for p in out.iterdir()) == ["classes.txt", "legend.png", *names]
     mask = pixels(out / "my street_ids.png")
     assert mask.shape == (70, 50)
     assert (np.unique(mask[:, :22]).tolist(), np.unique(mask[:, 28:]).tolist()) == ([2], [0])
@@ -72,7 +78,7 @@ def test_three_files_for_each_image_upright_as_it_is_shown(capsys, tmp_path, net
 
 
 def test_a_folder_of_frames_is_an_animation_in_the_order_of_their_numbers(capsys, tmp_path, images, network):
-    order = {1: (SKY, ROAD), 2: (ROAD, CAR), 10: (CAR, SKY)}
+    order = {8: (SKY, ROAD), 9: (ROAD, CAR), 10: (CAR, SKY)}
     for n, colors in order.items():
         draw(*colors).save(images / f"f{n}.png")
     shown = succeeds(capsys, "predict", network, images, "--out", tmp_path / "out")
@@ -84,6 +90,54 @@ def test_a_folder_of_frames_is_an_animation_in_the_order_of_their_numbers(capsys
             frame = np.asarray(made.convert("RGB")).astype(int)
             assert np.abs(frame[:, :48] - pixels(images / f"f{n}.png")).mean() < 8
             assert np.abs(frame[:, -48:] - pixels(tmp_path / "out" / f"f{n}_colors.png")).mean() < 8
+
+
+def test_only_the_frames_of_one_sequence_are_an_animation():
+    """Names that differ in one number, which rises by equal steps, in natural order."""
+    for stems, expected in (
+        (("f8", "f9", "f10"), True), (("F61-1", "F61-2"), True), (("0001TP_006690", "0001TP_006720"), True),
+        (("f1", "f2", "f10"), False), (("IMG_0412", "IMG_0413", "IMG_0417"), False),
+        (("F61-1", "F62-1", "F62-2"), False), (("a", "b"), False), (("cat", "cat2"), False), (("1a", "2b"), False),
+    ):  # fmt: skip
+        assert predicting.are_frames(stems) is expected, stems
+
+
+def test_legend_and_list_say_what_ids_and_colours_mean(capsys, tmp_path, images, network):
+    """The list is read as any other one, and the masks with it; other networks' files do not replace it."""
+    draw(SKY, ROAD).save(images / "p.png")
+    out, file = tmp_path / "out", images / "p.png"
+    succeeds(capsys, "predict", network, file, "--out", out)
+    found = find_classes(out)
+    assert (found.names, found.colors) == (LABELS.names, LABELS.colors)
+    legend = np.asarray(Image.open(out / "legend.png").convert("RGB")).reshape(-1, 3)
+    assert all((legend == color).all(axis=1).sum() > 100 for color in LABELS.colors)
+    before = (out / "legend.png").stat()
+    draw(CAR, ROAD).save(images / "q.png")
+    succeeds(capsys, "predict", network, images / "q.png", "--out", out)  # the same classes
+    assert (out / "legend.png").stat() == before
+    (out / "classes.txt").write_text("mine")
+    draw(CAR, SKY).save(images / "r.png")
+    errors = fails(capsys, "predict", network, images / "r.png", "--out", out, n_messages=1)
+    assert "classes.txt: there already" in errors
+    assert ((out / "classes.txt").read_text(), (out / "r_ids.png").is_file()) == ("mine", True)
+
+
+def test_a_grey_map_holds_the_confidence(capsys, tmp_path, images, network):
+    draw(SKY, ROAD).save(images / "p.png")
+    succeeds(capsys, "predict", network, images / "p.png", "--out", tmp_path, "--confidence")
+    with Image.open(tmp_path / "p_confidence.png") as image:
+        assert (image.mode, image.size) == ("L", (48, 32))
+        shown = np.asarray(image)
+    # By hand, where it is all sky and all road: logits (blue - red, 60, red - blue) of the colours.
+    for row, logits in ((0, (130, 60, -130)), (31, (0, 60, 0))):
+        softmax = np.exp(np.float64(logits) - max(logits))
+        assert abs(shown[row, 20] - 255 * softmax.max() / softmax.sum()) <= 1
+
+
+def test_the_time_that_is_left_follows_from_the_time_of_what_is_done(monkeypatch):
+    now = iter([0, 10, 20, 100, 300])
+    monkeypatch.setattr(predicting.time, "perf_counter", lambda: next(now))
+    assert list(predicting.time_left(4)) == [", 30 s left", ", 20 s left", ", 33 s left", ""]
 
 
 def test_an_animation_is_predicted_frame_by_frame(capsys, tmp_path, network):
@@ -202,7 +256,7 @@ def test_the_bits_that_were_in_use_in_training_are_taken_again(capsys, tmp_path,
 
 
 def test_a_bad_image_is_one_message_and_the_others_are_done(capsys, tmp_path, images, network):
-    for n in (1, 2, 10):
+    for n in (1, 2, 4):
         draw(SKY, ROAD, (32 + n, 48)).save(images / f"p{n}.png")
         (images / f"._p{n}.png").write_bytes(b"no image")  # as macOS puts beside each image on other disks
     (images / "p3.jpg").write_bytes(b"no image")
@@ -219,11 +273,11 @@ def test_a_bad_image_is_one_message_and_the_others_are_done(capsys, tmp_path, im
     }.items():  # fmt: skip
         assert sum(f"{path}: " in message and said in message for message in messages(errors)) == 1, path
     assert len(messages(errors)) == 5
-    assert {path.name.split("_")[0] for path in out.iterdir()} == {"p1", "p2", "p10"}
-    assert "no animation, because the images differ in size" in shown
-    assert re.findall(r"^\[\d/6\] (p\d+):", shown, re.MULTILINE) == ["p1", "p2", "p10"]
+    assert {path.name.split("_")[0] for path in out.iterdir()} == {"p1", "p2", "p4", "classes.txt", "legend.png"}
+    assert "images: no animation: the images differ in size" in shown
+    assert re.findall(r"^\[\d/6\] (p\d+):", shown, re.MULTILINE) == ["p1", "p2", "p4"]
     assert f"note: {images}: 1 files have no suffix of an image, and are left out: phone.heic" in shown
-    assert f"{out}: 9 files written; images or animations that failed: 5" in shown
+    assert f"{out}: 11 files written; images or animations that failed: 5" in shown
 
 
 def test_a_small_animation_of_a_disk_full_of_frames_is_refused(capsys, tmp_path, network):
@@ -276,7 +330,7 @@ def test_options_that_fit_no_network_or_folder_are_said_before_anything_is_done(
 
 def test_nothing_is_overwritten_unless_asked_for(capsys, tmp_path, images, network):
     out, files = tmp_path / "out", []
-    for folder, name, colors in (("a", "P.png", (SKY, ROAD)), ("b", "p.png", (CAR, ROAD)), ("c", "P.png", (ROAD, SKY))):
+    for folder, name, colors in (("1", "P.png", (SKY, ROAD)), ("2", "p.png", (CAR, ROAD)), ("3", "P.png", (ROAD, SKY))):
         (tmp_path / folder).mkdir()
         files.append(tmp_path / folder / name)
         draw(*colors).save(files[-1])
@@ -284,11 +338,13 @@ def test_nothing_is_overwritten_unless_asked_for(capsys, tmp_path, images, netwo
     out.mkdir()
     for name in ("P_colors.png", "images_animation.gif"):
         (out / name).write_bytes(b"somebody's")
-    for given, name, n_files in ((files[0], "P_colors.png", 2), (images, "images_animation.gif", 11)):
-        errors = fails(capsys, "predict", network, given, "--out", out)
-        assert f"{name}: it is there already; give another --out, or --overwrite" in errors
+    for given, name, n_files in ((files[0], "P_colors.png", 2), (images, "images_animation.gif", 13)):
+        errors = fails(capsys, "predict", network, given, "--out", out, n_messages=1)
+        assert f"{name}: there already; give another --out, or --overwrite" in errors
         assert (out / name).read_bytes() == b"somebody's"
         assert len(list(out.iterdir())) == n_files
+    errors = fails(capsys, "predict", network, images, "--out", out, n_messages=1)  # one line, not one for each
+    assert f"{out / 'frame_1_ids.png'} and those of 2 more: there already" in errors
     succeeds(capsys, "predict", network, *files, "--out", out, "--overwrite")
     assert (out / "P_colors.png").read_bytes() != b"somebody's"
     # On the disks of Windows and macOS, names that differ in capitals alone are one file.
@@ -323,8 +379,8 @@ def test_a_full_disk_leaves_no_half_file(capsys, tmp_path, images, network):
     with small_disk(tmp_path / "disk", 600_000) as disk:
         errors = fails(capsys, "predict", network, images, "--out", disk / "out")
         for said in messages(errors):
-            assert re.search(rf"{disk}/out/\w+\.(png|gif): it can't be written \(No space left on device\); ", said)
-        made = list((disk / "out").iterdir())
+            assert re.search(rf"{disk}/out/\w+\.(png|gif|txt): it can't be written \(No space left on device\); ", said)
+        made = [path for path in (disk / "out").iterdir() if path.suffix != ".txt"]
         assert made
         for path in made:
             Image.open(io.BytesIO(path.read_bytes())).load()  # no open file would let the disk go
@@ -340,6 +396,43 @@ def test_an_exported_network_predicts_the_same_and_needs_no_labels(capsys, tmp_p
     np.testing.assert_allclose(open_saved_model(out)(batch), expected, rtol=1e-4, atol=1e-3)
     succeeds(capsys, "export", network.parent, "--format", "keras_half", "--out", half)
     assert load_network(half).labels == LABELS
+
+
+WITHOUT = """
+import sys
+for name in {refused}:
+    sys.modules[name] = None  # as if it were not installed
+"""
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:keras")
+@pytest.mark.parametrize("kind", ["onnx", "litert", "tf_saved_model"])
+def test_the_printed_lines_predict_as_predict_does(capsys, tmp_path, kind):
+    """In a fresh process, from the image's file to the mask's; ONNX's with ONNX Runtime, NumPy and Pillow alone."""
+    refused = {"unet_helpers"}
+    if kind == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+        refused |= {"tensorflow", "keras"}
+    path = tmp_path / f"network{networks.EXPORT_SUFFIXES[kind]}"
+    shown = succeeds(capsys, "export", "demo", "--format", kind, "--out", path)
+    lines = shown[shown.index("import json") :]
+    assert len(lines.splitlines()) < 22
+    (tmp_path / "ai_edge_litert").mkdir()  # TensorFlow has the same class
+    same = "import tensorflow as tf\nInterpreter = tf.lite.Interpreter"
+    (tmp_path / "ai_edge_litert" / "interpreter.py").write_text(same)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # upright, 3:4, with padding at both sides
+    frame, _ = render_frame("F62", 3, size=(240, 320))
+    for size, turned in (((320, 240), {}), ((400, 300), {"exif": exif})):
+        Image.fromarray(frame).resize(size).save(tmp_path / "image.jpg", **turned)
+        expected = predict_mask(networks.DRAWN_SCENES, tmp_path / "image.jpg", tta=False)
+        code = WITHOUT.format(refused=refused) + lines
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        mask = np.asarray(Image.open(tmp_path / "mask.png"))
+        assert mask.shape == expected.shape
+        assert (mask == expected).mean() >= 0.999
 
 
 def test_an_export_that_fails_halfway_leaves_nothing(capsys, tmp_path, network, monkeypatch):

@@ -313,6 +313,12 @@ def answers():
     return network, images, [network.model.predict_on_batch(image) for image in images]
 
 
+def open_onnx_metadata(path) -> str:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map["unet_helpers"]
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning:keras", "ignore:.*tf.lite.Interpreter is deprecated")
 @pytest.mark.parametrize("format", PROGRAMS)
 def test_an_exported_network_predicts_as_keras_does(tmp_path, answers, format):
@@ -322,7 +328,13 @@ def test_an_exported_network_predicts_as_keras_does(tmp_path, answers, format):
     network, images, expected = answers
     path = tmp_path / "new" / f"n{EXPORT_SUFFIXES[format]}"
     export_network(network, path, format)
-    assert list(path.parent.iterdir()) == [path]
+    beside = path.with_name(f"{path.name}.json")
+    assert sorted(path.parent.iterdir()) == [path, *[beside] * (format != "onnx")]
+    about = json.loads(open_onnx_metadata(path) if format == "onnx" else beside.read_text())
+    assert "letterboxed" in about.pop("input")
+    assert about == {
+        "classes": ["sky", "road", "traffic light"], "image_size": [16, 24], "padding": 128, "values": [0, 255],
+    }  # fmt: skip
     run = PROGRAMS[format][1](path)
     for image, logits in zip(images, expected, strict=True):
         assert np.ptp(logits) > 0.1

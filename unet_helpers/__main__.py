@@ -58,7 +58,8 @@ def _run(options: dict) -> int:
         if options.get("split_by") and options["dataset"] != "folder":
             raise WrongOption(f"--split-by: {options['dataset']} has splits of its own; leave it out")
         with _without_stderr():
-            import_module("tensorflow")  # here, not when the first image is decoded
+            tensorflow = import_module("tensorflow")  # here, not when the first image is decoded
+            tensorflow.get_logger().setLevel("ERROR")  # as in the notebook
             run = getattr(import_module(f".commands.{command}", __package__), command)
         with options_named(OPTIONS):
             failures = run(**options)

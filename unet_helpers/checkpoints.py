@@ -31,7 +31,6 @@ from .training import ProgressiveResizing, Speed, measure_speed
 
 LEAST_STEPS = 100  # that a useful training takes, unless the images are very simple: benchmarks/README.md
 NOT_OF_THE_RESULT = ("data_dir", "archive", "run_dir", "train_anew", "start_from")  # of a recipe
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what np.load and JSON raise
 WRONG_TYPES = (LookupError, TypeError, ValueError, AttributeError)  # what JSON of an unexpected structure raises
 
 
@@ -67,7 +66,7 @@ def read_checkpoint(run_dir: Path) -> Checkpoint | None:
             variables = [arrays[f"variable{n}"] for n in range(meta["variables"])]
             best_weights = [arrays[f"best{n}"] for n in range(meta["best_weights"])]
             return Checkpoint(meta["log"], meta["best"], meta["finished"], variables, best_weights)
-    except UNREADABLE as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:  # of np.load and JSON
         for name in ("state.npz", "best.keras", "best.json", "log.csv"):  # the new training writes these
             with contextlib.suppress(OSError):
                 os.replace(run_dir / name, run_dir / f"earlier_{name}")
@@ -111,7 +110,8 @@ class RunCheckpoint(keras.callbacks.Callback):
             self._unlock()  # else hours of training could be lost
             todo = f"make room, or give another {named('RUN_DIR')}"
             raise RuntimeError(f"{self.run_dir}: nothing can be saved, so nothing was trained; {todo}")
-        self._write_best(model)
+        if self.best:
+            self._write_best(model)
         self._write_log()
         if self.finished:
             self.resizing.on_epoch_begin(self.resizing.epochs - 1)  # later cells see batches of the last size
@@ -173,14 +173,13 @@ class RunCheckpoint(keras.callbacks.Callback):
             self._try(lambda: storage.write_whole(self.run_dir / "log.csv", text.encode()))
 
     def _write_best(self, model: keras.Model) -> None:
-        if self.best is None:
-            return
         self.copy = self.copy or with_keras_layers_only(model)
         self.copy.set_weights(self.best_weights)
 
         def write():
-            bits = (storage.read_json(self.run_dir / "settings.json") or {}).get("bits")
-            save_network(self.run_dir / "best.keras", self.copy, self.labels, tuple(self.best["image_size"]), bits)
+            known = storage.read_json(self.run_dir / "settings.json") or {}
+            path, size = self.run_dir / "best.keras", tuple(self.best["image_size"])
+            save_network(path, self.copy, self.labels, size, known.get("bits"), known.get("about", {}) | self.best)
             storage.write_json(self.run_dir / "best.json", self.best)
 
         if self._try(write):
@@ -200,6 +199,15 @@ class RunCheckpoint(keras.callbacks.Callback):
 
 def _variables(model: keras.Model) -> list:  # all that training changes, also the states of random layers
     return [*model.variables, *model.optimizer.variables]
+
+
+def read_log(run_dir: str | Path) -> dict[str, np.ndarray] | None:
+    """The columns of a run's log.csv, one number an epoch; None where no epoch was finished."""
+    path = Path(run_dir) / "log.csv"
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    table = np.genfromtxt(path, delimiter=",", names=True)
+    return {name: np.atleast_1d(table[name]) for name in table.dtype.names}
 
 
 def load_best(run_dir: str | Path, image_size: tuple[int, int]) -> tuple[keras.Model, tuple[int, int]]:
@@ -266,6 +274,8 @@ def _settings(recipe: Recipe, model: keras.Model, dataset: Dataset, others: dict
         "optimizer": model.optimizer.get_config() | {"name": type(model.optimizer).__name__},
         "others": others,
     }
+    start = recipe.start_from and recipe.start_from.name
+    settings["about"] = {"data_set": recipe.dataset, "n_images": len(dataset.train), "start": start}  # for best.keras
     settings |= {"bits": dataset.bits} if dataset.bits else {}  # for best.keras, too
     return json.loads(json.dumps(settings, default=repr))
 

@@ -15,10 +15,11 @@ import h5py
 import keras
 import numpy as np
 
+from .images import GREY
 from .labels import LabelMap
 from .model import check_image_size, with_keras_layers_only
 from .naming import EXPORT_SUFFIXES, named
-from .storage import partial_file, write_whole
+from .storage import partial_file, write_json, write_whole
 
 DRAWN_SCENES = Path(__file__).parent / "trained" / "drawn_scenes.keras"  # included; see the README.md beside it
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # Keras's members of the zip: the layers, and their weights
@@ -39,9 +40,11 @@ class Network:
 
 def save_network(
     path: str | Path, model: keras.Model, labels: LabelMap | None = None, image_size: tuple[int, int] | None = None,
-    bits: int | None = None,
+    bits: int | None = None, about: dict | None = None,
 ) -> None:  # fmt: skip
     """Write a `Network` to one `.keras` file, whole or not at all; what is None is left out.
+
+    about: where it comes from, for people, as JSON: data_set, n_images, start, epoch, val_mIoU.
 
     Keras alone loads the file, too, if the model has only Keras's own layers: see `model.with_keras_layers_only`.
     Raises OSError if it can't be written.
@@ -49,7 +52,7 @@ def save_network(
     path = Path(path)
     partial = partial_file(path, ".keras")  # Keras wants the suffix at the end
     record = {"format": METADATA_FORMAT, "labels": labels and asdict(labels), "image_size": image_size}
-    record |= {"bits": bits} if bits else {}
+    record |= ({"bits": bits} if bits else {}) | ({"about": about} if about else {})
     whole = io.BytesIO()
     try:
         model.save(partial)
@@ -89,7 +92,6 @@ def load_network(
     Raises ValueError, naming the file, if it can't be loaded, is no segmentation network, lacks labels or size, unpacks
     to over EXPANSION times its size, or has weights in other files.
     """
-    path = Path(path)
     if image_size is not None:
         image_size = check_image_size(named("image_size"), image_size)
     known_labels, known_size, bits = read_record(path)
@@ -112,7 +114,6 @@ def load_network(
 
 def load_model(path: str | Path) -> keras.Model:
     """The network of a `.keras` file alone, not compiled. Raises ValueError as `load_network` does."""
-    path = Path(path)
     open_weights(path).close()
     try:
         model = keras.models.load_model(path, compile=False)
@@ -129,11 +130,11 @@ def load_model(path: str | Path) -> keras.Model:
     return model
 
 
-def read_members(path: Path) -> dict[str, bytes]:
+def read_members(path: str | Path) -> dict[str, bytes]:
     """The files in the zip that a `.keras` file is. Raises ValueError as `load_network` does."""
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_expansion(sum(member.file_size for member in archive.infolist()), path.stat().st_size)
+            _check_expansion(sum(member.file_size for member in archive.infolist()), os.path.getsize(path))
             members = {name: archive.read(name) for name in archive.namelist()}
             if not {CONFIG, WEIGHTS} <= members.keys():
                 raise ValueError(f"it holds no {CONFIG} and {WEIGHTS}")
@@ -150,7 +151,7 @@ def _check_expansion(n_bytes: int, packed: int) -> None:
         raise ValueError(f"{found}, expected at most {EXPANSION} times as many: it could fill the memory")
 
 
-def open_weights(path: Path) -> h5py.File:
+def open_weights(path: str | Path) -> h5py.File:
     """The weights of a `.keras` file, in memory. Raises ValueError as `load_network` does."""
     content, arrays = read_members(path)[WEIGHTS], []
     try:
@@ -166,7 +167,7 @@ def open_weights(path: Path) -> h5py.File:
     return weights
 
 
-def read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None, int | None]:
+def read_record(path: str | Path) -> tuple[LabelMap | None, tuple[int, int] | None, int | None]:
     """(labels, image size, bits) of a `.keras` file, or None. Raises ValueError like `load_network`."""
     content = read_members(path).get(METADATA)
     if content is None:
@@ -185,6 +186,12 @@ def read_record(path: Path) -> tuple[LabelMap | None, tuple[int, int] | None, in
         raise ValueError(f"{path}: its {METADATA} can't be read ({error}); {todo}") from error
 
 
+def read_about(path: Path) -> dict:
+    """Where the network of a `.keras` file comes from, see `save_network`; {} if the file does not say so."""
+    about = json.loads(read_members(path).get(METADATA, "{}")).get("about")
+    return about if isinstance(about, dict) else {}
+
+
 def as_python(value):
     """NumPy's numbers as Python's, lists and arrays as tuples."""
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -200,8 +207,7 @@ def transfer_weights(model: keras.Model, labels: LabelMap, path: str | Path, fre
     Returns whether the last layer's weights were loaded. Raises ValueError, naming the file, if its layers differ.
     Source: Yosinski et al. 2014, https://arxiv.org/abs/1411.1792.
     """
-    network, path = load_model(path), Path(path)
-    known, *_ = read_record(path)
+    network, (known, *_) = load_model(path), read_record(path)
     same_classes = known is not None and labels.names == known.names
     own, theirs = ([layer for layer in m.layers if layer.weights] for m in (model, network))
     loaded = slice(None if same_classes else -1)
@@ -222,7 +228,6 @@ def transfer_weights(model: keras.Model, labels: LabelMap, path: str | Path, fre
 
 def unet_switches(path: str | Path) -> tuple[int, bool]:
     """(n_filters, half_resolution) of a `.keras` file's `model.unet_model`. Raises ValueError if it holds none."""
-    path = Path(path)
     content = read_members(path)[CONFIG]
     try:
         layers = json.loads(content)["config"]["layers"]
@@ -245,6 +250,7 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
     path: ends in .tflite for "litert", in .onnx for "onnx"; a new folder for "tf_saved_model". Each takes images
         (B, H, W, 3) float32 RGB, 0..255, of the sizes that the network takes, and returns logits (B, H', W', K),
         float32 throughout: runtimes differ in half precision. With LiteRT, call `resize_tensor_input` for each size.
+        Classes, image size and padding are in ONNX's metadata, "unet_helpers", and beside the others in PATH.json.
     format: one of EXPORT_SUFFIXES. "keras_half" writes a `.keras` file once more with its weights in float16. Keras
         loads them as float32, so the network computes as before, with rounded weights.
     Raises ValueError, naming file or parameter, ImportError for a missing package, OSError if path can't be written.
@@ -255,8 +261,10 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
     suffix = EXPORT_SUFFIXES[format]
     if suffix and path.suffix != suffix:
         raise ValueError(f"{named('path')}: found {str(path)!r}, expected a name that ends in {suffix} for {format!r}")
-    if path.exists():
-        raise ValueError(f"{named('path')}: {str(path)!r} is there already; give another name")
+    beside = path.with_name(f"{path.name}.json")
+    for each in (path, beside) if format in ("tf_saved_model", "litert") else (path,):
+        if each.exists():
+            raise ValueError(f"{named('path')}: {str(each)!r} is there already; give another name")
     missing = [name for name in ("onnx", "tf2onnx") if format == "onnx" and importlib.util.find_spec(name) is None]
     if missing:
         todo = f"{' and '.join(missing)}: pip install {' '.join(missing)}"
@@ -266,13 +274,28 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
         return
-    network = load_model(network) if isinstance(network, (str, Path)) else network
-    model = with_keras_layers_only(network.model if isinstance(network, Network) else network, "float32")
+    labels = image_size = None
+    if isinstance(network, (str, Path)):
+        labels, image_size, _ = read_record(Path(network))
+        network = load_model(network)
+    elif isinstance(network, Network):
+        network, labels, image_size = network.model, network.labels, network.image_size
+    about = {"classes": labels and labels.names, "image_size": image_size, "padding": GREY, "values": [0, 255]}
+    about["input"] = "RGB, float32, letterboxed into image_size (height, width), the rest is padding"
+    model = with_keras_layers_only(network, "float32")
     images = [keras.InputSpec(shape=model.input_shape, dtype="float32", name="images")]
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial_", dir=path.parent) as folder:  # whole or not at all
         # as text: Keras before 3.14 asks it for its ending
         model.export(str(Path(folder) / path.name), format=format, verbose=False, input_signature=images)
+        if format == "onnx":
+            import onnx
+
+            exported = onnx.load(Path(folder) / path.name)
+            onnx.helper.set_model_props(exported, {"unet_helpers": json.dumps(about)})
+            onnx.save(exported, Path(folder) / path.name)
+        else:
+            write_json(beside, about)
         os.replace(Path(folder) / path.name, path)
 
 

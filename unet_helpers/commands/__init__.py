@@ -26,8 +26,12 @@ class WrongOption(ValueError):
 
 
 def find_network(path: Path) -> Path:
-    """The file of a network: best.keras in a run's folder, else path itself."""
+    """The file of a network: best.keras in a run's folder, the included network for "demo", else path itself."""
     best = path / "best.keras"
+    if str(path) == "demo" and not path.exists():
+        from ..networks import DRAWN_SCENES
+
+        return DRAWN_SCENES
     return best if best.is_file() else path
 
 

@@ -4,10 +4,11 @@ import argparse
 import re
 from pathlib import Path
 
-from ..labels import DATASETS
+from .. import __version__
+from ..labels import DATASETS, SPLITS
 from ..naming import EXPORT_SUFFIXES
 
-NETWORK = "best.keras of a run, or its folder"
+NETWORK = "best.keras of a run, or its folder, or demo, the included network of the drawn scenes"
 SEED_OF_DEMO = "of the scenes that --dataset demo draws (default: 0)"
 
 
@@ -17,10 +18,14 @@ def make_parser() -> argparse.ArgumentParser:
         "python -m unet_helpers", description="Check images and masks, train a U-Net on them, score it, use it.",
         epilog="Exit code: 0 success, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.",
     )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"unet_helpers {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     check = _add(commands, "check", "decode every file of a data set as training will, and say what is in them")
     _add_dataset(check, SEED_OF_DEMO)
+    show = "write pictures of some pairs to this folder, with masks over images and a legend; suspicious ones first"
+    check.add_argument("--show", type=_path, metavar="FOLDER", help=show)
+    check.add_argument("--overwrite", action="store_true", help="replace such pictures of earlier calls")
     _add_train(_add(commands, "train", "train a network with the recipe of the notebook's part 3"))
 
     causes = "Exit code 1: a cause was found."
@@ -33,7 +38,11 @@ def make_parser() -> argparse.ArgumentParser:
     _add_network(evaluate)
     _add_dataset(evaluate, SEED_OF_DEMO)
     split = "the part of the data set to score (default: test, or validation where there is no test split)"
-    evaluate.add_argument("--split", choices=("train", "validation", "test"), help=split)
+    evaluate.add_argument("--split", choices=(*SPLITS, "all"), help=split)
+    scores = "write the scores, those of each class and of each image, to this file, too"
+    evaluate.add_argument("--json", type=_path, metavar="FILE", help=scores)
+    info = _add(commands, "info", "say what a network is: classes, sizes, data set, score, what it began from")
+    info.add_argument("network", type=_path, metavar="NETWORK", help=NETWORK)
     _add_predict(commands)
     _add_export(commands)
     return parser
@@ -59,16 +68,19 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_predict(commands) -> None:
     parser = _add(
         commands, "predict", "write the network's masks of images, of all in a folder, of a GIF's frames",
+        "Each prediction is the mean of those for the image and for the flipped image (test-time augmentation, TTA). "
         "16-bit images: their highest 8 bits in use are taken, alike for all that are given of one folder, as in "
         "training. One that is given alone is scaled by its own values.",
     )  # fmt: skip
     _add_network(parser)
-    out = "folder for NAME_ids.png (class ids), NAME_colors.png and NAME_overlay.png of each image, and "
-    out += "NAME_animation.gif of several; it is made where there is none"
+    out = "folder for NAME_ids.png (class ids), NAME_colors.png and NAME_overlay.png of each image, legend.png, "
+    out += "classes.txt, and NAME_animation.gif of a sequence's frames; it is made where there is none"
     images = "an image of any size, a folder with images, an animation"
     parser.add_argument("images", nargs="+", type=_path, metavar="IMAGE|FOLDER|GIF", help=images)
     parser.add_argument("--out", required=True, type=_path, metavar="DIR", help=out)
     parser.add_argument("--overwrite", action="store_true", help="replace such files of earlier calls")
+    grey = "write NAME_confidence.png, too: 0 (black) to 255 for a softmax of 0 to 1 of the predicted class"
+    parser.add_argument("--confidence", action="store_true", help=grey)
 
 
 def _add_export(commands) -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from .. import diagnosis
 from ..augmentation import RandomResizedCrop
+from ..checkpoints import read_log
 from ..datasets import load_dataset
 from ..model import check_image_size
 from ..networks import load_model
@@ -37,7 +37,7 @@ def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
         shuffle=True, augment=[RandomResizedCrop()], seed=recipe.seed, cache=False,
     )  # fmt: skip
     try:
-        result = diagnosis.diagnose(batches, data.labels, _read_log(run_dir / "log.csv"), model)
+        result = diagnosis.diagnose(batches, data.labels, read_log(run_dir), model)
     except tf.errors.OpError:  # a file can't be decoded, and TensorFlow does not say which
         good, _ = check_files(data.train, data.labels, "checking train")
         if len(good) == len(data.train):
@@ -63,11 +63,3 @@ def _read_recipe(run_dir: Path, data_dir: str) -> Recipe:
     except (KeyError, TypeError, AttributeError):
         there = "its settings.json can't be read" if run_dir.is_dir() else "there is no such folder"
         raise ValueError(f"{run_dir}: {there}; give the folder of a run, one of those in runs/") from None
-
-
-def _read_log(path: Path) -> dict[str, np.ndarray] | None:
-    """The columns of log.csv, one number an epoch; None where no epoch was finished."""
-    if not path.is_file() or not path.stat().st_size:
-        return None
-    table = np.genfromtxt(path, delimiter=",", names=True)
-    return {name: np.atleast_1d(table[name]) for name in table.dtype.names}

@@ -5,8 +5,8 @@ import io
 import itertools
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from ..custom_data import READABLE_SUFFIXES, natural
 from ..images import decode_image, find_bits
 from ..labels import LabelMap, class_pixels, colorize
 from ..networks import Network
+from ..plots import draw_legend
 from ..prediction import predict_mask
 from ..storage import write_whole
 from . import say_error
@@ -30,10 +31,12 @@ LONGEST = 200  # milliseconds that a frame is shown: where frames are left out, 
 
 def predict(
     network: Path, images: Sequence[Path], out: Path, image_size: tuple[int, int] | None, classes: Path | None,
-    overwrite: bool,
+    overwrite: bool, confidence: bool,
 ) -> int:  # fmt: skip
-    """Write NAME_ids.png, NAME_colors.png and NAME_overlay.png to out for each image, and an animation of several.
+    """Write NAME_ids.png, NAME_colors.png and NAME_overlay.png to out for each image, an animation of the frames of a
+    sequence, and once legend.png and classes.txt, which say what ids and colours mean.
 
+    confidence: NAME_confidence.png, too: 0 to 255 for a softmax of 0 to 1 of the predicted class.
     What can't be read or written is named, and the others are done. Returns how many images and animations failed.
     """
     trained = load_checked(network, classes, image_size)
@@ -48,9 +51,14 @@ def predict(
     files = [file for source in sources for file in source.files]
     writer.inputs = set(map(os.path.realpath, files))
     bits = {} if trained.bits else _find_bits(files)
+    endings = ("_ids.png", "_colors.png", "_overlay.png", *["_confidence.png"] * confidence)
+    left = time_left(sum(source.n_frames for source in sources))
     for source in sources:
         with writer.counting_failures():
-            _predict_source(source, trained, writer, bits)
+            _predict_source(source, trained, writer, bits, endings, left)
+    writer.say_kept()
+    if writer.n_written:
+        _write_legend(trained.labels, writer)
     failed = f"; images or animations that failed: {writer.n_failed}" * bool(writer.n_failed)
     print(f"{out}: {writer.n_written} files written{failed}")
     return writer.n_failed
@@ -64,6 +72,7 @@ class Source(NamedTuple):
     n_frames: int
     frames: Iterator[tuple[str, Path | np.ndarray]]  # (stem, image file or (H, W, 3) uint8 pixels), read one by one
     duration: float = 100  # of a frame, in milliseconds
+    is_sequence: bool = True  # whether its images follow each other, as the frames of an animation do
 
 
 def _open_source(path: Path) -> Source:
@@ -80,7 +89,18 @@ def _open_source(path: Path) -> Source:
     if others:
         names = ", ".join(others[:3]) + ", ..." * bool(others[3:])
         print(f"note: {path}: {len(others)} files have no suffix of an image, and are left out: {names}")
-    return Source(path.resolve().name, files, len(files), ((file.stem, file) for file in files))
+    frames = ((file.stem, file) for file in files)
+    is_sequence = are_frames([file.stem for file in files])
+    return Source(path.resolve().name, files, len(files), frames, is_sequence=is_sequence)
+
+
+def are_frames(stems: Sequence[str]) -> bool:
+    """Whether names, in natural order, differ in one number alone, which rises by equal steps: f8, f9, f10."""
+    columns = list(zip(*map(natural, stems), strict=False))
+    varying = [column for column in columns if len(set(column)) > 1]
+    if len({len(natural(stem)) for stem in stems}) > 1 or len(varying) != 1 or any(text for _, text in varying[0]):
+        return False
+    return len(set(np.diff([number for number, _ in varying[0]]).tolist())) == 1
 
 
 def _open_animation(path: Path) -> Source | None:
@@ -118,10 +138,8 @@ def _find_bits(files: Sequence[Path]) -> dict[Path, int]:
     For a network that does not know the bits of its training: with these, a dark image that is given alone is brighter.
     """
     found: dict[Path, int] = {}
-    parent = attrgetter("parent")
-    for folder, members in itertools.groupby(sorted(files, key=parent), key=parent):
-        bits = find_bits(list(members))
-        if bits:
+    for folder in sorted({file.parent for file in files}):
+        if bits := find_bits([file for file in files if file.parent == folder]):
             alone = "; to scale it like others of its folder, give the folder" * (len(bits) == 1)
             used = f"the highest 8 of the {max(bits.values())} bits in use are taken"
             print(f"note: {folder}: images of 16 bits: {len(bits)}, of which {used}{alone}", flush=True)
@@ -139,6 +157,7 @@ class Writer:
         self.folder, self.overwrite = folder, overwrite
         self.inputs: set[str] = set()  # real paths
         self.taken: set[str] = set()  # names of this call
+        self.kept: list[str] = []  # names of files that were there already, one for each image or animation
         self.n_written = self.n_failed = 0
 
     @contextlib.contextmanager
@@ -146,22 +165,36 @@ class Writer:
         """What can't be read or written in the block is reported and counted, and the rest continues."""
         try:
             yield
+        except FileExistsError as error:
+            self.kept.append(str(error))
+            self.n_failed += 1
         except (ValueError, OSError) as error:
             say_error(str(error))
             self.n_failed += 1
 
+    def say_kept(self) -> None:
+        """One line for all files that were there already and are not replaced."""
+        if self.kept:
+            more = f" and those of {len(self.kept) - 1} more" * (len(self.kept) > 1)
+            todo = "give another --out, or --overwrite to replace such files"
+            say_error(f"{self.folder / self.kept[0]}{more}: there already; {todo}")
+            self.kept.clear()
+
     def reserve(self, stem: str, endings: Sequence[str]) -> list[Path]:
-        """New paths stem + ending. Raises ValueError for one that may not be replaced."""
+        """New paths stem + ending, with a number in between if this call has one of the name; raises as `check`."""
         numbered = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
         name = next(name for name in numbered if name.casefold() not in self.taken)  # on some disks P.png is p.png
         self.taken.add(name.casefold())
-        paths = [self.folder / f"{name}{ending}" for ending in endings]
-        for path in paths:
-            if os.path.realpath(path) in self.inputs:
-                raise ValueError(f"{path}: it is one of the images themselves; give another --out")
-            if path.exists() and not self.overwrite:
-                raise ValueError(f"{path}: it is there already; give another --out, or --overwrite to replace it")
-        return paths
+        return [self.check(f"{name}{ending}") for ending in endings]
+
+    def check(self, name: str) -> Path:
+        """The path of a file in the folder. Raises FileExistsError if it is there, ValueError if it is an input."""
+        path = self.folder / name
+        if os.path.realpath(path) in self.inputs:
+            raise ValueError(f"{path}: it is one of the images themselves; give another --out")
+        if path.exists() and not self.overwrite:
+            raise FileExistsError(name)
+        return path
 
     def write(self, path: Path, content: bytes) -> None:
         try:
@@ -172,28 +205,63 @@ class Writer:
         self.n_written += 1
 
 
-def _predict_source(source: Source, network: Network, writer: Writer, bits: dict[Path, int]) -> None:
+def time_left(n_items: int) -> Iterator[str]:
+    """After each item, how long the rest takes at the speed so far: ", 40 s left"; "" for less than 5 seconds."""
+    started = time.perf_counter()
+
+    def say(n_left: int) -> str:
+        seconds = (time.perf_counter() - started) * n_left / (n_items - n_left)
+        return "" if seconds < 5 else f", {seconds:.0f} s left" if seconds < 90 else f", {seconds / 60:.0f} min left"
+
+    return map(say, range(n_items - 1, -1, -1))
+
+
+def _predict_source(
+    source: Source, network: Network, writer: Writer, bits: dict[Path, int], endings: Sequence[str], left: Iterator[str]
+) -> None:
     animation, differs = Animation(source.n_frames, source.duration), ""
     for number, (stem, frame) in enumerate(source.frames, 1):
         with writer.counting_failures():
-            paths = writer.reserve(stem, ("_ids.png", "_colors.png", "_overlay.png"))
+            paths = writer.reserve(stem, endings)
             image = decode_image(frame, network.bits or bits.get(frame)) if isinstance(frame, Path) else frame
-            mask = predict_mask(network, image)
+            predicted = predict_mask(network, image, confidence=len(paths) > 3)
+            mask, *certainty = predicted if len(paths) > 3 else (predicted,)
             colors = colorize(mask, network.labels)
-            for path, pixels in zip(paths, (mask, colors, image // 2 + colors // 2), strict=True):
-                file = io.BytesIO()
-                Image.fromarray(pixels).save(file, "PNG")
-                writer.write(path, file.getvalue())
+            maps = [np.round(255 * each.clip(0, 1)).astype(np.uint8) for each in certainty]
+            for path, pixels in zip(paths, (mask, colors, image // 2 + colors // 2, *maps), strict=True):
+                writer.write(path, _as_png(pixels))
             count = f"[{number}/{source.n_frames}] " if source.n_frames > 1 else ""
-            print(f"{count}{paths[0].name.removesuffix('_ids.png')}: {_say_shares(mask, network.labels)}", flush=True)
+            name, shares = paths[0].name.removesuffix(endings[0]), _say_shares(mask, network.labels)
+            print(f"{count}{name}: {shares}{next(left)}", flush=True)
             differs = differs or animation.add(image, colors)
+    if source.n_frames > 1 and not source.is_sequence:
+        differs = "the names are not numbered frames of one sequence"
     if differs:
-        print(f"{source.name}: no animation, because the images differ in size ({differs})")
+        print(f"{source.name}: no animation: {differs}")
     elif len(animation.frames) > 1:
         (path,) = writer.reserve(f"{source.name}_animation", [".gif"])
         content, what = animation.make()
         writer.write(path, content)
         print(f"{path.name}: {what}")
+
+
+def _as_png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _write_legend(labels: LabelMap, writer: Writer) -> None:
+    """legend.png and classes.txt, "0: road 128,64,128", as `custom_data` reads it; the same ones are left alone."""
+    colors = zip(labels.names, labels.colors, strict=True)
+    lines = "".join(f"{k}: {name} {','.join(map(str, color))}\n" for k, (name, color) in enumerate(colors))
+    there = writer.folder / "classes.txt"
+    if there.is_file() and there.read_bytes() == lines.encode():
+        return
+    with writer.counting_failures():
+        writer.write(writer.check("classes.txt"), lines.encode())
+        writer.write(writer.check("legend.png"), draw_legend(labels).as_png())
+    writer.say_kept()
 
 
 def _say_shares(mask: np.ndarray, labels: LabelMap, most: int = 4) -> str:
@@ -217,10 +285,10 @@ class Animation:
         self.size: tuple[int, int] | None = None  # (height, width) of the first image
 
     def add(self, image: np.ndarray, colors: np.ndarray) -> str:
-        """image, colors: (H, W, 3) uint8. Returns "" or, where they are not as large as those before, what was found"""
+        """image, colors: (H, W, 3) uint8. Returns "", or what was found where they are not as large as those before."""
         self.size = self.size or image.shape[:2]
         if image.shape[:2] != self.size:
-            return f"found {'{}x{}'.format(*image.shape[:2])} among {'{}x{}'.format(*self.size)}"
+            return f"the images differ in size ({'{}x{}'.format(*image.shape[:2])} among {'{}x{}'.format(*self.size)})"
         if self.n_added in self.chosen:
             scale = min(1, MAX_SIDE / max(self.size))
             left, right = (_resize(Image.fromarray(panel), scale) for panel in (image, colors))

@@ -1,18 +1,20 @@
 """train: the recipe of the notebook's part 3, from its cells `recipe-batches`, `recipe-network` and `train`."""
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 
 from ..augmentation import RandomResizedCrop
-from ..checkpoints import RunCheckpoint, make_plan, run_folder
+from ..checkpoints import RunCheckpoint, load_best, make_plan, run_folder
 from ..datasets import Dataset, load_dataset
 from ..labels import SPLITS
 from ..model import PreciseStatistics, unet_model
 from ..networks import transfer_weights
 from ..optimizers import WarmupStableDecay
 from ..pipeline import make_batches
+from ..plots import write_run_figures
 from ..recipe import Recipe, make_recipe, note_better_size
 from ..storage import read_json
 from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
@@ -90,7 +92,7 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
     checkpoint = RunCheckpoint(run_dir, resizing, labels=data.labels)
     callbacks = [
         resizing, PreciseStatistics(batches), checkpoint, EpochLine(resizing, plan.speed),
-        keras.callbacks.TensorBoard(run_dir / "tensorboard"),
+        *([keras.callbacks.TensorBoard(run_dir / "tensorboard")] if find_spec("tensorboard") else []),
     ]  # fmt: skip
     started = time.perf_counter()
     try:
@@ -102,4 +104,9 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
         saved = f"{len(checkpoint.log)} epochs are saved in {run_dir}"
         raise KeyboardInterrupt(f"stopped: {saved}; the same command resumes the training") from None
     print(f"trained in {time.perf_counter() - started:.0f} s")
+    if (run_dir / "best.json").is_file() and not (run_dir / "best_and_worst.png").is_file():
+        best, size = load_best(run_dir, recipe.image_size)
+        resizing.on_epoch_begin(0)  # for the first batch of the first epoch
+        figures = write_run_figures(run_dir, best, data, size, next(iter(batches)), resizing.changes)
+        print(f"figures: {', '.join(path.name for path in figures)}")
     return run_dir

@@ -10,6 +10,8 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ..labels import LabelMap
+
 WIDTH = 8  # inches: with DPI, the width of a notebook's column
 DPI, QUALITY = 100, 72  # of the JPEGs in a notebook
 STYLE = {
@@ -39,6 +41,12 @@ class InlineFigure(Figure):
     @in_style
     def savefig(self, *args, **options):
         super().savefig(*args, **options)
+
+    def as_png(self) -> bytes:
+        """The figure as the content of a PNG file."""
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=DPI)
+        return file.getvalue()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         file = io.BytesIO()
@@ -73,3 +81,13 @@ def add_legend(figure: InlineFigure, entries: Sequence[tuple[str, Sequence[int]]
     patches = [Patch(facecolor=np.divide(color, 255), label=name, **EDGE) for name, color in entries]
     options = {"handleheight": 1.2, "columnspacing": 1.2, "handletextpad": 0.5, "labelspacing": 0.4}
     figure.legend(handles=patches, loc="outside lower center", ncols=n_columns, **options)
+
+
+@in_style
+def draw_legend(labels: LabelMap) -> InlineFigure:
+    """Nothing but a legend: each class with its id and its colour."""
+    figure = InlineFigure(figsize=(WIDTH, 0.1), layout="constrained")
+    figure.alt = f"Legend of {', '.join(labels.names)}."
+    named_colors = zip(labels.names, labels.colors, strict=True)
+    add_legend(figure, [(f"{k}: {name}", color) for k, (name, color) in enumerate(named_colors)])
+    return figure
