@@ -1,9 +1,12 @@
-"""What one run of the lesson can't show: do skip connections gain more than a seed does, do neighbouring frames leak?
+"""Three questions that one run of the lesson can't answer, each asked with several seeds.
+
+What do skip connections gain, how much do neighbouring frames leak, what does it cost to scale images twice?
 
     python benchmarks/lesson.py --seeds 0,1,2
 
-Trains the network of part 1 on the drawn scenes as part 1 does, with and without skip connections, by epochs, not by
-the clock, so that other work on the machine changes nothing. After each of --epochs it is scored on the validation
+Trains the network of part 1 on the drawn scenes as part 1 does, with and without skip connections, and once with a
+division by 255 in front of its own rescaling, in training and prediction alike; by epochs, not by the clock, so that
+other work on the machine changes nothing. After each of --epochs it is scored on the validation
 drives and on the training drives' frames that were set aside. Writes --out, which the notebook reads, anew after each
 training.
 """
@@ -28,8 +31,10 @@ from unet_helpers.storage import write_json
 FILE = Path(__file__).resolve().parent / "lesson_demo.json"
 
 
-def train(recipe: Recipe, dataset: Dataset, skips: bool, seed: int, epochs: list[int]) -> dict:
-    """{"skips", "seed", "new drives": mIoU after each of epochs, "set aside": the same}, one answer a picture."""
+def train(
+    recipe: Recipe, dataset: Dataset, skips: bool, seed: int, epochs: list[int], scaled_twice: bool = False
+) -> dict:
+    """{"skips", "seed", "new drives": mIoU after each of epochs, "set aside": the same}, without TTA."""
     labels, size = dataset.labels, recipe.output_size
     splits = {"new drives": dataset.validation, "set aside": dataset.train[9::10]}
     learned = [pair for pair in dataset.train if pair not in splits["set aside"]]
@@ -39,6 +44,8 @@ def train(recipe: Recipe, dataset: Dataset, skips: bool, seed: int, epochs: list
         (*size, 3), recipe.n_filters, labels.n_classes, skip_connections=skips, normalization=None, up_kernel_size=2,
         last_conv=False, dropout_prob=0,
     )  # fmt: skip
+    if scaled_twice:
+        network = keras.Sequential([keras.Input((*size, 3)), keras.layers.Rescaling(1 / 255), network])
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
     network.compile(keras.optimizers.Adam(1e-3), cross_entropy, jit_compile=False)
     batches = make_batches(learned, labels, size, recipe.batch_size, shuffle=True, seed=seed)
@@ -60,11 +67,13 @@ def main(arguments: list[str] | None = None) -> dict:
     options = parser.parse_args(arguments)
     recipe, epochs = notebook_recipe("demo"), [int(text) for text in options.epochs.split(",")]
     dataset = load_dataset("demo", options.data, frames_per_drive=recipe.frames_per_drive)
-    record = {"data": f"demo, {len(dataset.validation)} pictures of new drives", "epochs": epochs, "trainings": []}
+    record = {"data": f"demo, {len(dataset.validation)} pictures of new drives", "epochs": epochs}
+    record |= {"trainings": [], "scaled twice": []}
     for seed in map(int, options.seeds.split(",")):
-        for skips in (True, False):
-            record["trainings"].append(train(recipe, dataset, skips, seed, epochs))
-            print(record["trainings"][-1], flush=True)
+        for skips, scaled_twice in ((True, False), (False, False), (True, True)):
+            part = record["scaled twice" if scaled_twice else "trainings"]
+            part.append(train(recipe, dataset, skips, seed, epochs, scaled_twice))
+            print(part[-1], flush=True)
             write_json(options.out, record)
     return record
 

@@ -167,12 +167,17 @@ def test_part_1_is_trained_with_and_without_skips_and_scored_on_both_kinds_of_fr
     monkeypatch.setattr(lesson, "evaluate_model", score)
     out = tmp_path / "lesson.json"
     lesson.main(["--data", str(tmp_path), "--epochs", "1,2", "--seeds", "4", "--out", str(out)])
-    assert json.loads(out.read_text())["trainings"] == [
+    record = json.loads(out.read_text())
+    assert record["trainings"] == [
         {"skips": True, "seed": 4, "new drives": [0.1, 0.3], "set aside": [0.2, 0.4]},
         {"skips": False, "seed": 4, "new drives": [0.5, 0.7], "set aside": [0.6, 0.8]},
     ]
-    skips = [any(layer.name.startswith("concatenate") for layer in model.layers) for model, _ in scored]
-    assert skips == [True] * 4 + [False] * 4
+    assert record["scaled twice"] == [{"skips": True, "seed": 4, "new drives": [0.9, 1.1], "set aside": [1.0, 1.2]}]
+    *models, twice = [model for model, _ in scored[::4]]
+    assert [any(layer.name.startswith("concatenate") for layer in model.layers) for model in models] == [True, False]
+    # What the network proper gets of a white image is white's 255 divided by 255, which its own rescaling makes -0.99.
+    white = np.full((1, *recipe.output_size, 3), 255, np.float32)
+    np.testing.assert_allclose(twice(white), twice.layers[-1](white / 255), atol=1e-5)
     drives = [set(map(sequence_of, pairs)) for _, pairs in scored[:2]]
     trained = set(map(sequence_of, load_dataset("demo", tmp_path, frames_per_drive=1).train))
     assert not drives[0] & trained
@@ -188,6 +193,9 @@ def test_the_lesson_says_what_was_measured():
     assert (drives[1, :, 0] > drives[0, :, 0]).all()
     assert (np.diff(drives[1] - drives[0], axis=1) > 0).all()
     assert (gaps > 0).all()
+    twice = json.loads(lesson.FILE.read_text())["scaled twice"]
+    assert [run["seed"] for run in twice] == [0, 1, 2]
+    assert (np.array([run["new drives"] for run in twice]) < drives[1] - 0.1).all()  # more than a seed makes
     assert gaps[:, 0].mean() < gaps[:, -1].mean()
     found = json.loads((learning.ROOT / "benchmarks" / "transfer_camvid.json").read_text())
     rows = {row["name"]: row for row in found["trainings"]}

@@ -167,13 +167,14 @@ def plot_curves(
 
 @in_style
 def compare_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> InlineFigure:
-    """The validation mIoU of each training over the epochs, with its last value in the legend.
+    """The validation mIoU of each training over the epochs, measured at the network's size, unlike `evaluation.Scores`.
 
     histories: name -> a Keras history or the columns of CSVLogger's file.
     """
-    curves = {f"{name}: {log['val_mIoU'][-1]:.3f} at the end": log["val_mIoU"] for name, log in histories.items()}
-    figure, axes = new_figure(f"Validation mIoU over the epochs. {', '.join(curves)}.", size=(WIDTH, 4))
-    _draw_curves(axes, curves, "validation mIoU")
+    curves = {name: log["val_mIoU"] for name, log in histories.items()}
+    ends = ", ".join(f"{name}: {values[-1]:.3f} at the end" for name, values in curves.items())
+    figure, axes = new_figure(f"Validation mIoU over the epochs. {ends}.", size=(WIDTH, 4))
+    _draw_curves(axes, curves, "validation mIoU, at the network's size")
     axes.legend()
     return figure
 

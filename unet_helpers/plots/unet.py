@@ -7,6 +7,8 @@ from itertools import pairwise
 import keras
 import numpy as np
 from keras import layers
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -273,4 +275,6 @@ def show_feature_maps(model: keras.Model, image: np.ndarray) -> InlineFigure:
         title = f"{level.name}{way}, {level.size} channels"
         row[3].set_title(title, fontsize=FONT)
         figure.alt += f" {title}: channels {', '.join(map(str, strongest))}, which vary most."
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "cividis"), ax=axes, ticks=(0, 1), fraction=0.02, pad=0.01)
+    bar.set_ticklabels(["small", "large"])
     return figure
