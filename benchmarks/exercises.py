@@ -30,7 +30,7 @@ RESULTS = {  # what each solution's sentence "Result: ..." states, in its order,
     "resize": {"new_id": "{my_new_id}"},
     "bottleneck": {"size": "{my_size}", "bottleneck": "{my_bottleneck}"},
     "baseline": {"accuracy": "{my_accuracy:.1f}", "baseline_miou": "{my_baseline_miou:.1f}"},
-    "depth": {"depth_miou": "{my_shallow_miou:.3f}", "network_miou": "{network_scores.miou:.3f}"},
+    "depth": {"field": "{my_field}", "deeper_field": "{my_deeper_field}"},
     "frames": {"frames_miou": "{my_frames_miou:.3f}", "drives_miou": "{my_drives_miou:.3f}"},
     "weights": {
         "weights_class": "{my_class}", "weights_miou": "{my_weighted_scores.miou:.3f}",

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import time
 from types import SimpleNamespace
 
 import keras
@@ -19,6 +20,7 @@ from unet_helpers.exercises import CHECKS, check
 from unet_helpers.labels import VOID
 from unet_helpers.model import conv_block, unet_model, upsampling_block
 from unet_helpers.pipeline import make_batches
+from unet_helpers.plots import receptive_fields
 
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 CELLS = exercises.read_cells()
@@ -26,36 +28,33 @@ NAMES = [cell_id.removeprefix("solution-") for cell_id in CELLS if cell_id.start
 
 
 def part_1(folder) -> dict:
-    """The names that the notebook has after part 1: a network of few filters that has taken one step."""
+    """The names that the notebook has after part 1: a network of few filters that has taken a few steps."""
     keras.utils.set_random_seed(0)
     drives = ["02_00", "02_01", "03_00", "03_01", "09_00"]
     pairs = [write_pair_to(folder, f"{drives[n // 5]}_{n % 5:03}", (32, 32), seed=n) for n in range(25)]
     dataset = Dataset("folder", LABELS, tuple(pairs[:20]), tuple(pairs[20:]), ())
-    recipe = SimpleNamespace(batch_size=4, seed=0, short_epochs=3, short_minutes=math.inf)
+    recipe = SimpleNamespace(batch_size=4, seed=0, short_epochs=4, short_minutes=math.inf)
     labels, size, n_filters, learned = LABELS, (32, 32), 4, dataset.train[:18]
     pixels = check_pairs(dataset.train, labels)
-    validation_batches = make_batches(dataset.validation, labels, size, recipe.batch_size)
 
-    def train_network(network, batches=None, n_steps=4):
-        if batches is None:
-            batches = make_batches(learned, labels, size, recipe.batch_size, shuffle=True, seed=recipe.seed)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
-        network.compile(keras.optimizers.Adam(3e-3), loss)
-        return network.fit(batches, steps_per_epoch=n_steps, shuffle=False, verbose=0).history
+    def training_batches(pairs):
+        return make_batches(pairs, labels, size, recipe.batch_size, shuffle=True, seed=recipe.seed)
 
     def score(network, pairs=dataset.validation):
         return evaluate_model(network, pairs, labels, size, tta=False)
 
     plain = {"normalization": None, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
     network = unet_model((*size, 3), n_filters, labels.n_classes, **plain)
-    train_network(network, n_steps=1)
-    return {
+    names = {
         "keras": keras, "np": np, "tf": tf, "dataset": dataset, "recipe": recipe, "labels": labels, "pixels": pixels,
         "majority_class": int(np.argmax(pixels)), "size": size, "n_filters": n_filters, "learned": learned,
-        "make_batches": make_batches, "validation_batches": validation_batches, "conv_block": conv_block,
-        "upsampling_block": upsampling_block, "unet_model": unet_model, "plain": plain, "network": network,
-        "train_network": train_network, "score": score, "network_scores": score(network), "VOID": VOID,
+        "make_batches": make_batches, "validation_batches": make_batches(dataset.validation, labels, size, 4),
+        "training_batches": training_batches, "conv_block": conv_block, "upsampling_block": upsampling_block,
+        "unet_model": unet_model, "plain": plain, "network": network, "score": score, "time": time, "sections": {},
     }  # fmt: skip
+    exec(CELLS["train-function"], names)
+    names["train_network"](network, optimizer=keras.optimizers.Adam(1e-5))  # easy to beat
+    return {**names, "network_scores": score(network)}
 
 
 @pytest.fixture(scope="module")
@@ -123,38 +122,102 @@ FRAMES = """
 my_learned, my_held_out, my_frames_network = was.my_learned, was.my_held_out, was.my_frames_network
 my_frames_miou, my_drives_miou = was.my_frames_miou, was.my_drives_miou
 """
-WEIGHTS = """
-my_weighted_batches, my_weighted_network, my_class = was.my_weighted_batches, was.my_weighted_network, was.my_class
-"""
+FRAMES_OF = "my_frames_network = fresh_network()\ntrain_network(my_frames_network, training_batches({}))\n"
+SCORES = "my_frames_miou, my_drives_miou = score(my_frames_network, my_held_out).miou, score(my_frames_network).miou"
+WEIGHTS = "my_class, my_weighted_network = was.my_class, fresh_network()\n"
+WEIGHTS += "train_network(my_weighted_network, with_class_weights(training_batches({}), {}))"
+BETTER = "my_change, my_better = 'the loss', fresh_network()\n"
+TRAIN = "train_network(my_better)\n"
+TRAIN_ON = "train_network(my_better, {})\n"
 MISTAKES = [
     ("iou", "my_iou = 5 / 13", "counts the intersection twice"),
+    ("iou", "my_iou = 0.63", "this is rounded"),
+    ("iou", "my_iou = 0.62", "this is rounded"),
+    ("iou", "my_iou = 5 / 7", "divided by the true pixels"),
+    ("iou", "my_iou = 62.5", "in percent"),
     ("parameters", "my_parameters = 9 * 16 * 24 + 9 * 24 * 24", "forgot the biases"),
+    ("parameters", "my_parameters = 9 * 16 * 24 + 24", "9ab weights and b biases"),
+    ("parameters", "my_parameters = '8688'", "expected a number, found str"),
     ("resize", "my_new_id = 9", "is in the small mask"),
+    ("resize", "my_new_id = 8.5", "a class id is a whole number"),
+    ("resize", "my_new_id = [8]", "expected a number, found list"),
     ("bottleneck", "my_size, my_bottleneck = (600, 800), (37, 50)", "600 can't be halved 4 times"),
+    ("bottleneck", "my_size, my_bottleneck = (800, 608), (50, 38)", r"\(800, 608\) has its sides swapped"),
+    ("bottleneck", "my_size, my_bottleneck = (608, 800), (50, 38)", r"\(50, 38\) has its sides swapped"),
+    ("bottleneck", "my_size, my_bottleneck = (624, 800), (39, 50)", "624 can be halved"),
+    ("bottleneck", "my_size, my_bottleneck = (608, 800), (76, 100)", "halve each side 4 times"),
     ("baseline", "my_accuracy, my_baseline_miou = 0.6, 0.6", "take the mean"),
+    ("baseline", "my_accuracy, my_baseline_miou = 1 / 3, 0.2", "the majority class has"),
     ("baseline", "my_accuracy = 0.6", "1 of 2 answers"),
     ("block", BLOCK.replace(', padding="same"', ""), 'padding="same" loses no pixels'),
     ("block", BLOCK.replace("keras.layers.MaxPooling2D(2)(x), x", "x, keras.layers.MaxPooling2D(2)(x)"), "swapped"),
-    ("block", BLOCK.replace(', activation="relu")(x)', ")(x)"), "a ReLU follows each"),
-    ("depth", "my_shallow, my_shallow_miou = network, network_scores.miou", "set the depth to 2"),
-    ("depth", "my_shallow, my_shallow_miou = fresh_network(depth=2), 0.5", "has not been trained"),
-    ("depth", "my_shallow, my_shallow_miou = was.my_shallow, was.my_shallow_miou + 1e-4", "with all its digits"),
+    ("block", BLOCK.replace(', activation="relu")(inputs)', ")(inputs)"), "a ReLU follows each"),
+    ("block", BLOCK.replace("MaxPooling", "AveragePooling"), "the pooling is max pooling"),
+    ("block", BLOCK.replace(', activation="relu")(x)', ")(x)").replace("(2)(x)", "(2)(keras.layers.ReLU()(x))"),
+     "only skip_connection is wrong: .* Pooling before that ReLU gives the same next_layer"),
+    ("depth", "my_field, my_deeper_field = 140 - 15, 284", "forgot the poolings"),
+    ("depth", "my_field, my_deeper_field = 140, 284 - 128", "forgot the bottleneck's own"),
+    ("depth", "my_field, my_deeper_field = 25, 30", "twice as many pixels"),
+    ("depth", "my_field, my_deeper_field = 140, 140", "depth 5: a 3x3 convolution adds two steps"),
     ("frames", FRAMES + "my_held_out = my_held_out + my_learned[:1]", "into one only"),
     ("frames", FRAMES + "my_learned, my_held_out = dataset.train[:15], dataset.train[15:]", "whole stretches"),
     ("frames", FRAMES + "my_frames_miou, my_drives_miou = my_drives_miou, my_frames_miou", "the first mIoU is not"),
-    ("weights", WEIGHTS + "my_weighted_batches = validation_batches", "third part"),
-    ("weights", WEIGHTS + "my_class = labels.names[np.nanargmin(was.my_gain)]", "gained .*, another more"),
+    ("frames", FRAMES + "my_frames_network = network\n" + SCORES, r"trained on \d of the frames that you hold out"),
+    ("frames", FRAMES + FRAMES_OF.format("my_held_out") + SCORES, "trained on 4 of the frames that you hold out"),
+    ("frames", FRAMES + FRAMES_OF.format("[*my_learned[:8], *dataset.validation]") + SCORES,
+     "trained on 13 pairs, 8 of them among the 16 to learn from"),
+    ("weights", "my_weighted_network, my_class = was.my_better, labels.names[0]", "trained without weights"),
+    ("weights", WEIGHTS.format("learned", "np.ones(3)"), "equal weights for all classes, 1:"),
+    ("weights", WEIGHTS.format("learned", "1 / class_weights(pixels)"), "other weights than class_weights.*: car had"),
+    ("weights", WEIGHTS.format("dataset.validation", "class_weights(pixels)"), "trained on 5 of the validation pairs"),
+    ("weights", "my_weighted_network, my_class = was.my_weighted_network, labels.names[np.nanargmin(was.my_gain)]",
+     "gained .*, another more"),
+    ("better", "my_better, my_change = was.my_better, ' '", "no text says what you changed"),
     ("better", "my_better, my_change = network, 'nothing'", "another seed may give 0.04 as well"),
+    ("better", BETTER, "has not been trained"),
+    ("better", BETTER + "my_better = 5", "expected the network itself, found int"),
+    ("better", BETTER + "my_better.set_weights(was.my_better.get_weights())", "not trained by train_network"),
+    ("better", BETTER + TRAIN * 2, "trained before, and then for 4 steps"),
+    ("better", BETTER + TRAIN + "my_better.fit(training_batches(learned), shuffle=False, verbose=0)",
+     "changed since train_network gave it 4 steps"),
+    ("better", BETTER + TRAIN_ON.format("training_batches(learned).repeat(2)"), "its batches do not tell their pairs"),
+    ("better", BETTER + TRAIN_ON.format("training_batches(dataset.train + dataset.validation)"), "5 of the validation"),
+    ("better", BETTER + TRAIN_ON.format("training_batches(2 * learned)"), "trained on 36 pairs, 18 of them among"),
+    ("better", BETTER + "recipe.short_epochs = 5\n" + TRAIN,
+     r"it had 20 steps \(limit: inf s or 5 epochs\), the first network 16 steps \(limit: inf s or 4 epochs\)"),
     ("own", "my_scores = network_scores.baseline(majority_class)", "learned: no class"),
     ("own", "my_scores, dataset = network_scores, SimpleNamespace(name='demo')", 'set DATASET = "folder"'),
+    ("own", "my_scores = network_scores.miou", "expected scores, found float"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "mistake", "hint"), MISTAKES, ids=[f"{name}: {hint}" for name, _, hint in MISTAKES])
-def test_a_mistake_gets_its_hint(name, mistake, hint, fill_in):
+def test_a_mistake_gets_its_hint(name, mistake, hint, fill_in, solved, monkeypatch):
+    monkeypatch.setattr(solved.names["recipe"], "short_epochs", 1)  # of what is trained here; a hint must tell it
     answer, said = fill_in(name, mistake)
     assert answer is False
     assert re.match(f"{name}: not yet. Hint: .*{hint}", said), said
+
+
+POOLED_FIRST = """
+def my_conv_block(inputs, n_filters):
+    x = keras.layers.Conv2D(n_filters, 3, padding="same", activation="relu")(inputs)
+    x = keras.layers.Conv2D(n_filters, 3, padding="same")(x)
+    return keras.layers.ReLU()(keras.layers.MaxPooling2D(2)(x)), keras.layers.ReLU()(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("iou", "my_iou = np.float32(0.6251)"),
+        ("bottleneck", "my_size, my_bottleneck = [608.0, 800.0], np.array([38.0, 50.0])"),
+        ("block", POOLED_FIRST),
+        ("depth", "my_field, my_deeper_field = 140.0, np.int64(284)"),
+    ],
+)
+def test_the_same_in_another_form_is_right(name, answer, fill_in):
+    assert fill_in(name, answer)[0] is True
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,6 +244,9 @@ def test_the_right_answers_computed_in_another_way(solved):
     assert was.my_size == (next(n for n in range(height, 9999) if n % 16 == 0), width)
     poolings = [layer for layer in unet_model((*was.my_size, 3), 1, 2).layers if "max_pooling" in layer.name]
     assert was.my_bottleneck == poolings[-1].output.shape[1:3]
+    deep = {"depth": 5, **was.plain}
+    fields = [receptive_fields(network)["bottom"] for network in (was.network, unet_model((32, 32, 3), 1, 2, **deep))]
+    assert [was.my_field, was.my_deeper_field] == fields == [140, 284]
     baseline = Scores(LABELS, np.diag(was.class_counts)[None]).baseline(0)
     assert (was.my_accuracy, was.my_baseline_miou) == pytest.approx((baseline.accuracy, baseline.miou))
 
@@ -194,8 +260,6 @@ def mean_iou(network, pairs) -> float:
 
 def test_the_trained_answers_computed_in_another_way(solved):
     was = SimpleNamespace(**solved.names)
-    assert min(layer.output.shape[1] for layer in was.my_shallow.layers) == 32 / 2**2
-    assert was.my_shallow_miou == pytest.approx(mean_iou(was.my_shallow, was.dataset.validation))
     assert not set(was.my_learned) & set(was.my_held_out)
     assert len(was.my_learned) == 16
     assert set(map(sequence_of, was.my_held_out)) & set(map(sequence_of, was.my_learned))
@@ -221,5 +285,5 @@ def test_the_solutions_state_what_was_measured(solved):
     for name in NAMES:
         assert stated(name) == list(record["results"].get(name, {}).values())
         assert record["right"][name] or name == "own"  # nobody's own images were measured
-    for name in ("iou", "parameters", "resize", "bottleneck", "baseline"):  # without training: the same everywhere
+    for name in ("iou", "parameters", "resize", "bottleneck", "baseline", "depth"):  # untrained: the same everywhere
         assert stated(name) == list(solved.results[name].values())

@@ -132,9 +132,12 @@ def test_images_and_smaller_masks_have_the_size_of_the_stage(pairs, labels):
 
 def test_weights_follow_the_mask(write_pair, labels):
     values = np.uint8([[0, 1], [2, 255]])
-    batches = with_class_weights(make_batches([write_pair(values=values)], labels, (2, 2), 1), np.float32([0.5, 1, 4]))
+    pairs = [write_pair(values=values)]
+    batches = with_class_weights(make_batches(pairs, labels, (2, 2), 1), [0.5, 1, 4])
     *_, weights = next(iter(batches))
     assert weights.numpy()[0, ..., 0].tolist() == [[0.5, 1], [4, 0]]
+    assert batches.pairs == pairs
+    assert batches.class_weights.tolist() == [0.5, 1, 4]
     assert len(batches) == 1
 
 

@@ -5,7 +5,38 @@ import numpy as np
 import tensorflow as tf
 
 from .evaluation import Scores
+from .labels import Pair
+from .losses import class_weights
 from .model import conv_block
+from .training import TimeLimit
+
+
+class Training(TimeLimit):
+    """The time limit of the lesson's `train_network`; at the end the checks find it as network.recorded_training.
+
+    batches: what the network is trained on. seconds: see `TimeLimit`.
+    """
+
+    def __init__(self, batches, seconds: float):
+        super().__init__(seconds)
+        self.pairs = getattr(batches, "pairs", None)  # None: not from `make_batches`
+        self.class_weights = getattr(batches, "class_weights", None)  # None: not from `with_class_weights`
+
+    def on_train_begin(self, logs=None):
+        self.was_trained = _is_trained(self.model)
+
+    def on_train_end(self, logs=None):
+        self.epochs, self.steps = self.params["epochs"], int(self.model.optimizer.iterations)
+        self.weight_sums = _weight_sums(self.model)
+        self.model.recorded_training = self
+
+
+def _is_trained(network: keras.Model) -> bool:
+    return any(np.any(weight) for weight in network.weights if weight.name == "bias")  # all 0 before training
+
+
+def _weight_sums(network: keras.Model) -> list[float]:
+    return [float(np.sum(weight)) for weight in network.get_weights()]
 
 
 def check(name: str, *answers, **context) -> bool | None:
@@ -33,11 +64,11 @@ def _need(fine, hint: str) -> None:
         raise AssertionError(hint)
 
 
-def _expect(answer, right: float, mistakes: dict[float, str], otherwise: str, tolerance: float = 0.005) -> None:
+def _expect(answer, right: float, mistakes: dict[float, str], otherwise: str, tolerance: float = 0.001) -> None:
     """Unless answer is the right number: hint at the mistake that leads to this number, or give the hint otherwise."""
     _need(isinstance(answer, (int, float, np.number)), f"expected a number, found {type(answer).__name__}.")
     mistakes = {**mistakes, 100 * right: "this is in percent; give a number from 0 to 1."}
-    likely = [hint for wrong, hint in mistakes.items() if abs(answer - wrong) <= tolerance]
+    likely = [hint for wrong, hint in mistakes.items() if abs(answer - wrong) <= 0.006]  # also with two digits
     _need(abs(answer - right) <= tolerance, [*likely, otherwise][0])
 
 
@@ -49,7 +80,9 @@ def _iou(answer, *, true, predicted, class_id) -> str:
         2 * both / (n_true + n_predicted): "this is Dice; divide the intersection by the union.",
         both / n_true: "you divided by the true pixels; the union also has those that are wrongly predicted.",
     }
-    _expect(answer, both / np.sum(true | predicted), mistakes, "count the pixels of the class in both, and in either.")
+    right = both / np.sum(true | predicted)
+    mistakes[right] = "this is rounded; give three digits, or the fraction."
+    _expect(answer, right, mistakes, "count the pixels of the class in both, and in either.")
     return "A pixel that is wrong in either mask makes the union larger, and so the IoU smaller."
 
 
@@ -70,6 +103,10 @@ def _resize(answer, *, mask, size) -> str:
 
 def _bottleneck(size, bottleneck, *, image_size, depth) -> str:
     step = 2**depth
+    right = [-(-side // step) * step for side in image_size]
+    for sides, expected in ((size, right), (bottleneck, [side // step for side in right])):
+        swapped = list(sides)[::-1] == expected != list(sides)
+        _need(not swapped, f"{tuple(sides)} has its sides swapped: first the height, then the width.")
     for side, given in zip(size, image_size, strict=True):
         _need(side % step == 0, f"{side} can't be halved {depth} times: divide it by 2 until it becomes odd.")
         _need(given <= side < given + step, f"{side} can be halved; find the first such from {given} upwards.")
@@ -99,25 +136,61 @@ def _block(answer, *, inputs, n_filters) -> str:
     except ValueError:
         _need(False, f"it takes two 3x3 convolutions of {n_filters} filters with biases, the first on inputs; no more.")
     x = np.random.default_rng(0).normal(size=(1, *inputs.shape[1:])).astype(np.float32)
-    same = all(np.allclose(a, b, atol=1e-5) for a, b in zip(block(x), reference(x), strict=True))
-    _need(same, "only the values are wrong: a ReLU follows each of both convolutions, and the pooling is max pooling.")
+    same = [np.allclose(a, b, atol=1e-5) for a, b in zip(block(x), reference(x), strict=True)]
+    hint = "only the values are wrong: a ReLU follows each of both convolutions, and the pooling is max pooling."
+    if same == [True, False]:
+        hint = "only skip_connection is wrong: take it after the last ReLU. Pooling before that ReLU gives the same "
+        hint += "next_layer, so only skip_connection tells."
+    _need(all(same), hint)
     return "With the same weights your block computes what conv_block does."
 
 
-def _score(score, network, *pairs) -> Scores:
-    """The network's scores, or a hint if it is none, has not been trained, or can't be scored."""
+def _depth(*fields, depths) -> str:
+    for field, depth in zip(fields, depths, strict=True):
+        pixels = 2**depth  # from one value of the bottleneck to the next
+        right = 1 + 5 * (pixels - 1) + 4 * pixels
+        mistakes = {
+            right - (pixels - 1): "you forgot the poolings: each sees one step more, too.",
+            right - 4 * pixels: "you forgot the bottleneck's own two convolutions.",
+            1 + 5 * depth + 4: "after each pooling it is twice as many pixels from one value to the next.",
+        }
+        hint = f"depth {depth}: a 3x3 convolution adds two steps to the side, a pooling one and then doubles the step."
+        _expect(field, right, mistakes, hint)
+    return "One level more, and the bottleneck sees about twice as far."
+
+
+def _training_of(network) -> Training:
+    """What train_network noted, or a hint unless it trained the network from the first step, and nothing else did."""
     _need(isinstance(network, keras.Model), f"expected the network itself, found {type(network).__name__}.")
-    trained = any(np.any(weight) for weight in network.weights if weight.name == "bias")  # all 0 before training
-    _need(trained, "this network has not been trained: give it to train_network.")
-    return score(network, *pairs)
+    _need(_is_trained(network), "this network has not been trained: give it to train_network.")
+    training = getattr(network, "recorded_training", None)
+    _need(training, "this network was not trained by train_network, or not to the end.")
+    again = f"it was trained before, and then for {training.steps} steps by train_network"
+    _need(not training.was_trained, f"{again}: give train_network a fresh network, once.")
+    changed = f"its weights have changed since train_network gave it {training.steps} steps"
+    same = np.array_equal(training.weight_sums, _weight_sums(network), equal_nan=True)
+    _need(same, f"{changed}: train it with nothing else.")
+    return training
 
 
-def _depth(network, miou, *, before, fresh_network, score) -> str:
-    scores = _score(score, network)
-    n_found, n_expected = network.count_params(), fresh_network(depth=2).count_params()
-    _need(n_found == n_expected, f"{n_found} parameters, not {n_expected}: set the depth to 2 and change nothing else.")
-    _expect(miou, scores.miou, {}, "this is not score(...).miou of your network, with all its digits.", 1e-6)
-    return f"mIoU {scores.miou:.3f} with depth 2, {before.miou:.3f} with depth 4."
+def _need_pairs(training: Training, expected: list[Pair], others: list[Pair], which: str) -> None:
+    """A hint unless the training had exactly the expected pairs; which: what others are, in words."""
+    _need(training.pairs is not None, "its batches do not tell their pairs: make them with make_batches alone.")
+    n_others, n_pairs = len({*training.pairs} & {*others}), len(training.pairs)
+    _need(not n_others, f"it was trained on {n_others} of the {which}.")
+    n_right = len({*training.pairs} & {*expected})
+    found = f"it was trained on {n_pairs} pairs, {n_right} of them among the {len(expected)} to learn from"
+    _need(sorted(training.pairs) == sorted(expected), f"{found}: use all of these once, and no others.")
+
+
+def _need_equal_terms(training: Training, first: keras.Model, validation: list[Pair]) -> None:
+    """A hint unless the training had the same pairs and limits as that of the first network."""
+    before = first.recorded_training
+    _need_pairs(training, before.pairs, validation, "validation pairs")
+    both = (training, before)
+    found, expected = (f"{one.steps} steps (limit: {one.seconds:g} s or {one.epochs} epochs)" for one in both)
+    same = (training.seconds, training.epochs) == (before.seconds, before.epochs)
+    _need(same, f"it had {found}, the first network {expected}: give both the same.")
 
 
 def _frames(learned, held_out, network, frame_miou, drive_miou, *, pairs, score) -> str:
@@ -128,15 +201,23 @@ def _frames(learned, held_out, network, frame_miou, drive_miou, *, pairs, score)
     # Nearly every random frame has a neighbour on the other side; of a whole drive, only the first and the last do.
     n_borders = np.count_nonzero(np.diff([*map(set(held_out).__contains__, pairs)]))
     _need(n_borders >= len(held_out) / 2, "you hold out whole stretches; this time shuffle the frames before you cut.")
-    right = _score(score, network, held_out).miou, _score(score, network).miou
+    _need_pairs(_training_of(network), learned, held_out, "frames that you hold out")
+    right = score(network, held_out).miou, score(network).miou
     _expect(frame_miou, right[0], {}, "the first mIoU is not score(network, held-out pairs).miou.", 1e-6)
     _expect(drive_miou, right[1], {}, "the second mIoU is not score(network).miou.", 1e-6)
     return f"mIoU {right[0]:.3f} on frames between those that it learned from, {right[1]:.3f} on drives never seen."
 
 
-def _weights(batches, network, class_name, *, before, score) -> str:
-    _need(len(batches.element_spec) == 3, "weights are the batches' third part: use with_class_weights.")
-    names, after = before.labels.names, _score(score, network)
+def _weights(network, class_name, *, before, first, pixels, validation, score) -> str:
+    training, names = _training_of(network), before.labels.names
+    weights, right = training.class_weights, class_weights(pixels)
+    _need(weights is not None, "it was trained without weights: give train_network batches of with_class_weights.")
+    _need(np.ptp(weights), f"it was trained with equal weights for all classes, {weights[0]:g}: use class_weights.")
+    k = np.argmax(np.abs(weights - right))
+    found = f"it was trained with other weights than class_weights(pixels): {names[k]} had {weights[k]:.3g}"
+    _need(np.allclose(weights, right, rtol=1e-3), f"{found}, not {right[k]:.3g}.")
+    _need_equal_terms(training, first, validation)
+    after = score(network)
     _need(isinstance(class_name, str) and class_name in names, f"expected one of {', '.join(names)}.")
     gain = after.iou - before.iou
     own = gain[names.index(class_name)]
@@ -144,14 +225,17 @@ def _weights(batches, network, class_name, *, before, score) -> str:
     return f"{class_name} gained {own:+.3f}; the mIoU went from {before.miou:.3f} to {after.miou:.3f}."
 
 
-def _better(network, change, *, before, score, margin) -> str:
-    miou = _score(score, network).miou
+def _better(network, change, *, before, first, validation, score, margin) -> str:
+    _need(isinstance(change, str) and change.strip(), "no text says what you changed.")
+    _need_equal_terms(_training_of(network), first, validation)
+    miou = score(network).miou
     found = f"mIoU {miou:.3f} against {before.miou:.3f}"
     _need(miou > before.miou + margin, f"{found}: another seed may give {margin} as well, so look for more.")
     return f"{change}: {found}. Now try other seeds before you believe it, and leave the test drives alone."
 
 
 def _own(scores, *, dataset, majority_class, margin) -> str:
+    _need(isinstance(scores, Scores), f"expected scores, found {type(scores).__name__}: see score(network).")
     _need(dataset.name == "folder", f'these are "{dataset.name}": set DATASET = "folder" and run the notebook again.')
     baseline = np.nan_to_num(scores.baseline(majority_class).iou)
     learned = np.flatnonzero(scores.iou > baseline + margin * (1 - baseline))

@@ -169,9 +169,12 @@ def with_class_weights(batches: tf.data.Dataset, class_weights: np.ndarray) -> t
     """Batches (images, masks, weights) for `model.fit`: each pixel weighs what its class does, void 0.
 
     class_weights: (K,) float, from `losses.class_weights`. weights: (B, H', W', 1) float32.
+    The attributes pairs, those of the batches, and class_weights say what they hold.
     """
     weight_of_id = np.pad(np.asarray(class_weights, np.float32), (0, 256 - len(class_weights)))
-    return batches.map(lambda images, masks: (images, masks, tf.gather(weight_of_id, tf.cast(masks, tf.int32))))
+    weighted = batches.map(lambda images, masks: (images, masks, tf.gather(weight_of_id, tf.cast(masks, tf.int32))))
+    weighted.pairs, weighted.class_weights = getattr(batches, "pairs", None), np.asarray(class_weights, np.float32)
+    return weighted
 
 
 def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
