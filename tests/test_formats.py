@@ -149,7 +149,6 @@ def test_yolo_is_named_and_readable_after_the_tool(tmp_path):
         (("images/p1.png", "masks/task-7-annotation-3-by-1-tag-car-0.png"), "Label Studio's PNG per label; export it"),
         (("ds0/img/p1.png", "ds0/ann/p1.png.json", "meta.json"), "Supervisely; run Supervisely's app 'Export"),
         (("imagesTr/case_0000.nii.gz", "labelsTr/case.nii.gz"), "nnU-Net with volumes; write the slices as PNG"),
-        (("scans/a.dcm", "masks/a.png"), "DICOM; write the images as PNG"),
     ],
 )
 def test_other_formats_are_named_with_the_step(tmp_path, files, said):
@@ -164,6 +163,6 @@ def test_other_formats_are_named_with_the_step(tmp_path, files, said):
 def test_a_folder_that_can_be_read_is_no_other_format(tmp_path):
     """Whatever else lies in it."""
     root = good.write_folder(tmp_path / "data")
-    for name in ("meta.json", "ann/p.json", "labels/a.txt", "old/task-1-annotation-1-tag-a.png", "scan.dcm"):
+    for name in ("meta.json", "ann/p.json", "labels/a.txt", "old/task-1-annotation-1-tag-a.png"):
         good.save_bytes(b"{}", root / name)
     assert len(ids_of(load_dataset("folder", root))) == 6

@@ -59,12 +59,10 @@ def load_dataset(
         are not there, or "folder" (your own; see data/README.md).
     archive: the data set's zip that you downloaded with a browser: unpacked to data_dir/name in place of a download.
     split_by: "folder" only: regular expression for the group (drive, patient, sequence) in an image's name.
-    skip_bad: leave out the pairs whose files are invalid instead of refusing all of them, as far as `custom_data` can,
-        and print no notes: problems and notes are in the report.
+    skip_bad: leave out pairs with invalid files, as far as `custom_data` can; problems and notes are in the report.
     bits: "folder" only: read 16-bit images as a network was trained with them, `Network.bits`; None: as they need it.
     to_train: "folder" only: False for pairs that are only scored, of any number, even of a test part alone.
-    Raises ValueError, naming the folder or file, if name is unknown, something is missing or has no partner, and
-    DownloadError if a download fails, or files of a finished one are gone.
+    Raises ValueError, naming the folder or file, and DownloadError if a download fails or files of one are gone.
     """
     if name not in DATASETS:
         raise ValueError(f"{named('DATASET')}: {name!r} is not known, expected one of {', '.join(map(repr, DATASETS))}")

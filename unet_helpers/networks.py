@@ -45,7 +45,6 @@ def save_network(
     """Write a `Network` to one `.keras` file, whole or not at all; what is None is left out.
 
     about: where it comes from, for people, as JSON: data_set, n_images, start, epoch, val_mIoU.
-
     Keras alone loads the file, too, if the model has only Keras's own layers: see `model.with_keras_layers_only`.
     Raises OSError if it can't be written.
     """

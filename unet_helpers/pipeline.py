@@ -23,8 +23,7 @@ class PairReader:
     """Pairs at one size, by their number. Each is decoded when it is first asked for, and then cached in a file.
 
     The file holds plain pixels: the system keeps in memory what there is room for, and the process itself stays small.
-    It has no name and ends with the reader, even if the process is killed. If the disk is too small, or with
-    cache=False, each pair is decoded each time.
+    It ends with the reader, even if that is killed. Without room for it, or cache=False, pairs are decoded each time.
     """
 
     def __init__(

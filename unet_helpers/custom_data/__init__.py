@@ -1,8 +1,6 @@
 """A reader's own images and masks, of any encoding, as pairs that training reads: 8-bit RGB and class ids.
 
-`prepare_folder` converts what training can't read, beside the folder.
-`prepare_pairs` does the same for a data set of known layout, such as Kaggle's CamVid, whose colours `camvid_classes`
-knows.
+`prepare_folder` converts what training can't read; `prepare_pairs` does so for a data set of known layout (CamVid's).
 """
 
 from .class_lists import camvid_classes, find_classes, make_labels, read_names

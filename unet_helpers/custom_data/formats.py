@@ -1,7 +1,4 @@
-"""Formats of other tools that are not read as they are: what each is called, and what makes it readable.
-
-What differs from our own layout by a name alone is read as it is: see `layout`.
-"""
+"""Formats of other tools that are not read as they are: what each is called, and what makes it readable."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -32,10 +29,6 @@ FORMATS = (
     Format(
         "nnU-Net with volumes", ("imagesTr/*.nii*",),
         "write the slices as PNG files of the same names to images/ and masks/, with nibabel and Pillow",
-    ),
-    Format(
-        "DICOM", ("**/*.dcm",),
-        "write the images as PNG files to images/, with pydicom and Pillow, and their masks to masks/",
     ),
     Format(
         "YOLO", ("**/labels/**/*.txt",),

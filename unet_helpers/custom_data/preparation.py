@@ -54,11 +54,11 @@ def prepare_folder(
 
     Masks that are no plain class ids and grey 16-bit images are converted: copies are written to the first of the
     targets that can be written to, whole or not at all, and again only if the content of a file has changed.
-    targets: folders outside root; others are passed over. None: "NAME.prepared" beside root. An older preparation there
-        is replaced, unless somebody has added files or changed copies there: this is an error.
+    targets: folders outside root, by default "NAME.prepared" beside it. An older preparation is replaced; files added
+        or copies changed there are an error.
     split_by: regular expression for the group (drive, patient, sequence) in the images' stems; see `split_items`.
-    skip_bad: leave out the pairs with invalid files, if others are left, and name them in the report's errors. No pair
-        changes its split by that. Copies then go to a temporary folder of this process.
+    skip_bad: leave out the pairs with invalid files, if others are left, and name them in the report's errors; no pair
+        changes its split. Copies then go to a temporary folder.
     bits: in use in the grey 16-bit images that a network was trained with; other copies go to a temporary folder, too.
     to_train: False for pairs that are only scored: any number will do, and none has to be for training.
     Raises ValidationError, which has the report, or another ValueError.

@@ -31,9 +31,8 @@ def split_items(found: Found, split_by: str | None, to_train: bool = True) -> li
 
     The folders tell it; else root's train.txt, val.txt and perhaps test.txt, a name a line; else split_by, a regular
     expression that finds the group in an image's stem: groups are not cut; else blocks of the names in their natural
-    order. Files without a partner keep their places: else each would move the pairs behind it, and what was learned
-    could come to the test. to_train: whether there must be MIN_PAIRS, and some to train and to validate.
-    Raises ValueError if a list is no text.
+    order. Files without a partner keep their places: else what was learned could come to the test. to_train: whether
+    there must be MIN_PAIRS, and some to train and to validate. Raises ValueError if a list is no text.
     """
     n_pairs, found = len(found.items), found._replace(items=found.items + found.lonely)
     items, root, errors, warnings = found.items, found.errors.root, found.errors, found.warnings

@@ -22,9 +22,8 @@ def download_dataset(
 ) -> Path:  # fmt: skip
     """Get Kaggle's data set `slug` ("owner/name") and return the folder that holds it.
 
-    dest: folder to make. It appears when everything in it is checked; until then all files are in `<dest>.partial`, and
-        the next call resumes there. A finished dest is returned without a request. While another process makes it, this
-        one waits, and then returns it.
+    dest: folder to make; until everything in it is checked, all files are in `<dest>.partial`, where the next call
+        resumes. A finished dest is returned without a request, and one that another process makes is waited for.
     archive: zip that you downloaded with a browser, used in place of the network; it stays where it is.
     keep: whether the member of this name is unpacked.
     has_layout: whether a folder is the data set's top one; the first such folder in dest is returned, or the one below

@@ -1,9 +1,8 @@
 """A small ray caster in NumPy.
 
-`trace` finds the nearest solid along each ray; `ground_at`, `surface_at` and `sky_at` give the class and colour there;
-`light_up` adds sun, sky light, shadows and mist; `wet_road` adds rain. World axes in metres: x to the right, y up, z
-along the street. Colours are linear light, 0..1. M is the number of pixels that a function gets, k the indices of those
-among them that a step is about.
+`trace` finds the nearest solid along each ray; `ground_at`, `surface_at` and `sky_at` give class and colour there;
+`light_up` adds light, shadows and mist, `wet_road` rain. World axes, metres: x to the right, y up, z along the street.
+Colours are linear light, 0..1. M: the pixels that a function gets, k: the indices of those that a step is about.
 """
 
 import numpy as np
