@@ -97,7 +97,7 @@ def test_roboflows_list_of_classes(tmp_path):
         for n in numbers:
             path = tmp_path / "data" / split / f"p{n}"
             write_pair(path.with_suffix(".png"), path.with_name(f"p{n}_mask.png"), n)
-        list_of_it = "Pixel Value, Class\n0, background\n1, road\n2, parked car\n"
+        list_of_it = "Pixel Value, Class\n2, parked car\n0, background\n1, road\n"
         (tmp_path / "data" / split / "_classes.csv").write_text(list_of_it)
     dataset = load_dataset("folder", tmp_path / "data")
     assert dataset.labels.names == ("background", "road", "parked car")

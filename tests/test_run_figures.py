@@ -1,12 +1,17 @@
 """The figures in a run's folder: of which numbers and images they are."""
 
+from functools import partial
+from unittest.mock import Mock
+
 import keras
 import numpy as np
-from builders import make_folder, save_network
+from builders import make_folder, save_network, save_start, succeeds
 from conftest import write_pair_to
 from PIL import Image
 
+from unet_helpers.commands import train as command_train
 from unet_helpers.datasets import load_dataset
+from unet_helpers.model import unet_model
 from unet_helpers.plots import run, write_run_figures
 
 
@@ -42,6 +47,16 @@ def test_a_run_is_shown_by_its_log_its_first_batch_and_its_best_and_worst_images
     assert titles == ["best: p17", "worst: p18"]
     assert (predicted[1] == 2).all()
     assert (true[0] == predicted[0]).mean() > 0.9 > (true[1] == predicted[1]).mean()
+
+
+def test_a_full_disk_costs_the_figures_and_not_the_training(capsys, tmp_path, monkeypatch):
+    folder, start = make_folder(tmp_path / "data", 8, (64, 64)), save_start(tmp_path / "start.keras", depth=1)
+    monkeypatch.setattr(command_train, "unet_model", partial(unet_model, depth=1))
+    monkeypatch.setattr(run, "write_whole", Mock(side_effect=OSError(28, "No space left on device")))
+    options = ("--epochs", 1, "--image-size", "64x64", "--runs", tmp_path / "runs", "--start-from", start)
+    shown = succeeds(capsys, "train", folder, *options)
+    assert "the figures can't be written (No space left on device); make room and run again" in shown
+    assert "the network: " in shown
 
 
 def test_of_many_images_three_are_the_best_and_three_the_worst(tmp_path, monkeypatch):

@@ -17,8 +17,7 @@ from ..plots import show_pairs
 from ..storage import write_whole
 from . import say_error, with_progress
 
-N_SHOWN, ROWS = 12, 4  # pairs that are shown, and of them in each picture
-LARGEST = 800  # pixels: larger images are made smaller for a picture
+N_SHOWN, ROWS, LARGEST = 12, 4, 800  # pairs that are shown; of them in each picture; pixels of an image's side there
 
 
 def check(

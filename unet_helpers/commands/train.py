@@ -107,6 +107,9 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
     if (run_dir / "best.json").is_file() and not (run_dir / "best_and_worst.png").is_file():
         best, size = load_best(run_dir, recipe.image_size)
         resizing.on_epoch_begin(0)  # for the first batch of the first epoch
-        figures = write_run_figures(run_dir, best, data, size, next(iter(batches)), resizing.changes)
-        print(f"figures: {', '.join(path.name for path in figures)}")
+        try:
+            figures = write_run_figures(run_dir, best, data, size, next(iter(batches)), resizing.changes)
+            print(f"figures: {', '.join(path.name for path in figures)}")
+        except OSError as error:  # the training itself is saved
+            print(f"{run_dir}: the figures can't be written ({error.strerror or error}); make room and run again")
     return run_dir

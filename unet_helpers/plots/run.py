@@ -17,8 +17,7 @@ from .columns import show_columns, show_predictions
 from .figures import InlineFigure
 
 MOST = 100  # validation images that are scored, evenly spaced
-N_SHOWN = 3  # best ones, worst ones
-N_OF_BATCH = 4  # images of the first batch
+N_SHOWN, N_OF_BATCH = 3, 4  # best images and worst images; images of the first batch
 
 
 def write_run_figures(
