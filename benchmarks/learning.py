@@ -2,12 +2,12 @@
 
     python benchmarks/learning.py --data data/camvid --minutes 5 --recipes assignment@30,tutorial --seeds 0,1,2
 
-NAME@MINUTES gives a recipe a time of its own, and `ladder` stands for the textbook's recipe and all those that add one
-more change to it. Only training counts as time: neither the graph's construction in the first step nor scoring does.
-Scores are those of `evaluate_model`, at the masks' own size, with void left out: the curves from one answer a picture,
-the last score from two, one of them about the mirrored picture.
+NAME@MINUTES gives a recipe a time of its own. `ladder` stands for the textbook's recipe and all those that add one more
+change to it, `left-out` for the whole recipe with each of its changes left out. Only training counts as time: neither
+the graph's construction in the first step nor scoring does. Scores are those of `evaluate_model`, at the masks' own
+size, with void left out: the curves without test-time augmentation (TTA), the last score with it and without.
 Writes learning.md (tables), learning.json, changes.json (what the notebook reads) and learning.png (mIoU against time)
-to --out and prints the tables.
+to --out and prints the tables. --join makes them of the learning.json of several runs, and trains nothing.
 """
 
 import argparse
@@ -48,9 +48,16 @@ from unet_helpers.training import ProgressiveResizing, compile_unet
 NOTEBOOK = ROOT / "segmentation_unet.ipynb"
 TARGETS = (0.2, 0.3, 0.4, 0.5, 0.6)
 # What the tutorial's recipe adds to the textbook's, in the order in which the lesson adds it. The mirror needs no
-# training of its own. TRIED is what the lesson tries after that, and leaves out.
-CHANGES = ("normalization", "Dice", "Muon", "schedule", "half-size answers", "small first", "new views")
+# training of its own. TRIED is what was tried after that, and is not in the recipe.
+CHANGES = (
+    "normalization", "Dice", "tuned rate", "AdamW", "Muon", "high rate", "schedule", "half-size answers", "small first",
+    "new views",
+)  # fmt: skip
 TRIED = "copy-paste"
+TEXTBOOK_RATE, TUNED_RATE = 1e-3, 5e-3  # of Adam, and the best for it and for AdamW; README.md has the others
+# What goes with a change that is left out: without Muon there is AdamW at the tuned rate.
+LEFT_OUT = {name: (name,) for name in CHANGES if name not in ("tuned rate", "AdamW", "high rate")}
+LEFT_OUT["Muon"] = ("Muon", "high rate")
 
 
 class ByClock(keras.optimizers.schedules.LearningRateSchedule):
@@ -125,7 +132,10 @@ def tutorial(
     return Training(model, batches, score, resizing=resizing)
 
 
-def textbook(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, *, changes: tuple = ()) -> Training:
+def textbook(
+    dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, *, changes: tuple = (),
+    rate: float | None = None,
+) -> Training:  # fmt: skip
     """What every textbook has: Adam at 0.001, cross-entropy, one size, no normalization; and some of CHANGES.
 
     The network's work on a picture is the same throughout: without "half-size answers" it sees pictures of half the
@@ -139,15 +149,20 @@ def textbook(dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable,
         half_resolution="half-size answers" in changes and recipe.half_resolution,
         normalization="batch" if "normalization" in changes else None,
     )  # fmt: skip
-    rate = recipe.learning_rate if "Muon" in changes else 1e-3
+    if rate is None:
+        rate = TUNED_RATE if "tuned rate" in changes else TEXTBOOK_RATE
+        rate = recipe.learning_rate if "high rate" in changes else rate
     steps = 10_000
     rate = ByClock(WarmupStableDecay(steps, rate), steps, share) if "schedule" in changes else rate
     compile_unet(model, labels.n_classes, rate)
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
     metric = keras.metrics.MeanIoU(labels.n_classes, sparse_y_pred=False, ignore_class=VOID)
+    optimizer = keras.optimizers.Adam(rate)
+    if "AdamW" in changes:  # as Muon has it for biases
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=0.95)
     model.compile(
-        model.optimizer if "Muon" in changes else keras.optimizers.Adam(rate),
-        model.loss if "Dice" in changes else cross_entropy, metrics=[metric], jit_compile=False,
+        model.optimizer if "Muon" in changes else optimizer, model.loss if "Dice" in changes else cross_entropy,
+        metrics=[metric], jit_compile=False,
     )  # fmt: skip
     pixels = check_pairs(dataset.train, labels)
     augment = [RandomResizedCrop()] * ("new views" in changes)
@@ -164,7 +179,17 @@ def ladder_step(n_changes: int) -> Callable[..., Training]:
     return lambda *args: textbook(*args, changes=(*CHANGES, TRIED)[:n_changes])
 
 
+def without(name: str) -> Callable[..., Training]:
+    """The recipe with all of CHANGES, but one and what goes with it."""
+    return lambda *args: textbook(*args, changes=tuple(each for each in CHANGES if each not in LEFT_OUT[name]))
+
+
+def at_rate(rate: float, changes: tuple) -> Callable[..., Training]:
+    return lambda *args: textbook(*args, changes=changes, rate=rate)
+
+
 LADDER = ("textbook", *(f"+ {name}" for name in (*CHANGES, TRIED)))
+GROUPS = {"ladder": LADDER[:-1], "left-out": tuple(f"without {name}" for name in LEFT_OUT)}
 
 
 def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
@@ -228,6 +253,9 @@ RECIPES: dict[str, Callable[..., Training]] = {
     "class-weights": lambda *args: tutorial(*args, power=0.5),  # another remedy for rare classes
     "small-pictures": lambda *args: tutorial(*args, like="demo"),  # as for the demo's small scenes
     **{name: ladder_step(number) for number, name in enumerate(LADDER)},
+    **{f"without {name}": without(name) for name in LEFT_OUT},
+    **{f"Adam at {rate:g}": at_rate(rate, CHANGES[:2]) for rate in (2e-3, 5e-3, 1e-2, 2e-2)},
+    **{f"AdamW at {rate:g}": at_rate(rate, CHANGES[:4]) for rate in (2e-3, 5e-3, 1e-2, 2e-2)},
 }
 
 
@@ -319,9 +347,9 @@ class Clock(keras.callbacks.Callback):
 
 @dataclass
 class Result:
-    """One training of one recipe. miou, accuracy and iou, of each class or None: at the end, two answers a picture.
+    """One training of one recipe. miou, accuracy and iou, of each class or None: at the end, with TTA.
 
-    without_tta: mIoU at the end without the mirrored picture's answer. curve: [seconds, mIoU of one answer].
+    without_tta, iou_without_tta: the same without it. curve: [seconds, mIoU without TTA].
     """
 
     recipe: str
@@ -336,6 +364,7 @@ class Result:
     accuracy: float
     iou: dict[str, float | None]
     curve: list[tuple[float, float]] = field(default_factory=list)
+    iou_without_tta: dict[str, float | None] = field(default_factory=dict)
 
     def seconds_to(self, target: float) -> float | None:
         """Seconds of training until a scoring first showed an mIoU of target."""
@@ -358,12 +387,17 @@ def train(recipe: str, minutes: float, dataset: Dataset, pairs: list[Pair], seed
     clock = Clock(60 * minutes, training, share, shares, n_scores)
     training.model.fit(training.batches, epochs=training.epochs, callbacks=[clock], verbose=0, shuffle=False)
     seconds, epochs, scores = clock.points[-1]
-    iou = {name: None if np.isnan(k) else float(k) for name, k in zip(scores.labels.names, scores.iou, strict=True)}
     return Result(
         recipe, seed, minutes, training.model.count_params(), round(seconds, 1), round(epochs, 2),
         round(epochs * len(dataset.train) / seconds, 1), scores.miou, scores.without_tta.miou, scores.accuracy,
-        iou, [(round(seconds, 1), float((scores.without_tta or scores).miou)) for seconds, _, scores in clock.points],
+        iou_by_name(scores), [(round(s, 1), float((each.without_tta or each).miou)) for s, _, each in clock.points],
+        iou_by_name(scores.without_tta),
     )  # fmt: skip
+
+
+def iou_by_name(scores: Scores) -> dict[str, float | None]:
+    """IoU of each class, None for one that is absent."""
+    return {name: None if np.isnan(k) else float(k) for name, k in zip(scores.labels.names, scores.iou, strict=True)}
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -399,27 +433,37 @@ def tables(results: list[Result]) -> str:
 
 
 def summary(results: list[Result], data: str) -> dict:
-    """What the notebook reads: for each recipe the mIoU of each seed and the mean seconds.
+    """What the notebook reads: for each recipe the mIoU of each seed, the mean IoU of each class, and the mean seconds.
 
-    miou: of one answer a picture until "+ mirror", which is the tutorial's networks, asked twice; of two after it.
+    steps: without TTA until "+ TTA", the same networks as the step before it, scored with it; with it from there on.
+    left_out: the recipes without one of CHANGES, with TTA, and "without TTA".
     seconds: of training until it had what the first recipe has at the end; None if a seed never had.
     """
     groups = {}
     for result in results:
         groups.setdefault(result.recipe, []).append(result)
-    first, steps, answer = next(iter(groups.values())), [], "without_tta"
+    first, steps, left_out, score, iou = next(iter(groups.values())), [], [], "without_tta", "iou_without_tta"
     goal = _mean([result.without_tta for result in first])
 
-    def add_step(name: str, group: list[Result]) -> None:
-        reached = [result.seconds if group is first else result.seconds_to(goal) for result in group]
-        steps.append({"name": name, "miou": [round(getattr(r, answer), 4) for r in group], "seconds": _mean(reached)})
+    def row(name: str, group: list[Result]) -> dict:
+        ious = {name: _mean([getattr(r, iou)[name] for r in group]) for name in getattr(group[0], iou)}
+        ious = {name: k if k is None else round(k, 4) for name, k in ious.items()}
+        return {"name": name, "miou": [round(getattr(r, score), 4) for r in group], "iou": ious}
 
     for name, group in groups.items():
-        add_step(name, group)
+        if name.startswith("without "):
+            score, iou = "miou", "iou"
+            left_out.append(row(name, group))
+            continue
+        reached = _mean([result.seconds if group is first else result.seconds_to(goal) for result in group])
+        steps.append(row(name, group) | {"seconds": reached})
         if name == f"+ {CHANGES[-1]}":
-            answer = "miou"
-            add_step("+ mirror", group)
-    return {"data": data, "minutes": first[0].minutes, "seeds": len(first), "steps": steps}
+            left_out.append(row("without TTA", group))
+            score, iou = "miou", "iou"
+            steps.append(row("+ TTA", group) | {"seconds": reached})
+    return {
+        "data": data, "minutes": first[0].minutes, "seeds": len(first), "steps": steps, "left_out": left_out,
+    }  # fmt: skip
 
 
 def plot(results: list[Result], title: str, path: Path) -> None:
@@ -447,15 +491,17 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", default="data", help="folder of the data set (default: data)")
     parser.add_argument("--dataset", default="camvid", help="camvid, demo, lyft or folder (default: camvid)")
     parser.add_argument("--minutes", type=float, default=5, help="time of each training (default: 5)")
-    parser.add_argument("--recipes", default="assignment,tutorial", help=f"ladder, or some of {', '.join(RECIPES)}")
+    parser.add_argument("--recipes", default="assignment,tutorial", help=f"some of {', '.join([*GROUPS, *RECIPES])}")
     parser.add_argument("--scores", type=int, default=12, help="how often a training is scored (default: 12)")
     parser.add_argument("--seeds", default="0", help="such as 0,1,2 (default: 0)")
+    parser.add_argument("--join", nargs="+", type=Path, help="learning.json of several runs, of any recipes and seeds")
     parser.add_argument("--split", default="validation", choices=("validation", "test"), help="pictures to score on")
     parser.add_argument("--out", default="build/learning", help="folder for the results (default: build/learning)")
     options = parser.parse_args(arguments)
     try:
         options.seeds = [int(seed) for seed in options.seeds.split(",")]
-        names = re.sub(r"\bladder(@[^,]*|)", lambda match: ",".join(f"{n}{match[1]}" for n in LADDER), options.recipes)
+        pattern = rf"(?<![^,])({'|'.join(GROUPS)})(@[^,]*|)"
+        names = re.sub(pattern, lambda found: ",".join(f"{n}{found[2]}" for n in GROUPS[found[1]]), options.recipes)
         recipes = [recipe.partition("@") for recipe in names.split(",")]
         options.recipes = [(name, float(own or options.minutes)) for name, _, own in recipes]
     except ValueError as error:
@@ -470,6 +516,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> list[Result]:
     options = parse_arguments(arguments)
+    if options.join:
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in options.join]
+        results = [Result(**result) for record in records for result in record["results"]]
+        order = list(RECIPES)
+        results.sort(key=lambda result: (order.index(result.recipe), result.seed))
+        return write(results, records[0] | {"results": [asdict(result) for result in results]}, options.out)
     dataset = load_dataset(options.dataset, options.data)
     pairs = getattr(dataset, options.split)
     if not pairs:
@@ -492,8 +544,15 @@ def main(arguments: list[str] | None = None) -> list[Result]:
             print(f"{recipe}, seed {seed}: mIoU {last.miou:.3f} after {last.seconds:.0f} s", flush=True)
             record["results"] = [asdict(result) for result in results]
             (out / "learning.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    changes = json.dumps(summary(results, title), indent=1)
-    (out / "changes.json").write_text(changes + "\n", encoding="utf-8")
+    return write(results, record, options.out)
+
+
+def write(results: list[Result], record: dict, folder: str) -> list[Result]:
+    """Write all files to the folder, and print the tables."""
+    out, title = Path(folder), record["data"]
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in {"learning": record, "changes": summary(results, title)}.items():
+        (out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (out / "learning.md").write_text(f"{title}\n\n{tables(results)}\n", encoding="utf-8")
     plot(results, title, out / "learning.png")
     print(f"\n{title}\n\n{tables(results)}\n\nWritten to {out}/: learning.md, learning.json, learning.png")

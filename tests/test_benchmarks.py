@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import keras
@@ -117,18 +118,61 @@ def test_the_ladder_leads_from_the_textbook_to_the_tutorial(camvid, tiny):
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_the_notebook_reads_is_made_of_the_trainings():
-    def result(recipe, seed, miou):
-        curve = [(60.0, 0.31), (120.0, miou)]
-        return learning.Result(recipe, seed, 2, 9, 120.0, 2.0, 30.0, miou + 0.01, miou, 0.5, {}, curve)
+@pytest.mark.parametrize(("step", "optimizer", "rate", "decay"), [
+    ("+ Dice", "Adam", 1e-3, None), ("+ tuned rate", "Adam", 5e-3, None), ("+ AdamW", "AdamW", 5e-3, 0.01),
+    ("+ Muon", "KernelMuon", 5e-3, 0.01), ("+ high rate", "KernelMuon", 2e-2, 0.01),
+    ("without Muon", "AdamW", 5e-3, 0.01),
+])  # fmt: skip
+def test_from_adam_to_muon_one_thing_changes_at_a_time(camvid, monkeypatch, tiny, step, optimizer, rate, decay):
+    recipe, dataset = replace(learning.notebook_recipe("camvid"), learning_rate=2e-2), load_dataset("camvid", camvid)
+    monkeypatch.setattr(learning, "notebook_recipe", lambda name: recipe)
+    share = tf.Variable(0.5)  # the schedule is at its highest
+    found = learning.RECIPES[step](dataset, dataset.validation, 0, share).model.optimizer
+    assert (type(found).__name__, found.weight_decay) == (optimizer, decay)
+    assert float(found.learning_rate) == pytest.approx(rate)
 
-    found = [result("textbook", 0, 0.4), result("+ new views", 0, 0.5), result("+ copy-paste", 0, 0.2)]
-    found += [result("textbook", 1, 0.2), result("+ new views", 1, 0.6), result("+ copy-paste", 1, 0.5)]
-    summary = learning.summary(found, "demo")
-    assert summary["seeds"] == 2
+
+def test_without_a_change_all_others_are_there(camvid, tiny):
+    dataset = load_dataset("camvid", camvid)
+    recipes = {name: learning.RECIPES[f"without {name}"] for name in learning.LEFT_OUT}
+    found = {name: recipe(dataset, dataset.validation, 0, tf.Variable(0.5)) for name, recipe in recipes.items()}
+    normalized = {k: any("Normalization" in type(x).__name__ for x in t.model.layers) for k, t in found.items()}
+    images, masks = zip(*(next(iter(training.batches)) for training in found.values()), strict=True)
+    assert [name for name in found if not normalized[name]] == ["normalization"]
+    assert [k for k, t in found.items() if t.model.loss != learning.cross_entropy_and_dice] == ["Dice"]
+    assert [k for k, t in found.items() if not isinstance(t.model.optimizer, KernelMuon)] == ["Muon"]
+    is_constant = [k for k, t in found.items() if isinstance(t.model.optimizer._learning_rate, keras.Variable)]
+    assert is_constant == ["schedule"]
+    sizes = [(image.shape[1:3], mask.shape[1:3]) for image, mask in zip(images, masks, strict=True)]
+    assert [name for name, (image, mask) in zip(found, sizes, strict=True) if image == mask] == ["half-size answers"]
+    assert [name for name, training in found.items() if len(training.resizing.sizes) == 1] == ["small first"]
+    assert [name for name, each in zip(found, images, strict=True) if each.dtype == np.uint8] == ["new views"]
+
+
+def test_what_the_notebook_reads_is_made_of_the_trainings(tmp_path):
+    """Also of those of two runs, whatever their order."""
+
+    def result(recipe, seed, miou):
+        curve, iou = [(60.0, 0.31), (120.0, miou)], {"sky": miou + 0.3, "sign": None}
+        known = {"iou_without_tta": {"sky": miou + 0.2, "sign": None}}
+        return learning.Result(recipe, seed, 2, 9, 120.0, 2.0, 30.0, miou + 0.01, miou, 0.5, iou, curve, **known)
+
+    runs = [[result("without Dice", 0, 0.1), result("textbook", 1, 0.2), result("+ new views", 1, 0.6)]]
+    runs += [[result("textbook", 0, 0.4), result("without Dice", 1, 0.3), result("+ new views", 0, 0.5)]]
+    for number, run in enumerate(runs):
+        record = {"data": "demo", "results": [asdict(each) for each in run]}
+        (tmp_path / f"{number}.json").write_text(json.dumps(record))
+    learning.main(["--join", *(str(tmp_path / f"{number}.json") for number in (0, 1)), "--out", str(tmp_path / "out")])
+    summary = json.loads((tmp_path / "out" / "changes.json").read_text())
+    assert (summary["data"], summary["minutes"], summary["seeds"]) == ("demo", 2, 2)
     assert [list(step.values()) for step in summary["steps"]] == [  # the textbook's mean is 0.3
-        ["textbook", [0.4, 0.2], 120.0], ["+ new views", [0.5, 0.6], 60.0], ["+ mirror", [0.51, 0.61], 60.0],
-        ["+ copy-paste", [0.21, 0.51], 60.0],
+        ["textbook", [0.4, 0.2], {"sky": 0.5, "sign": None}, 120.0],
+        ["+ new views", [0.5, 0.6], {"sky": 0.75, "sign": None}, 60.0],
+        ["+ TTA", [0.51, 0.61], {"sky": 0.85, "sign": None}, 60.0],
+    ]  # fmt: skip
+    assert [list(step.values()) for step in summary["left_out"]] == [
+        ["without TTA", [0.5, 0.6], {"sky": 0.75, "sign": None}],
+        ["without Dice", [0.11, 0.31], {"sky": 0.5, "sign": None}],
     ]  # fmt: skip
 
 

@@ -67,6 +67,7 @@ def test_errors_are_told_in_the_title_and_void_is_never_wrong(labels, mask, pred
     errors = shown(figure.axes[3])
     assert [axes.get_title() for axes in figure.axes] == ["image", "ground truth", "prediction", f"errors ({name})"]
     assert np.argwhere((errors == color).all(axis=-1)).tolist() == [[0, 0]]
+    assert (shown(figure.axes[2])[3] == 255).all()  # void, as in the ground truth
     assert errors.shape == (4, 6, 3)
     assert np.ptp(errors[2], axis=-1).max() == 0  # the grey image, darkened
     assert errors[2, 0, 0] < 30 < 100 < errors[2, 5, 0] < 200
@@ -95,7 +96,8 @@ def test_confidence_has_one_scale_and_its_numbers_in_words(labels, image, mask, 
     assert np.array_equal(shown(figure.axes[2]), confidence)
     assert (shown(figure.axes[3]) == plots.error_color(labels)[1]).all(axis=-1).sum() == 1
     assert "right: 0.75, where wrong: 0.25" in figure.alt
-    assert legend(figure) == ["sky", "road", "car"]
+    assert legend(figure) == ["sky", "road", "car", "void"]
+    assert (shown(figure.axes[1])[3] == 255).all()  # where the mask is void
     assert "where wrong: no pixel" in plots.show_confidence(image, mask, mask, confidence, labels).alt
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import make_lyft
 from conftest import write_pair_to
 from kaggle_server import files_below
 from PIL import Image, ImageFile
@@ -13,7 +14,7 @@ from PIL import Image, ImageFile
 from unet_helpers import datasets, drawing
 from unet_helpers.datasets import check_pair, check_pairs, find_ego_mask, find_pairs, load_dataset, sequence_of
 from unet_helpers.images import decode_mask
-from unet_helpers.labels import Pair
+from unet_helpers.labels import VOID, Pair
 from unet_helpers.pipeline import make_batches
 
 # Two real names of each of the Kaggle set's 32 drives, with the folder that holds them.
@@ -133,10 +134,12 @@ def test_demo_is_drawn_once_and_split_like_the_real_set(tmp_path, monkeypatch):
     monkeypatch.setattr(drawing, "draw_scenes", lambda *a, **k: draw(*a, **k, size=(24, 32), processes=1, progress=str))
     dataset = load_dataset("demo", tmp_path, frames_per_drive=1)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [19, 6, 7]
-    assert check_pairs(dataset.train, dataset.labels).sum() == 19 * 24 * 32
     monkeypatch.setattr("unet_helpers.drawing.writing._draw", None)
     assert load_dataset("demo", tmp_path, frames_per_drive=1) == dataset
-    assert find_ego_mask(dataset.train, dataset.labels).mean() >= 0.15
+    ego = dataset.labels.void_pixels
+    assert ego.shape == (24, 32)
+    assert ego.mean() >= 0.15
+    assert check_pairs(dataset.train, dataset.labels).sum() == 19 * (~ego).sum()
 
 
 def test_names_and_folders_that_are_not_there(tmp_path):
@@ -231,8 +234,45 @@ def test_ego_mask_is_what_every_mask_shares(write_pair, labels):
     pairs = [write_pair(stem, values=np.uint8(values)) for stem, values in masks.items()]
     assert find_ego_mask(pairs, carla).tolist() == [[False, False], [True, True]]
     assert find_ego_mask(pairs, labels) is None
+    pairs[1].mask.write_bytes(b"no mask")
+    assert find_ego_mask(pairs, carla).tolist() == [[True, False], [True, True]]
     pairs.append(write_pair("c", values=np.uint8([[1, 1], [1, 1]])))
     assert find_ego_mask(pairs, carla) is None
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_cameras_own_car_is_void_in_all_that_reads_masks_and_found_once(tmp_path, monkeypatch, writable):
+    """Below row 24 lies the bonnet; beside it, one frame each has a car of its own, which stays."""
+    root, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    monkeypatch.setattr(datasets, "DATA_DIR", str(elsewhere))
+    values = np.full((32, 48), 7, np.uint8)
+    values[24:] = 10
+    for number, name in enumerate(("F4-1", "F4-2", "F2-1", "F1-1")):  # two train, one validates, one tests
+        (pair,) = make_lyft(root, name)
+        Image.new("RGB", (48, 32)).save(pair.image)
+        own = values.copy()
+        own[12:20, 10 * number : 10 * number + 8] = 10
+        Image.fromarray(own).save(pair.mask)
+    if not writable:
+        (root / "lyft.prepared").write_bytes(b"in the way")
+    dataset = load_dataset("lyft", root)
+    (kept,) = (root if writable else elsewhere).rglob("ego_mask_of_2_frames.png")
+    np.testing.assert_array_equal(dataset.labels.void_pixels, values == 10)
+    everything = [*dataset.train, *dataset.validation, *dataset.test]
+    expected = np.where(values == 10, VOID, values)
+    for pair in everything:
+        mask = decode_mask(pair.mask, dataset.labels)[..., 0]
+        np.testing.assert_array_equal(mask[24:], expected[24:])
+        assert (mask[:24] == 10).sum() == 64
+    assert check_pairs(everything, dataset.labels)[10] == 4 * 64
+    (_, masks) = next(iter(make_batches(everything, dataset.labels, (32, 48), 4)))
+    assert (np.asarray(masks)[:, 24:] == VOID).all()
+    assert (np.asarray(masks)[:, :24] != VOID).all()
+    monkeypatch.setattr(datasets, "find_ego_mask", None)  # it would be called
+    np.testing.assert_array_equal(load_dataset("lyft", root).labels.void_pixels, values == 10)
+    kept.write_bytes(b"no PNG")
+    with pytest.raises(TypeError):
+        load_dataset("lyft", root)
 
 
 def test_importing_the_package_is_quick():

@@ -164,6 +164,7 @@ GOOD = {"names": ["sky", "road", "car"], "colors": [[0, 0, 255], [128, 64, 128],
 WRONG = [
     ("names", "sky"), ("names", ["sky", "road", 3]), ("names", None), ("names", ["sky", "\x1b[2J", "car"]),
     ("colors", 3), ("colors", [[0, 0, 0], [1, 1, 1], [1, 1, 256]]), ("void_values", [True]), ("ego_class", -1),
+    ("void_pixels", [[True]]),
     ("image_size", "32x48"), ("image_size", [0, 48]), ("image_size", [32.5, 48]), ("bits", 7), ("format", 2),
 ]  # fmt: skip
 
@@ -172,7 +173,7 @@ def test_a_record_that_cannot_be_right_is_named_with_its_file(tmp_path, file):
     texts = ["{", "3", "{}", '{"format": 1, "labels": 3}', 10**5 * "["]
     for field, value in [(None, text) for text in texts] + WRONG:
         record = {"format": 1, "labels": dict(GOOD), "image_size": [32, 48]}
-        (record["labels"] if field in (*GOOD, "ego_class") else record)[field] = value
+        (record["labels"] if field in (*GOOD, "ego_class", "void_pixels") else record)[field] = value
         bad = with_member(file, tmp_path / "n.keras", METADATA, json.dumps(record) if field else value)
         with pytest.raises(ValueError, match=rf"n\.keras: its {METADATA} can't be read \({field or ''}") as caught:
             load_network(bad, labels=OLD_LABELS, image_size=(32, 48))

@@ -54,7 +54,7 @@ def test_the_notebook_downloads_lyft_and_learns_from_it(server, parameters, tmp_
     _, executed, scores = run_notebook.run(parameters, tmp_path / "build")
     assert re.search(r"lyft, test: 7 pictures, each at its own size\nwhole recipe +mIoU 0\.\d{3}", scores)
     assert [method for method, _, _ in server.requests] == ["POST", "GET"]
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lyft"]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lyft", "lyft.prepared"]
     assert [path.name for path in (tmp_path / "data" / "lyft").iterdir() if path.is_dir()] == ["dataA"]
     shown = capfd.readouterr().out
     assert re.search(r"lyft-udacity-challenge: \d\.\d MB to download; .* are free", shown)

@@ -277,6 +277,8 @@ def _settings(recipe: Recipe, model: keras.Model, dataset: Dataset, others: dict
     start = recipe.start_from and recipe.start_from.name
     settings["about"] = {"data_set": recipe.dataset, "n_images": len(dataset.train), "start": start}  # for best.keras
     settings |= {"bits": dataset.bits} if dataset.bits else {}  # for best.keras, too
+    if (void := dataset.labels.void_pixels) is not None:
+        settings["others"] = others | {"void pixels": hashlib.sha256(void.tobytes()).hexdigest()}
     return json.loads(json.dumps(settings, default=repr))
 
 

@@ -1,21 +1,23 @@
 """The data sets that the tutorial knows: where their pairs of files are, their labels, their splits, and the check."""
 
 import contextlib
+import io
 import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from . import custom_data, drawing
 from .download import check_whole, download_dataset, find_layout
 from .images import InvalidFile, decode_mask, examine_image, naming_file, read_channels, read_orientation
 from .labels import CAMVID, CARLA, DATASETS, LabelMap, Pair, class_pixels
 from .naming import named
-from .storage import find_changes
+from .storage import find_changes, write_whole
 
 SLUGS = {"lyft": "kumaresanmanickavelu/lyft-udacity-challenge", "camvid": "carlolepelaars/camvid"}  # on Kaggle
 RARE = 1e-4  # share of all pixels: a class with less is worth a look
@@ -133,7 +135,8 @@ def _load_lyft(name: str, root: Path) -> Dataset:
         if not (drive := DRIVE.match(stem)):
             raise ValueError(f"{stem}: not a frame name of the Lyft set, expected one like '02_00_017' or 'F61-1'")
         (test if drive[0] in TEST_DRIVES else validation if drive[0] in VALIDATION_DRIVES else train).append(pair)
-    return Dataset(name, CARLA, tuple(train), tuple(validation), tuple(test))
+    labels = replace(CARLA, void_pixels=_load_ego_mask(train, CARLA, custom_data.places_for(root, DATA_DIR)))
+    return Dataset(name, labels, tuple(train), tuple(validation), tuple(test))
 
 
 def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
@@ -160,17 +163,43 @@ def _load_prepared(name: str, prepared: custom_data.Prepared, labels: LabelMap, 
 
 
 def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:
-    """(H, W) bool: pixels that are the camera's own car in every mask; None if the labels name no such class or the
-    masks differ in size."""
+    """(H, W) bool: pixels that are the camera's own car in each mask; None if there are none, the labels name no such
+    class, or the masks differ in size. Masks that can't be read are left out: the check names them."""
     if labels.ego_class is None:
         return None
     ego = None
-    for pair in pairs:
-        own = decode_mask(pair.mask, labels)[..., 0] == labels.ego_class
-        if ego is not None and own.shape != ego.shape:
-            return None
-        ego = own if ego is None else ego & own
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for own in pool.map(lambda pair: _read_class(pair.mask, labels, labels.ego_class), pairs):
+            if own is None:
+                continue
+            if ego is not None and own.shape != ego.shape:
+                return None
+            ego = own if ego is None else ego & own
     return ego if ego is not None and ego.any() else None
+
+
+def _read_class(mask: Path, labels: LabelMap, class_id: int) -> np.ndarray | None:
+    """(H, W) bool: where a mask has a class; None if it can't be read."""
+    with contextlib.suppress(ValueError):
+        return decode_mask(mask, labels)[..., 0] == class_id
+
+
+def _load_ego_mask(pairs: Sequence[Pair], labels: LabelMap, folders: Iterable[Path]) -> np.ndarray | None:
+    """`find_ego_mask`, found once and kept as a PNG in the first of the folders that can be written to."""
+    files = [folder / f"ego_mask_of_{len(pairs)}_frames.png" for folder in folders]
+    for file in files:
+        with contextlib.suppress(OSError), Image.open(file) as image:
+            return np.asarray(image) > 0
+    ego = find_ego_mask(pairs, labels)
+    if ego is not None:
+        content = io.BytesIO()
+        Image.fromarray(ego).save(content, "PNG")
+        for file in files:
+            with contextlib.suppress(OSError):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(file, content.getvalue())
+                break
+    return ego
 
 
 # What `custom_data` has counted in the pairs that this process has loaded, so that `check_pair` need not decode them
@@ -203,7 +232,7 @@ def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
         if unknown:
             expected = f"class ids 0..{labels.n_classes - 1} or void {sorted(labels.void_values)}"
             raise InvalidFile(f"it holds {unknown[:5]}, expected {expected}; wrong label map or a damaged mask?")
-    return class_pixels(labels.value_to_id[values[..., 0]], labels)
+    return class_pixels(labels.ids_of(values[..., 0]), labels)
 
 
 def check_pairs(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray:

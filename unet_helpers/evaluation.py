@@ -18,7 +18,6 @@ class Scores:
     labels: LabelMap  # the K classes
     per_image: np.ndarray  # (N, K, K) int64, pixels of each image: row = true class, column = predicted class
     without_tta: "Scores | None" = None  # the scores without test-time augmentation, if it was used
-    without_ego: "Scores | None" = None  # the scores without the pixels of the camera's own car, if they are known
 
     @property
     def confusion(self) -> np.ndarray:
@@ -92,20 +91,15 @@ def confusion_matrices(true: np.ndarray, predicted: np.ndarray, n_classes: int) 
 
 def evaluate_model(
     model: keras.Model, pairs: Iterable[Pair], labels: LabelMap, image_size: tuple[int, int], *,
-    ego_mask: np.ndarray | None = None, tta: bool = True,
+    tta: bool = True,
 ) -> Scores:  # fmt: skip
     """Scores of a network on pairs of files, one at a time, each at its mask's own size, as by `predict_mask`.
 
     image_size: (height, width) of the network's input; images are letterboxed into it.
-    ego_mask: (H, W) bool, the camera's own car. Scores.without_ego leaves it out if all masks have its size.
     tta: test-time augmentation, the mean with the prediction for the flipped image; Scores.without_tta is without.
     Raises ValueError if there are no pairs, or, naming the file, if image and mask differ in size.
     """
-    found = {"all": [], "without_tta": [], "without_ego": []}
-
-    def count(name: str, true: np.ndarray, predicted: np.ndarray) -> None:
-        found[name].append(confusion_matrices(true[None], predicted[None], labels.n_classes))
-
+    found, without_tta = [], []
     for pair in pairs:
         image, true = decode_image(pair.image), decode_mask(pair.mask, labels)[..., 0]
         if image.shape[:2] != true.shape:
@@ -113,14 +107,11 @@ def evaluate_model(
         letterboxed, predicted = fit_image(image, image_size)[None], np.empty_like(true)
         logits = predict_logits(model, letterboxed)
         if tta:
-            count("without_tta", true, write_prediction(logits[0], image_size, predicted))
+            write_prediction(logits[0], image_size, predicted)
+            without_tta.append(confusion_matrices(true[None], predicted[None], labels.n_classes))
             logits = average_with_flipped(model, letterboxed, logits)
-        count("all", true, write_prediction(logits[0], image_size, predicted))
-        if ego_mask is not None and ego_mask.shape == true.shape:
-            count("without_ego", np.where(ego_mask, VOID, true), predicted)
-    if not found["all"]:
+        write_prediction(logits[0], image_size, predicted)
+        found.append(confusion_matrices(true[None], predicted[None], labels.n_classes))
+    if not found:
         raise ValueError("pairs: found none, expected at least one image with its mask")
-    # With images of several sizes it is unknown where the car is.
-    whole = {name: np.concatenate(each) for name, each in found.items() if len(each) == len(found["all"])}
-    parts = {name: Scores(labels, matrices) for name, matrices in whole.items()}
-    return Scores(labels, whole["all"], parts.get("without_tta"), parts.get("without_ego"))
+    return Scores(labels, np.concatenate(found), Scores(labels, np.concatenate(without_tta)) if tta else None)

@@ -215,7 +215,7 @@ def decode_mask(path: str | Path, labels: LabelMap) -> np.ndarray:
     Raises ValueError, naming the file, if it can't be read or has other channels.
     """
     with naming_file(path):
-        return labels.value_to_id[read_channels(Path(path))[..., :1]]
+        return labels.ids_of(read_channels(Path(path))[..., 0])[..., None]
 
 
 def read_channels(path: Path) -> np.ndarray:

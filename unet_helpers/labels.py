@@ -2,7 +2,7 @@
 
 import numbers
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,20 +35,23 @@ class LabelMap:
     colors: tuple[tuple[int, int, int], ...]  # K (red, green, blue) triples, 0..255, to show masks only
     void_values: tuple[int, ...] = (VOID,)  # values in mask files that mean void; 0..K-1 are the class ids themselves
     ego_class: int | None = None  # id of the class that the camera's own car is labelled with, None if it is not seen
+    # (H, W) bool, pixels that are void in each mask of this size, such as the camera's own car; None without any.
+    void_pixels: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
         are_names = _are(str, self.names) and 2 <= len(set(self.names)) == len(self.names) <= VOID
         are_colors = _are((tuple, list), self.colors) and all(len(c) == 3 and _are_bytes(c) for c in self.colors)
         are_colors = are_colors and are_names and len(self.colors) == len(self.names)
-        for field, right, expected in (
+        for name, right, expected in (
             ("names", are_names, f"2 to {VOID} different texts"),
             ("names", are_names and not any(map(CONTROL.search, self.names)), "no control characters"),
             ("colors", are_colors, "(red, green, blue), one for each name"),
             ("void_values", _are_bytes(self.void_values), "whole numbers, 0..255"),
             ("ego_class", self.ego_class is None or _are_bytes([self.ego_class]), "None or a class id"),
+            ("void_pixels", self.void_pixels is None or _is_bool_map(self.void_pixels), "None or (H, W) bool"),
         ):
             if not right:
-                raise ValueError(f"{field}: found {getattr(self, field)!r}, expected {expected}")
+                raise ValueError(f"{name}: found {getattr(self, name)!r}, expected {expected}")
 
     @property
     def n_classes(self) -> int:
@@ -60,6 +63,13 @@ class LabelMap:
         """(256,) uint8: value in a mask file -> class id 0..K-1 or VOID."""
         ids = np.arange(256, dtype=np.uint8)
         return np.where((ids < self.n_classes) & ~np.isin(ids, self.void_values), ids, np.uint8(VOID))
+
+    def ids_of(self, values: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 values of a mask file -> (H, W) uint8 class ids 0..K-1 or VOID."""
+        ids = self.value_to_id[values]
+        if self.void_pixels is not None and self.void_pixels.shape == values.shape:
+            ids[self.void_pixels] = VOID
+        return ids
 
     @property
     def known_values(self) -> np.ndarray:
@@ -82,6 +92,10 @@ def _are_bytes(values) -> bool:
     return _are(numbers.Integral, values) and all(0 <= n <= 255 and not isinstance(n, bool) for n in values)
 
 
+def _is_bool_map(array) -> bool:
+    return isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype == bool
+
+
 def colorize(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
     """Show a mask: (H, W) uint8 ids -> (H, W, 3) uint8 colours. A class has the same colour everywhere."""
     return labels.palette[mask]
@@ -92,7 +106,8 @@ def class_pixels(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
     return np.bincount(mask.ravel(), minlength=256)[: labels.n_classes]
 
 
-# CARLA 0.8, as in Kaggle's Lyft/Udacity set, where the bonnet of the camera's own car is labelled vehicle.
+# CARLA 0.8, as in Kaggle's Lyft/Udacity set. The bonnet of the camera's own car is labelled vehicle there, in each
+# frame: `datasets.load_dataset` makes it void.
 CARLA = LabelMap(
     names=(
         "none (sky)", "building", "fence", "other", "pedestrian", "pole", "road line", "road", "sidewalk", "vegetation",

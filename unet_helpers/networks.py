@@ -51,6 +51,8 @@ def save_network(
     path = Path(path)
     partial = partial_file(path, ".keras")  # Keras wants the suffix at the end
     record = {"format": METADATA_FORMAT, "labels": labels and asdict(labels), "image_size": image_size}
+    if labels:
+        del record["labels"]["void_pixels"]  # they belong to the data set
     record |= ({"bits": bits} if bits else {}) | ({"about": about} if about else {})
     whole = io.BytesIO()
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..custom_data import make_labels, read_names
-from ..datasets import Dataset, find_ego_mask, load_dataset
+from ..datasets import Dataset, load_dataset
 from ..evaluation import Scores, evaluate_model
 from ..labels import SPLITS, LabelMap, Pair
 from ..networks import Network, load_network
@@ -45,27 +45,20 @@ def evaluate(
     good, _ = check_files(pairs, data.labels, f"checking {name}")
     if not good:
         raise ValueError(f"{data_dir}: the {name} split has no pair that can be scored; try another --split")
-    ego_mask, n_bad = None, len(pairs) - len(good) + len(problems)
-    try:
-        ego_mask = find_ego_mask(data.train, data.labels)
-    except ValueError as error:
-        say_error(f"no score without the camera's own car: {error}")
-        n_bad += 1
     watched = with_progress(good, len(good), "scoring")
-    scores = evaluate_model(trained.model, watched, labels, size, ego_mask=ego_mask)
+    scores = evaluate_model(trained.model, watched, labels, size)
     majority_class = int(np.argmax(scores.confusion.sum(axis=1)))
-    rows = {"the network": scores, "without TTA": scores.without_tta, "without the bonnet": scores.without_ego}
+    rows = {"the network": scores, "without TTA": scores.without_tta}
     rows[f"baseline (always {labels.names[majority_class]})"] = scores.baseline(majority_class)
     print(f"{data.name}, {name}: {len(good)} images, seen at {size[0]}x{size[1]}, scored at their masks' size")
     for title, row in rows.items():
-        if row is not None:
-            print(f"{title:<34} mIoU {row.miou:.3f}   accuracy {row.accuracy:.3f}")
+        print(f"{title:<34} mIoU {row.miou:.3f}   accuracy {row.accuracy:.3f}")
     print(f"\n{scores.table()}")
     if json:
         about = {"network": str(network), "data": str(data_dir), "data_set": data.name, "split": name}
         write_json(json, about | {"image_size": list(size)} | as_json(scores, good))
         print(f"\n{json}: written")
-    return n_bad
+    return len(pairs) - len(good) + len(problems)
 
 
 def _match_classes(network: Path, trained: LabelMap, data: Dataset, data_dir: str) -> LabelMap:

@@ -109,7 +109,8 @@ def show_predictions(
     images: Sequence[np.ndarray], true: Sequence[np.ndarray], predicted: Sequence[np.ndarray], labels: LabelMap,
     row_titles: Sequence[str] = (),
 ) -> InlineFigure:  # fmt: skip
-    """Rows of image, ground truth, prediction and errors over the grey image; void never counts as wrong."""
+    """Rows of image, ground truth, prediction and errors over the grey image; void is void in the prediction, too."""
+    predicted = [np.where(t == VOID, np.uint8(VOID), p) for t, p in zip(true, predicted, strict=True)]
     rows = [_errors(*row, labels) for row in zip(images, true, predicted, strict=True)]
     wrong, titles, errors = zip(*rows, strict=True)
     columns = {"image": images, "ground truth": true, "prediction": predicted, titles[0]: errors}
@@ -160,7 +161,7 @@ def show_overlap(
 def show_confidence(
     image: np.ndarray, true: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, labels: LabelMap
 ) -> InlineFigure:
-    """Four panels: image, prediction, confidence, and errors over the grey image; void never counts as wrong.
+    """Four panels: image, prediction, confidence, and errors over the grey image; void is void in the prediction, too.
 
     image: (h, w, 3), 0..255. true, predicted: (H, W) uint8 class ids. confidence: (H, W) of the prediction, 0..1.
     """
@@ -168,6 +169,7 @@ def show_confidence(
     parts = (confidence[part] for part in (true == predicted, wrong))
     right, missed = (f"{part.mean():.2f}" if part.size else "no pixel" for part in parts)
     alt = f"Image, prediction, confidence and errors. Mean confidence where right: {right}, where wrong: {missed}."
+    predicted = np.where(true == VOID, np.uint8(VOID), predicted)
     panels = {"image": image, "prediction": predicted, "confidence (0..1)": np.zeros_like(image), title: errors}
     figure, axes = _four_panels(alt, panels, labels)
     shown = axes[1, 0].imshow(confidence, cmap="cividis", vmin=0, vmax=1, interpolation="none")
