@@ -50,13 +50,13 @@ TARGETS = (0.2, 0.3, 0.4, 0.5, 0.6)
 # What the tutorial's recipe adds to the textbook's, in the order in which the lesson adds it. The mirror needs no
 # training of its own. TRIED is what was tried after that, and is not in the recipe.
 CHANGES = (
-    "normalization", "Dice", "tuned rate", "AdamW", "Muon", "high rate", "schedule", "half-size answers", "small first",
-    "new views",
+    "normalization", "Dice", "tuned Adam", "AdamW", "Muon", "high rate", "schedule", "output stride 2",
+    "progressive resizing", "augmentation",
 )  # fmt: skip
 TRIED = "copy-paste"
-TEXTBOOK_RATE, TUNED_RATE = 1e-3, 5e-3  # of Adam, and the best for it and for AdamW; README.md has the others
-# What goes with a change that is left out: without Muon there is AdamW at the tuned rate.
-LEFT_OUT = {name: (name,) for name in CHANGES if name not in ("tuned rate", "AdamW", "high rate")}
+TEXTBOOK, TUNED = {"rate": 1e-3, "beta_2": 0.999}, {"rate": 5e-3, "beta_2": 0.95}  # Adam; README.md has other rates
+# What goes with a change that is left out: without Muon there is AdamW, tuned.
+LEFT_OUT = {name: (name,) for name in CHANGES if name not in ("tuned Adam", "AdamW", "high rate")}
 LEFT_OUT["Muon"] = ("Muon", "high rate")
 
 
@@ -138,34 +138,36 @@ def textbook(
 ) -> Training:  # fmt: skip
     """What every textbook has: Adam at 0.001, cross-entropy, one size, no normalization; and some of CHANGES.
 
-    The network's work on a picture is the same throughout: without "half-size answers" it sees pictures of half the
+    The network's work on a picture is the same throughout: without "output stride 2" it sees pictures of half the
     size, the size of those answers. With all of CHANGES it is `tutorial`; TRIED may be one of them, too.
     """
     recipe, labels = notebook_recipe(dataset.name), dataset.labels
-    size, step = (recipe.image_size, 32) if "half-size answers" in changes else (recipe.output_size, 16)
-    resizing = ProgressiveResizing(size, recipe.size_stages if "small first" in changes else ((1, 1),), step=step)
+    size, step = (recipe.image_size, 32) if "output stride 2" in changes else (recipe.output_size, 16)
+    stages = recipe.size_stages if "progressive resizing" in changes else ((1, 1),)
+    resizing = ProgressiveResizing(size, stages, step=step)
     model = unet_model(
         (None, None, 3), recipe.n_filters, labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
-        half_resolution="half-size answers" in changes and recipe.half_resolution,
+        half_resolution="output stride 2" in changes and recipe.half_resolution,
         normalization="batch" if "normalization" in changes else None,
     )  # fmt: skip
     if rate is None:
-        rate = TUNED_RATE if "tuned rate" in changes else TEXTBOOK_RATE
+        rate = (TUNED if "tuned Adam" in changes else TEXTBOOK)["rate"]
         rate = recipe.learning_rate if "high rate" in changes else rate
+    beta_2 = (TUNED if "tuned Adam" in changes else TEXTBOOK)["beta_2"]
     steps = 10_000
     rate = ByClock(WarmupStableDecay(steps, rate), steps, share) if "schedule" in changes else rate
     compile_unet(model, labels.n_classes, rate)
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
     metric = keras.metrics.MeanIoU(labels.n_classes, sparse_y_pred=False, ignore_class=VOID)
-    optimizer = keras.optimizers.Adam(rate)
+    optimizer = keras.optimizers.Adam(rate, beta_2=beta_2)
     if "AdamW" in changes:  # as Muon has it for biases
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=0.95)
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-2, beta_2=beta_2)
     model.compile(
         model.optimizer if "Muon" in changes else optimizer, model.loss if "Dice" in changes else cross_entropy,
         metrics=[metric], jit_compile=False,
     )  # fmt: skip
     pixels = check_pairs(dataset.train, labels)
-    augment = [RandomResizedCrop()] * ("new views" in changes)
+    augment = [RandomResizedCrop()] * ("augmentation" in changes)
     augment += [CopyPaste(np.flatnonzero(pixels < np.median(pixels)).tolist())] * (TRIED in changes)
     batches = make_batches(
         dataset.train, labels, size, recipe.batch_size, mask_size=recipe.output_size, shuffle=True, augment=augment,
@@ -255,7 +257,7 @@ RECIPES: dict[str, Callable[..., Training]] = {
     **{name: ladder_step(number) for number, name in enumerate(LADDER)},
     **{f"without {name}": without(name) for name in LEFT_OUT},
     **{f"Adam at {rate:g}": at_rate(rate, CHANGES[:2]) for rate in (2e-3, 5e-3, 1e-2, 2e-2)},
-    **{f"AdamW at {rate:g}": at_rate(rate, CHANGES[:4]) for rate in (2e-3, 5e-3, 1e-2, 2e-2)},
+    **{f"AdamW at {rate:g}": at_rate(rate, CHANGES[:4]) for rate in (5e-3, 1e-2)},
 }
 
 
@@ -436,7 +438,8 @@ def summary(results: list[Result], data: str) -> dict:
     """What the notebook reads: for each recipe the mIoU of each seed, the mean IoU of each class, and the mean seconds.
 
     steps: without TTA until "+ TTA", the same networks as the step before it, scored with it; with it from there on.
-    left_out: the recipes without one of CHANGES, with TTA, and "without TTA".
+    left_out: the recipes without one of CHANGES, with TTA, and "without TTA"; without augmentation, whose networks have
+        seen no flipped image, there is no TTA either.
     seconds: of training until it had what the first recipe has at the end; None if a seed never had.
     """
     groups = {}
@@ -452,8 +455,9 @@ def summary(results: list[Result], data: str) -> dict:
 
     for name, group in groups.items():
         if name.startswith("without "):
-            score, iou = "miou", "iou"
-            left_out.append(row(name, group))
+            with_flips = name != "without augmentation"
+            score, iou = ("miou", "iou") if with_flips else ("without_tta", "iou_without_tta")
+            left_out.append(row(name if with_flips else f"{name} and TTA", group))
             continue
         reached = _mean([result.seconds if group is first else result.seconds_to(goal) for result in group])
         steps.append(row(name, group) | {"seconds": reached})

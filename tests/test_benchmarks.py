@@ -119,7 +119,7 @@ def test_the_ladder_leads_from_the_textbook_to_the_tutorial(camvid, tiny):
 
 
 @pytest.mark.parametrize(("step", "optimizer", "rate", "decay"), [
-    ("+ Dice", "Adam", 1e-3, None), ("+ tuned rate", "Adam", 5e-3, None), ("+ AdamW", "AdamW", 5e-3, 0.01),
+    ("+ Dice", "Adam", 1e-3, None), ("+ tuned Adam", "Adam", 5e-3, None), ("+ AdamW", "AdamW", 5e-3, 0.01),
     ("+ Muon", "KernelMuon", 5e-3, 0.01), ("+ high rate", "KernelMuon", 2e-2, 0.01),
     ("without Muon", "AdamW", 5e-3, 0.01),
 ])  # fmt: skip
@@ -129,6 +129,8 @@ def test_from_adam_to_muon_one_thing_changes_at_a_time(camvid, monkeypatch, tiny
     share = tf.Variable(0.5)  # the schedule is at its highest
     found = learning.RECIPES[step](dataset, dataset.validation, 0, share).model.optimizer
     assert (type(found).__name__, found.weight_decay) == (optimizer, decay)
+    if optimizer != "KernelMuon":
+        assert found.beta_2 == (0.999 if step == "+ Dice" else 0.95)
     assert float(found.learning_rate) == pytest.approx(rate)
 
 
@@ -144,9 +146,9 @@ def test_without_a_change_all_others_are_there(camvid, tiny):
     is_constant = [k for k, t in found.items() if isinstance(t.model.optimizer._learning_rate, keras.Variable)]
     assert is_constant == ["schedule"]
     sizes = [(image.shape[1:3], mask.shape[1:3]) for image, mask in zip(images, masks, strict=True)]
-    assert [name for name, (image, mask) in zip(found, sizes, strict=True) if image == mask] == ["half-size answers"]
-    assert [name for name, training in found.items() if len(training.resizing.sizes) == 1] == ["small first"]
-    assert [name for name, each in zip(found, images, strict=True) if each.dtype == np.uint8] == ["new views"]
+    assert [name for name, (image, mask) in zip(found, sizes, strict=True) if image == mask] == ["output stride 2"]
+    assert [name for name, training in found.items() if len(training.resizing.sizes) == 1] == ["progressive resizing"]
+    assert [name for name, each in zip(found, images, strict=True) if each.dtype == np.uint8] == ["augmentation"]
 
 
 def test_what_the_notebook_reads_is_made_of_the_trainings(tmp_path):
@@ -157,8 +159,8 @@ def test_what_the_notebook_reads_is_made_of_the_trainings(tmp_path):
         known = {"iou_without_tta": {"sky": miou + 0.2, "sign": None}}
         return learning.Result(recipe, seed, 2, 9, 120.0, 2.0, 30.0, miou + 0.01, miou, 0.5, iou, curve, **known)
 
-    runs = [[result("without Dice", 0, 0.1), result("textbook", 1, 0.2), result("+ new views", 1, 0.6)]]
-    runs += [[result("textbook", 0, 0.4), result("without Dice", 1, 0.3), result("+ new views", 0, 0.5)]]
+    runs = [[result("without Dice", 0, 0.1), result("textbook", 1, 0.2), result("+ augmentation", 1, 0.6)]]
+    runs += [[result("textbook", 0, 0.4), result("without Dice", 1, 0.3), result("+ augmentation", 0, 0.5)]]
     for number, run in enumerate(runs):
         record = {"data": "demo", "results": [asdict(each) for each in run]}
         (tmp_path / f"{number}.json").write_text(json.dumps(record))
@@ -167,7 +169,7 @@ def test_what_the_notebook_reads_is_made_of_the_trainings(tmp_path):
     assert (summary["data"], summary["minutes"], summary["seeds"]) == ("demo", 2, 2)
     assert [list(step.values()) for step in summary["steps"]] == [  # the textbook's mean is 0.3
         ["textbook", [0.4, 0.2], {"sky": 0.5, "sign": None}, 120.0],
-        ["+ new views", [0.5, 0.6], {"sky": 0.75, "sign": None}, 60.0],
+        ["+ augmentation", [0.5, 0.6], {"sky": 0.75, "sign": None}, 60.0],
         ["+ TTA", [0.51, 0.61], {"sky": 0.85, "sign": None}, 60.0],
     ]  # fmt: skip
     assert [list(step.values()) for step in summary["left_out"]] == [

@@ -129,6 +129,7 @@ WEIGHTS += "train_network(my_weighted_network, with_class_weights(training_batch
 BETTER = "my_change, my_better = 'the loss', fresh_network()\n"
 TRAIN = "train_network(my_better)\n"
 TRAIN_ON = "train_network(my_better, {})\n"
+OWN = "my_own_network = fresh_network()\ntrain_network(my_own_network, training_batches(dataset.validation))"
 MISTAKES = [
     ("iou", "my_iou = 5 / 13", "counts the intersection twice"),
     ("iou", "my_iou = 0.63", "this is rounded"),
@@ -146,6 +147,7 @@ MISTAKES = [
     ("bottleneck", "my_size, my_bottleneck = (608, 800), (50, 38)", r"\(50, 38\) has its sides swapped"),
     ("bottleneck", "my_size, my_bottleneck = (624, 800), (39, 50)", "624 can be halved"),
     ("bottleneck", "my_size, my_bottleneck = (608, 800), (76, 100)", "halve each side 4 times"),
+    ("bottleneck", "my_size, my_bottleneck = 608, (38, 50)", r"expected \(height, width\), found 608"),
     ("baseline", "my_accuracy, my_baseline_miou = 0.6, 0.6", "take the mean"),
     ("baseline", "my_accuracy, my_baseline_miou = 1 / 3, 0.2", "the majority class has"),
     ("baseline", "my_accuracy = 0.6", "1 of 2 answers"),
@@ -153,6 +155,7 @@ MISTAKES = [
     ("block", BLOCK.replace("keras.layers.MaxPooling2D(2)(x), x", "x, keras.layers.MaxPooling2D(2)(x)"), "swapped"),
     ("block", BLOCK.replace(', activation="relu")(inputs)', ")(inputs)"), "a ReLU follows each"),
     ("block", BLOCK.replace("MaxPooling", "AveragePooling"), "the pooling is max pooling"),
+    ("block", BLOCK.replace('"relu")(x)', '"relu6")(x)'), "a ReLU follows each"),
     ("block", BLOCK.replace(', activation="relu")(x)', ")(x)").replace("(2)(x)", "(2)(keras.layers.ReLU()(x))"),
      "only skip_connection is wrong: .* Pooling before that ReLU gives the same next_layer"),
     ("depth", "my_field, my_deeper_field = 140 - 15, 284", "forgot the poolings"),
@@ -185,9 +188,10 @@ MISTAKES = [
     ("better", BETTER + TRAIN_ON.format("training_batches(2 * learned)"), "trained on 36 pairs, 18 of them among"),
     ("better", BETTER + "recipe.short_epochs = 5\n" + TRAIN,
      r"it had 20 steps \(limit: inf s or 5 epochs\), the first network 16 steps \(limit: inf s or 4 epochs\)"),
-    ("own", "my_scores = network_scores.baseline(majority_class)", "learned: no class"),
-    ("own", "my_scores, dataset = network_scores, SimpleNamespace(name='demo')", 'set DATASET = "folder"'),
-    ("own", "my_scores = network_scores.miou", "expected scores, found float"),
+    ("own", "my_own_network = fresh_network()", "learned: no class"),
+    ("own", "my_own_network, dataset = network, SimpleNamespace(name='demo')", 'set DATASET = "folder"'),
+    ("own", "my_own_network = network_scores", "expected the network itself, found Scores"),
+    ("own", OWN, "it was trained on 5 of the validation pairs"),
 ]  # fmt: skip
 
 
@@ -211,6 +215,7 @@ def my_conv_block(inputs, n_filters):
     ("name", "answer"),
     [
         ("iou", "my_iou = np.float32(0.6251)"),
+        ("iou", "import fractions\nmy_iou = fractions.Fraction(5, 8)"),
         ("bottleneck", "my_size, my_bottleneck = [608.0, 800.0], np.array([38.0, 50.0])"),
         ("block", POOLED_FIRST),
         ("depth", "my_field, my_deeper_field = 140.0, np.int64(284)"),

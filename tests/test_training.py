@@ -167,17 +167,18 @@ def test_each_epoch_is_a_line_with_the_minutes_left(capsys, monkeypatch):
     assert second.endswith("20 s, 2.0 min left")
 
 
-def test_a_training_ends_in_time_and_validation_does_not_count(monkeypatch):
-    """By a clock on which each step takes a second and each validation step a hundred; the last epoch is cut."""
+def test_a_training_ends_in_time_and_what_comes_after_an_epoch_does_not_count(monkeypatch):
+    """By a clock on which a step takes a second, a validation step and a figure a hundred; the last epoch is cut."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     clock, steps = [0], []
     monkeypatch.setattr("unet_helpers.training.time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
     work = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: clock.append(clock.pop() + 1))
     work.on_test_batch_end = lambda batch, logs=None: clock.append(clock.pop() + 100)
+    draw = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: clock.append(clock.pop() + 100))
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
     limit, data = TimeLimit(5.5), (np.ones((4, 1)), np.ones((4, 1)))
     options = {"batch_size": 1, "epochs": 100, "verbose": 0, "shuffle": False}
-    model.fit(*data, validation_data=data, validation_batch_size=1, callbacks=[work, limit, count], **options)
+    model.fit(*data, validation_data=data, validation_batch_size=1, callbacks=[work, limit, count, draw], **options)
     assert limit.spent == 6  # the first step does not count
     assert steps == [0, 1, 2, 3, 0, 1, 2]

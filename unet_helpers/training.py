@@ -166,11 +166,15 @@ def images_per_second(batches, step=lambda *batch: None, max_batches: int = 20) 
 
 
 class TimeLimit(keras.callbacks.Callback):
-    """Ends a training after so many seconds, without its first step, which builds the graph, and validation."""
+    """Ends a training after so many seconds of steps. The first does not count, because it builds the graph, nor does
+    what is done after an epoch: validation and other callbacks."""
 
     def __init__(self, seconds: float):
         super().__init__()
         self.seconds, self.spent, self.since = seconds, 0.0, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.since = self.since and time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
         now = time.perf_counter()
@@ -178,9 +182,6 @@ class TimeLimit(keras.callbacks.Callback):
         self.since = now
         if self.spent >= self.seconds:
             self.model.stop_training = True
-
-    def on_test_end(self, logs=None):
-        self.since = time.perf_counter()
 
 
 class EpochLine(keras.callbacks.Callback):
