@@ -61,7 +61,7 @@ def train(
 def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="data", help="where the drawn scenes are, or go (default: data)")
-    parser.add_argument("--epochs", default="10,20,40", help="after which to score, rising (default: 10,20,40)")
+    parser.add_argument("--epochs", default="10,20", help="after which to score, rising (default: 10,20)")
     parser.add_argument("--seeds", default="0,1,2", help="such as 0,1,2, which is the default")
     parser.add_argument("--out", type=Path, default=FILE, help="default: %(default)s")
     options = parser.parse_args(arguments)

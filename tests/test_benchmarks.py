@@ -251,6 +251,24 @@ def test_the_lesson_says_what_was_measured():
     assert np.mean(long["miou"]) > np.mean(drawn["miou"])
 
 
+def test_section_8_says_what_was_measured():
+    """Which changes gain with every seed, which lose, and what it costs to leave one out of the whole recipe."""
+    found = json.loads((learning.ROOT / "benchmarks" / "changes_demo.json").read_text())
+    miou = {step["name"]: np.array(step["miou"]) for step in found["steps"]}
+    names = list(miou)
+    gains = {new: miou[new] - miou[old] for old, new in zip(names, names[1:], strict=False)}
+    assert [name for name in gains if (gains[name] < 0).all()] == ["+ augmentation"]
+    assert [name for name in gains if not (gains[name] > 0).all()] == ["+ AdamW", "+ output stride 2", "+ augmentation"]
+    assert max(gains, key=lambda name: gains[name].mean()) == "+ Muon"
+    left = {row["name"]: np.array(row["miou"]) - miou["+ TTA"] for row in found["left_out"]}
+    costly = [name for name in left if left[name].max() < -0.05]
+    assert costly == ["without normalization", "without Dice", "without Muon"]
+    assert [name for name in left if (left[name] > 0).any()] == ["without schedule", "without augmentation and TTA"]
+    assert (left["without augmentation and TTA"] > 0).all()
+    iou = {row["name"]: row["iou"] for row in found["steps"] + found["left_out"]}
+    assert all(iou["without Dice"][k] < iou["+ TTA"][k] - 0.1 for k in ("fence", "other", "traffic sign"))
+
+
 def test_wrong_arguments_are_named(capsys):
     for option, value, said in (("--recipes", "tutorail", "'tutorail'"), ("--minutes", "0", "--minutes: ")):
         with pytest.raises(SystemExit):

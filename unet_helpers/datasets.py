@@ -190,6 +190,8 @@ def _load_ego_mask(pairs: Sequence[Pair], labels: LabelMap, folders: Iterable[Pa
     for file in files:
         with contextlib.suppress(OSError), Image.open(file) as image:
             return np.asarray(image) > 0
+    if len(pairs) > 1000:
+        print(f"looking once for the camera's own car in {len(pairs)} masks")
     ego = find_ego_mask(pairs, labels)
     if ego is not None:
         content = io.BytesIO()
