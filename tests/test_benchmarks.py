@@ -12,6 +12,7 @@ from PIL import Image
 from benchmarks import faults, learning, lesson, throughput, transfer
 from unet_helpers.datasets import load_dataset, sequence_of
 from unet_helpers.labels import CARLA
+from unet_helpers.losses import cross_entropy_and_dice
 from unet_helpers.model import unet_model, with_keras_layers_only
 from unet_helpers.networks import save_network
 from unet_helpers.optimizers import KernelMuon
@@ -141,7 +142,7 @@ def test_without_a_change_all_others_are_there(camvid, tiny):
     normalized = {k: any("Normalization" in type(x).__name__ for x in t.model.layers) for k, t in found.items()}
     images, masks = zip(*(next(iter(training.batches)) for training in found.values()), strict=True)
     assert [name for name in found if not normalized[name]] == ["normalization"]
-    assert [k for k, t in found.items() if t.model.loss != learning.cross_entropy_and_dice] == ["Dice"]
+    assert [k for k, t in found.items() if t.model.loss is not cross_entropy_and_dice] == ["Dice"]
     assert [k for k, t in found.items() if not isinstance(t.model.optimizer, KernelMuon)] == ["Muon"]
     is_constant = [k for k, t in found.items() if isinstance(t.model.optimizer._learning_rate, keras.Variable)]
     assert is_constant == ["schedule"]
