@@ -14,6 +14,7 @@ from conftest import LABELS, write_pair_to
 from PIL import Image
 
 from benchmarks import exercises
+from unet_helpers import exercises as checks
 from unet_helpers.datasets import Dataset, check_pairs, sequence_of
 from unet_helpers.evaluation import Scores, evaluate_model
 from unet_helpers.exercises import CHECKS, check
@@ -293,3 +294,12 @@ def test_the_solutions_state_what_was_measured(solved):
         assert record["right"][name] or name == "own"  # nobody's own images were measured
     for name in ("iou", "parameters", "resize", "bottleneck", "baseline", "depth"):  # untrained: the same everywhere
         assert stated(name) == list(solved.results[name].values())
+
+
+def test_a_bias_of_the_logits_that_was_set_by_hand_is_no_training():
+    network = unet_model((32, 32, 3), 2, 3, normalization=None)
+    network.layers[-1].bias.assign([1, 2, 3])
+    assert not checks._is_trained(network)
+    first = next(layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
+    first.bias.assign([1, 2])
+    assert checks._is_trained(network)
