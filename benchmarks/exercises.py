@@ -2,9 +2,9 @@
 
     python benchmarks/exercises.py
 
-Executes the notebook's cells, with its own parameters, until part 1's network has its scores; then each exercise with
-its solution for an answer. Prints what the checks say and writes benchmarks/exercises.json. The trainings get a time,
-not a number of steps: let the machine do nothing else meanwhile.
+Executes the notebook's cells with its own parameters until part 1's network is scored, then each exercise with its
+solution as the answer. Prints what the checks say and writes benchmarks/exercises.json. The trainings are given a time,
+not a number of steps, so run nothing else on the machine meanwhile.
 """
 
 import json
@@ -24,7 +24,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import run_notebook
 
 FILE = ROOT / "benchmarks" / "exercises.json"
-RESULTS = {  # what each solution's sentence "Result: ..." states, in its order, made of the notebook's variables
+RESULTS = {  # the values in each solution's "Result: ...", in order, from the notebook's variables
     "iou": {"iou": "{my_iou:.3f}"},
     "parameters": {"parameters": "{my_parameters}"},
     "resize": {"new_id": "{my_new_id}"},
@@ -46,7 +46,7 @@ def read_cells() -> dict[str, str]:
 
 
 def with_answer(cells: dict[str, str], name: str, answer: str | None = None) -> str:
-    """The exercise's code with an answer, that of its solution if None, put between the placeholders and the check."""
+    """The exercise's code with an answer (None: its solution's) between the placeholders and the check."""
     if answer is None:
         (answer,) = re.findall(r"```python\n(.*?)```", cells[f"solution-{name}"], re.DOTALL)
     above, call = cells[f"exercise-{name}"].split("\ncheck(")

@@ -1,10 +1,10 @@
-"""How large and how fast is a network in other programs, and does it answer there as it does in Keras?
+"""How large and how fast is a network in other programs, and does it predict the same there as in Keras?
 
     python benchmarks/exporting.py path/to/best.keras
 
-Exports it to each format whose packages are there, names the others, and lets each program answer the same drawn
-scenes, one after another, on all cores. In each round the programs take turns, so that a slow minute of the machine is
-everybody's; times are medians of the rounds. Writes exporting.json and, with the table, exporting.md to --out.
+Exports it to each format whose packages are installed, names the others, and runs each program on the same drawn
+scenes, one after another, on all cores. The programs take turns in each round, so that a slow spell of the machine hits
+all of them; times are medians over the rounds. Writes exporting.json and, with the table, exporting.md to --out.
 """
 
 import argparse
@@ -39,13 +39,13 @@ PACKAGES = ("keras", "tensorflow", "onnx", "tf2onnx", "onnxruntime")
 
 def open_saved_model(path: Path):
     loaded = tf.saved_model.load(str(path))  # its variables live as long as it does
-    return lambda pictures: loaded.serve(pictures).numpy()
+    return lambda images: loaded.serve(images).numpy()
 
 
 def open_litert(path: Path):
     runner = tf.lite.Interpreter(str(path), num_threads=os.cpu_count()).get_signature_runner()  # takes any size
-    (name,) = runner.get_input_details()  # versions of Keras call it differently
-    return lambda pictures: next(iter(runner(**{name: pictures}).values()))
+    (name,) = runner.get_input_details()  # its name depends on the version of Keras
+    return lambda images: next(iter(runner(**{name: images}).values()))
 
 
 def open_onnx(path: Path):
@@ -54,10 +54,10 @@ def open_onnx(path: Path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count()  # by itself it leaves out the second thread of a core
     session = onnxruntime.InferenceSession(str(path), options)
-    return lambda pictures: session.run(None, {session.get_inputs()[0].name: pictures})[0]
+    return lambda images: session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
-PROGRAMS = {  # format: the program, and what opens a file: (B, H, W, 3) float32 pictures -> (B, H', W', K) logits
+PROGRAMS = {  # format: the program, and what opens a file: (B, H, W, 3) float32 images -> (B, H', W', K) logits
     "tf_saved_model": ("TensorFlow", open_saved_model), "litert": ("LiteRT", open_litert),
     "onnx": ("ONNX Runtime", open_onnx),
 }  # fmt: skip
@@ -68,32 +68,32 @@ def megabytes(path: Path) -> float:
     return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file()) / 1e6
 
 
-def answer(run, pictures: np.ndarray) -> np.ndarray:
-    """Logits of (N, H, W, 3) pictures, one after another."""
-    return np.concatenate([run(picture[None]) for picture in pictures])
+def predict(run, images: np.ndarray) -> np.ndarray:
+    """Logits of (N, H, W, 3) images, one after another."""
+    return np.concatenate([run(image[None]) for image in images])
 
 
-def take_turns(runs: dict, pictures: np.ndarray) -> dict[str, list[float]]:
-    """Milliseconds a picture of each program, in each round."""
+def take_turns(runs: dict, images: np.ndarray) -> dict[str, list[float]]:
+    """Milliseconds per image of each program, in each round."""
     times = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, run in runs.items():
-            run(pictures[:1])  # finds the caches as the program before left them
+            run(images[:1])  # warms the caches, which the program before filled
             begun = time.perf_counter()
-            answer(run, pictures)
-            times[name].append(1000 * (time.perf_counter() - begun) / len(pictures))
+            predict(run, images)
+            times[name].append(1000 * (time.perf_counter() - begun) / len(images))
     return times
 
 
-def measure(network: Path, sizes: list[tuple[int, int]], n_pictures: int) -> dict:
-    """What exporting.json holds. sizes: (height, width) at which answers are compared; at the first they are timed."""
+def measure(network: Path, sizes: list[tuple[int, int]], n_images: int) -> dict:
+    """The content of exporting.json. sizes: (height, width) to compare predictions at; the first is timed, too."""
     model = load_model(network)
     try:
         unet_levels(model, sizes[0])
-    except ValueError as error:  # its levels do not fit together at this size
+    except ValueError as error:  # its levels do not match at this size
         raise ValueError(f"--size: {error}") from None
-    drawn = [np.float32([render_frame(drive, 0, size=size)[0] for drive in DRIVES[:n_pictures]]) for size in sizes]
-    expected = [answer(model.predict_on_batch, pictures) for pictures in drawn]
+    drawn = [np.float32([render_frame(drive, 0, size=size)[0] for drive in DRIVES[:n_images]]) for size in sizes]
+    expected = [predict(model.predict_on_batch, images) for images in drawn]
     runs, missing = {"keras": model.predict_on_batch}, {}
     rows = {"keras": {"program": "Keras", "mb": megabytes(network)}}
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +106,7 @@ def measure(network: Path, sizes: list[tuple[int, int]], n_pictures: int) -> dic
                 missing[name] = str(error)
                 print(f"{name} is left out: {error}")
                 continue
-            found = [np.abs(answer(run, drawn[n]) - logits).max() for n, logits in enumerate(expected)]
+            found = [np.abs(predict(run, drawn[n]) - logits).max() for n, logits in enumerate(expected)]
             rows[name] = {"program": program, "mb": megabytes(path), "differences": [float(value) for value in found]}
             runs[name] = run
         rounds = take_turns(runs, drawn[0])
@@ -115,14 +115,14 @@ def measure(network: Path, sizes: list[tuple[int, int]], n_pictures: int) -> dic
         rows[name] |= {"ms": statistics.median(times), "ratio": statistics.median(ratios), "rounds": times}
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     versions = {name: importlib.metadata.version(name) for name in PACKAGES if importlib.util.find_spec(name)}
-    known = {"machine": machine, "versions": versions, "sizes": sizes, "pictures": n_pictures}
+    known = {"machine": machine, "versions": versions, "sizes": sizes, "images": n_images}
     return known | {"missing": missing, "rows": rows}
 
 
 def table(record: dict) -> str:
     """Markdown of what `measure` returns."""
     timed, other = ("{}x{}".format(*size) for size in record["sizes"])
-    head = ["program", "format", "MB", f"ms a picture, {timed}", "of Keras's", f"logits differ by, {timed}", other]
+    head = ["program", "format", "MB", f"ms per image, {timed}", "of Keras's", f"logits differ by, {timed}", other]
     lines = [head, ["---"] * len(head)]
     for name, row in record["rows"].items():
         differences = [f"{value:.1e}" if value else "0" for value in row.get("differences", [])] or ["", ""]
@@ -135,17 +135,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("network", type=Path, metavar="NETWORK", help=".keras file of a trained network")
     parser.add_argument("--out", type=Path, default="build/exporting", help="folder (default: build/exporting)")
-    parser.add_argument("--pictures", type=int, default=20, help=f"of each round, 1 to {len(DRIVES)} (default: 20)")
-    parser.add_argument("--size", default="192x256", help="HEIGHTxWIDTH, compared at twice it, too (default: 192x256)")
+    parser.add_argument("--images", type=int, default=20, help=f"in each round, 1 to {len(DRIVES)} (default: 20)")
+    parser.add_argument("--size", default="192x256", help="HEIGHTxWIDTH, and compared at twice that (default: 192x256)")
     options = parser.parse_args(arguments)
-    if not 1 <= options.pictures <= len(DRIVES):
-        parser.error(f"--pictures: found {options.pictures}, expected 1 to {len(DRIVES)}")
+    if not 1 <= options.images <= len(DRIVES):
+        parser.error(f"--images: found {options.images}, expected 1 to {len(DRIVES)}")
     size = re.fullmatch(r"(\d+)x(\d+)", options.size)
     if not size:
         parser.error(f"--size: found {options.size!r}, expected HEIGHTxWIDTH in pixels, such as 192x256")
     sizes = [(factor * int(size[1]), factor * int(size[2])) for factor in (1, 2)]
     try:
-        record = measure(options.network, sizes, options.pictures)
+        record = measure(options.network, sizes, options.images)
     except ValueError as error:
         parser.error(str(error))
     options.out.mkdir(parents=True, exist_ok=True)

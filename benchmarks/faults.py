@@ -1,11 +1,12 @@
-"""What is lost when the process is killed? Kills a whole walk at random moments, runs it again, and looks.
+"""What is lost when the process is killed? Kills an end-to-end run at random moments, repeats it and compares.
 
     python benchmarks/faults.py --kills 50 --seed 0
 
-The walk downloads a data set from a server on this machine, unpacks it, draws another one, trains a small network for
-some epochs and scores it. It is killed (SIGKILL) in each of its parts in turn; half of the kills are aimed at a write:
-they come when a file is seen that is not yet in its place. Then the same walk runs to its end. It went on if data, log
-and best network are those of a walk that nobody killed. Prints a table and writes it to --out.
+An end-to-end run downloads a data set from a server on this machine, unpacks it, draws another one, trains a small
+network for a few epochs and scores it. It is killed (SIGKILL) in each of its parts in turn; half of the kills are aimed
+at a write: they come while a file exists that is not yet in its final place. Then the same run is repeated to its end.
+It resumed if data, log and best network equal those of a run that was never killed. Prints a table and writes it to
+--out.
 """
 
 import argparse
@@ -27,19 +28,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-KINDS = ("download", "unpack", "draw", "cache", "epoch", "state", "best", "score")
+KINDS = ("download", "unpack", "draw", "cache", "epoch", "checkpoint", "best", "score")
 EPOCHS = 4
-# Files that are there only while something is being written, for kills that are aimed at a write.
+# Files that exist only while something is being written, for kills aimed at a write.
 WRITES = {
     "download": "data/lyft.partial/*.zip", "unpack": "data/lyft.partial/tree/*/*/*/*",
     "draw": "data/*.partial-*/*/*/*/*",
-    "epoch": "runs/*/.*.partial", "state": "runs/*/.*.partial", "best": "runs/*/.*.partial.keras",
+    "epoch": "runs/*/.*.partial", "checkpoint": "runs/*/.*.partial", "best": "runs/*/.*.partial.keras",
     "score": "runs/*/best.json",
 }  # fmt: skip
 
 
-def walk(folder: Path, url: str) -> None:
-    """The whole walk, in a process of its own; says which part begins, and writes folder/result.json at its end."""
+def run_all(folder: Path, url: str) -> None:
+    """The end-to-end run, in its own process; prints which part begins, and writes folder/result.json at its end."""
     tempfile.tempdir = str(folder / "temporary")
     Path(tempfile.tempdir).mkdir(exist_ok=True)
     import kagglesdk.kaggle_env as kaggle_env
@@ -78,21 +79,21 @@ def walk(folder: Path, url: str) -> None:
     model = unet_model((None, None, 3), recipe.n_filters, dataset.labels.n_classes, half_resolution=True)
     compile_unet(model, dataset.labels.n_classes, WarmupStableDecay(len(train) * EPOCHS, recipe.learning_rate))
     run_dir = run_folder(recipe, model, dataset, augment=augment)
-    state = RunCheckpoint(run_dir, resizing)
+    checkpoint = RunCheckpoint(run_dir, resizing)
     say("cache")
     begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: say("epoch") if epoch else None)
     model.fit(
-        train, validation_data=validation, initial_epoch=state.resume(model), epochs=EPOCHS, verbose=0, shuffle=False,
-        callbacks=[resizing, PreciseStatistics(train), state, begin],
+        train, validation_data=validation, initial_epoch=checkpoint.resume(model), epochs=EPOCHS, verbose=0,
+        shuffle=False, callbacks=[resizing, PreciseStatistics(train), checkpoint, begin],
     )  # fmt: skip
     say("score")
     best, image_size = load_best(run_dir, recipe.image_size)
     scores = evaluate_model(best, dataset.test, dataset.labels, image_size)
-    rows = [(row["epoch"], round(row["loss"], 4), round(row["val_mIoU"], 4)) for row in state.log]
+    rows = [(row["epoch"], round(row["loss"], 4), round(row["val_mIoU"], 4)) for row in checkpoint.log]
     data = hashlib.sha256()
     for path in sorted((folder / "data").rglob("*.png")):
         data.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    result = {"data": data.hexdigest(), "log": rows, "best": state.best["epoch"], "mIoU": round(scores.miou, 4)}
+    result = {"data": data.hexdigest(), "log": rows, "best": checkpoint.best["epoch"], "mIoU": round(scores.miou, 4)}
     (folder / "result.json").write_text(json.dumps(result))
     say("end")
 
@@ -101,12 +102,12 @@ def say(part: str) -> None:
     print(f"part: {part}", flush=True)
 
 
-class Walk:
-    """A walk in a process of its own. part: the one that it is in."""
+class Run:
+    """An end-to-end run in its own process. part: the current one."""
 
     def __init__(self, folder: Path, url: str):
         home = {"HOME": str(folder), "KAGGLE_CONFIG_DIR": str(folder), "NO_PROXY": "127.0.0.1,localhost"}
-        command = [sys.executable, __file__, "--walk", str(folder), "--url", url]
+        command = [sys.executable, __file__, "--run-in", str(folder), "--url", url]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | home
         )
@@ -127,16 +128,16 @@ class Walk:
 
 
 def moment(kind: str, aimed: bool, rng: random.Random):
-    """A function (walk, folder) -> bool that says when to kill, and how many seconds later."""
-    part = {"unpack": "download", "state": "epoch", "best": "epoch"}.get(kind, kind)
-    wanted = rng.randrange(3)  # of the files that are seen, the first, second or third
+    """A function (run, folder) -> bool that says when to kill, and how many seconds later."""
+    part = {"unpack": "download", "checkpoint": "epoch", "best": "epoch"}.get(kind, kind)
+    wanted = rng.randrange(3)  # the first, second or third file of this kind
 
-    def now(walk: Walk, folder: Path) -> bool:
+    def now(run: Run, folder: Path) -> bool:
         nonlocal wanted
-        seen = any(folder.glob(WRITES[kind])) if aimed or kind in ("unpack", "state", "best") else walk.part == part
-        if seen and wanted and kind in ("state", "best", "epoch"):
+        seen = any(folder.glob(WRITES[kind])) if aimed or kind in ("unpack", "checkpoint", "best") else run.part == part
+        if seen and wanted and kind in ("checkpoint", "best", "epoch"):
             wanted -= 1
-            while any(folder.glob(WRITES[kind])) and walk.process.poll() is None:
+            while any(folder.glob(WRITES[kind])) and run.process.poll() is None:
                 time.sleep(0.001)
             return False
         return seen
@@ -145,23 +146,23 @@ def moment(kind: str, aimed: bool, rng: random.Random):
 
 
 def try_once(number: int, kinds: list[str], seed: int, url: str, expected: dict) -> dict:
-    """Kill a walk once, run it again, and compare."""
+    """Kill a run once, repeat it, and compare."""
     rng = random.Random(f"{seed} {number}")
     kind = kinds[number % len(kinds)]
     aimed = kind in WRITES and number // len(kinds) % 2 == 0
     with tempfile.TemporaryDirectory(prefix="faults_") as name:
         folder = Path(name)
         now, delay = moment(kind, aimed, rng)
-        walk = Walk(folder, url)
-        while walk.process.poll() is None and not now(walk, folder):
+        run = Run(folder, url)
+        while run.process.poll() is None and not now(run, folder):
             time.sleep(0.001)
         time.sleep(delay)
-        killed = walk.process.poll() is None
-        walk.process.send_signal(signal.SIGKILL)
-        walk.wait()
+        killed = run.process.poll() is None
+        run.process.send_signal(signal.SIGKILL)
+        run.wait()
         logs = [len(path.read_text().splitlines()) - 1 for path in folder.glob("runs/*/log.csv")]
         (folder / "result.json").unlink(missing_ok=True)
-        again = Walk(folder, url)
+        again = Run(folder, url)
         code = again.wait()
         result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
         epochs = [row[0] for row in result.get("log", [])]
@@ -170,7 +171,7 @@ def try_once(number: int, kinds: list[str], seed: int, url: str, expected: dict)
         lost = bool(logs and logs[0] and logs[0] < EPOCHS and not begun)
         left = [path.name for path in (*folder.glob("data/*.partial*"), *folder.glob("runs/*/*partial*"))]
         return {
-            "kind": kind, "aimed": aimed, "killed": killed, "went on": code == 0 and result == expected,
+            "kind": kind, "aimed": aimed, "killed": killed, "resumed": code == 0 and result == expected,
             "lost": lost, "missing or double": epochs != list(range(EPOCHS)), "left": left,
             "says": "" if result == expected else "".join(again.printed[-12:]) + json.dumps(result),
         }  # fmt: skip
@@ -178,30 +179,30 @@ def try_once(number: int, kinds: list[str], seed: int, url: str, expected: dict)
 
 def table(results: list[dict]) -> str:
     """A row for each kind of moment."""
-    lines = ["| killed in | tried | aimed at a write | went on | training lost | epochs missing or double |"]
+    lines = ["| killed in | tried | aimed at a write | resumed | training lost | epochs missing or double |"]
     lines.append("|---" * 6 + "|")
     for kind in (*KINDS, "together"):
         group = [result for result in results if kind in (result["kind"], "together")]
         count = Counter()
         for result in group:
-            count.update(name for name in ("aimed", "went on", "lost", "missing or double") if result[name])
-        cells = [kind, len(group), *(count[name] for name in ("aimed", "went on", "lost", "missing or double"))]
+            count.update(name for name in ("aimed", "resumed", "lost", "missing or double") if result[name])
+        cells = [kind, len(group), *(count[name] for name in ("aimed", "resumed", "lost", "missing or double"))]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> list[dict]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50, help="how many walks are killed (default: 50)")
-    parser.add_argument("--kinds", default=",".join(KINDS), help=f"parts of the walk, some of {', '.join(KINDS)}")
+    parser.add_argument("--kills", type=int, default=50, help="how many runs are killed (default: 50)")
+    parser.add_argument("--kinds", default=",".join(KINDS), help=f"parts of the run, some of {', '.join(KINDS)}")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--at-once", type=int, default=2, help="walks at the same time (default: 2)")
+    parser.add_argument("--at-once", type=int, default=2, help="runs at the same time (default: 2)")
     parser.add_argument("--out", default="build/faults", help="folder for the results (default: build/faults)")
-    parser.add_argument("--walk", help=argparse.SUPPRESS)
+    parser.add_argument("--run-in", help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.walk:
-        walk(Path(options.walk), options.url)
+    if options.run_in:
+        run_all(Path(options.run_in), options.url)
         return []
 
     from kaggle_server import KaggleServer, make_zip
@@ -211,10 +212,10 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     with tempfile.TemporaryDirectory(prefix="faults_") as name:
         drawn = draw_scenes(Path(name) / "drawn", size=(60, 80), n_frames=1, processes=1, progress=str)
         files = {path.relative_to(drawn).as_posix(): path.read_bytes() for path in sorted(drawn.rglob("*.png"))}
-        files["dataa/filler"] = os.urandom(8 << 20)  # what is not unpacked makes the download last
+        files["dataa/filler"] = os.urandom(8 << 20)  # not unpacked: makes the download last longer
         with KaggleServer(make_zip(files)) as server:
             (Path(name) / "whole").mkdir()
-            whole = Walk(Path(name) / "whole", server.url)
+            whole = Run(Path(name) / "whole", server.url)
             if whole.wait() != 0:
                 raise SystemExit("".join(whole.printed[-30:]))
             expected = json.loads((Path(name) / "whole" / "result.json").read_text())
@@ -227,7 +228,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
                 for attempt in tries:
                     results.append(attempt.result())
                     last = results[-1]
-                    print(f"{len(results)}: {last['kind']}, {last['says'] or 'went on'}", flush=True)
+                    print(f"{len(results)}: {last['kind']}, {last['says'] or 'resumed'}", flush=True)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "faults.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

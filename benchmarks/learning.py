@@ -1,13 +1,13 @@
-"""How fast does a recipe learn? Trains recipes on the same pictures for the same time and scores them alike.
+"""How fast does a recipe learn? Trains recipes on the same images for the same time and scores them alike.
 
     python benchmarks/learning.py --data data/camvid --minutes 5 --recipes assignment@30,tutorial --seeds 0,1,2
 
-NAME@MINUTES gives a recipe a time of its own. `ladder` stands for the textbook's recipe and all those that add one more
-change to it, `left-out` for the whole recipe with each of its changes left out. Only training counts as time: neither
-the graph's construction in the first step nor scoring does. Scores are those of `evaluate_model`, at the masks' own
-size, with void left out: the curves without test-time augmentation (TTA), the last score with it and without.
-Writes learning.md (tables), learning.json, changes.json (what the notebook reads) and learning.png (mIoU against time)
-to --out and prints the tables. --join makes them of the learning.json of several runs, and trains nothing.
+NAME@MINUTES gives a recipe its own time. `ladder` stands for the textbook recipe and all those that add one more change
+to it, `left-out` for the whole recipe with each of its changes left out in turn. Only training counts as time: building
+the graph in the first step and scoring do not. Scores come from `evaluate_model`, at the masks' own size and without
+void: the curves without test-time augmentation (TTA), the last score with and without it.
+Writes learning.md (tables), learning.json, changes.json (read by the notebook) and learning.png (mIoU against time)
+to --out and prints the tables. --join builds them from the learning.json of several runs and trains nothing.
 """
 
 import argparse
@@ -47,15 +47,15 @@ from unet_helpers.training import ProgressiveResizing, compile_unet
 
 NOTEBOOK = ROOT / "segmentation_unet.ipynb"
 TARGETS = (0.2, 0.3, 0.4, 0.5, 0.6)
-# What the tutorial's recipe adds to the textbook's, in the order in which the lesson adds it. The mirror needs no
-# training of its own. TRIED is what was tried after that, and is not in the recipe.
+# What the tutorial's recipe adds to the textbook's, in the order of the lesson. TTA needs no training of its own.
+# TRIED was tried after that, and is not in the recipe.
 CHANGES = (
     "normalization", "Dice", "tuned Adam", "AdamW", "Muon", "high rate", "schedule", "output stride 2",
     "progressive resizing", "augmentation",
 )  # fmt: skip
 TRIED = "copy-paste"
 TEXTBOOK, TUNED = {"rate": 1e-3, "beta_2": 0.999}, {"rate": 5e-3, "beta_2": 0.95}  # Adam; README.md has other rates
-# What goes with a change that is left out: without Muon there is AdamW, tuned.
+# What is left out along with a change: without Muon the optimizer is the tuned AdamW.
 LEFT_OUT = {name: (name,) for name in CHANGES if name not in ("tuned Adam", "AdamW", "high rate")}
 LEFT_OUT["Muon"] = ("Muon", "high rate")
 
@@ -79,18 +79,18 @@ class Training:
 
     model: keras.Model
     batches: tf.data.Dataset
-    score: Callable[[bool], Scores]  # True: ask about the mirrored pictures, too
+    score: Callable[[bool], Scores]  # True: with TTA
     epochs: int = 10**6  # the clock ends it earlier
     resizing: ProgressiveResizing | None = None
 
 
 def scorer(model, dataset: Dataset, pairs: list[Pair], image_size: tuple[int, int]):
-    """`Training.score` of a network that looks at pictures of image_size."""
-    return lambda mirror: evaluate_model(model, pairs, dataset.labels, image_size, tta=mirror)
+    """`Training.score` of a network whose input has image_size."""
+    return lambda tta: evaluate_model(model, pairs, dataset.labels, image_size, tta=tta)
 
 
 def notebook_recipe(dataset: str, **changes) -> Recipe:
-    """The notebook's own parameters for this data set, as they are on a CPU, but from scratch; changes replace more."""
+    """The notebook's parameters for this data set on a CPU, but from scratch; changes replace others."""
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     cell = next(cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
     nodes = [node for node in ast.parse("".join(cell["source"])).body if isinstance(node, ast.Assign)]
@@ -136,10 +136,10 @@ def textbook(
     dataset: Dataset, pairs: list[Pair], seed: int, share: tf.Variable, *, changes: tuple = (),
     rate: float | None = None,
 ) -> Training:  # fmt: skip
-    """What every textbook has: Adam at 0.001, cross-entropy, one size, no normalization; and some of CHANGES.
+    """The textbook recipe, Adam at 0.001, cross-entropy, one size and no normalization, with some of CHANGES.
 
-    The network's work on a picture is the same throughout: without "output stride 2" it sees pictures of half the
-    size, the size of those answers. With all of CHANGES it is `tutorial`; TRIED may be one of them, too.
+    The work per image stays the same: without "output stride 2" the network sees images of half the size, which is
+    that of the predictions with it. With all of CHANGES it is `tutorial`; changes may include TRIED.
     """
     recipe, labels = notebook_recipe(dataset.name), dataset.labels
     size, step = (recipe.image_size, 32) if "output stride 2" in changes else (recipe.output_size, 16)
@@ -197,9 +197,9 @@ GROUPS = {"ladder": LADDER[:-1], "left-out": tuple(f"without {name}" for name in
 def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
     """The recipe of the DeepLearning.AI assignment, errors included: they are marked below.
 
-    96x128 pixels, 32 filters, batches of 32, Adam at 0.001, 40 epochs, no augmentation, no validation. Three kindnesses
-    in the scoring: of its 23 classes only those that exist can be answered, its logits are enlarged to the masks' size
-    before the largest is chosen, and as everywhere the mirrored picture is asked, too.
+    96x128 pixels, 32 filters, batches of 32, Adam at 0.001, 40 epochs, no augmentation, no validation. Its scoring is
+    lenient in three ways: of its 23 classes it can predict only those that exist, its logits are enlarged to the masks'
+    size before the largest is chosen, and TTA is used as everywhere.
     """
     size = (96, 128)
 
@@ -208,7 +208,7 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
         image = tf.image.convert_image_dtype(image, tf.float32)
         image = tf.image.resize(image, size, method="nearest")  # error: aliasing
         image = image / 255  # error: convert_image_dtype has already done this
-        return 127.5 * (image + 1)  # undoes the rescaling inside unet_model, which the assignment's network has not
+        return 127.5 * (image + 1)  # undoes the rescaling inside unet_model, which the assignment's network lacks
 
     def load(image_path, mask_path):
         mask = tf.image.decode_png(tf.io.read_file(mask_path), channels=3)
@@ -217,24 +217,24 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
 
     images, masks = (as_listed([str(pair[i]) for pair in dataset.train]) for i in (0, 1))  # error: not sorted
     batches = tf.data.Dataset.from_tensor_slices((images, masks)).map(load).cache().shuffle(500).batch(32)
-    batches = without_autotune(batches)  # a kindness: it would wait at the end of an epoch
+    batches = without_autotune(batches)  # lenient: it would wait at the end of an epoch
     model = unet_model((*size, 3), 32, 23, normalization=None)  # error: 23 classes whatever the data has; void is one
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
 
     labels = dataset.labels
     known = keras.Model(model.inputs, model.outputs[0][..., : labels.n_classes])
 
-    def score(mirror: bool) -> Scores:
+    def score(tta: bool) -> Scores:
         found = {False: [], True: []}
         for pair in pairs:
             true = decode_mask(pair.mask, labels)[..., 0]
             image = prepare(str(pair.image))[None]
-            for mirrored in found:
-                logits = predict_logits(known, image, tta=mirrored and mirror)[0]
+            for flipped in found:
+                logits = predict_logits(known, image, tta=flipped and tta)[0]
                 predicted = write_prediction(logits, size, np.empty_like(true))
-                found[mirrored].append(confusion_matrices(true[None], predicted[None], labels.n_classes))
-        one, both = (Scores(labels, np.concatenate(found[mirrored])) for mirrored in (False, True))
-        return Scores(labels, both.per_image, one if mirror else None)
+                found[flipped].append(confusion_matrices(true[None], predicted[None], labels.n_classes))
+        without_tta, with_tta = (Scores(labels, np.concatenate(found[flipped])) for flipped in (False, True))
+        return Scores(labels, with_tta.per_image, without_tta if tta else None)
 
     return Training(model, batches, score, epochs=40)
 
@@ -242,7 +242,7 @@ def assignment(dataset: Dataset, pairs: list[Pair], *_) -> Training:
 RECIPES: dict[str, Callable[..., Training]] = {
     "assignment": assignment,
     "tutorial": tutorial,
-    # The tutorial's with one part taken out or another in its place: what is that part worth?
+    # The tutorial's with one part removed or replaced: what is that part worth?
     "pasting": lambda *args: tutorial(*args, paste=True),
     "no-augmentation": lambda *args: tutorial(*args, augment=False),
     "no-normalization": lambda *args: tutorial(*args, normalization=None),
@@ -253,7 +253,7 @@ RECIPES: dict[str, Callable[..., Training]] = {
     "full-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 1),)),
     "small-size-always": lambda *args: tutorial(*args, SIZE_STAGES=((1, 0.5),)),
     "class-weights": lambda *args: tutorial(*args, power=0.5),  # another remedy for rare classes
-    "small-pictures": lambda *args: tutorial(*args, like="demo"),  # as for the demo's small scenes
+    "small-images": lambda *args: tutorial(*args, like="demo"),  # as for the demo's small scenes
     **{name: ladder_step(number) for number, name in enumerate(LADDER)},
     **{f"without {name}": without(name) for name in LEFT_OUT},
     **{f"Adam at {rate:g}": at_rate(rate, CHANGES[:2]) for rate in (2e-3, 5e-3, 1e-2, 2e-2)},
@@ -281,9 +281,9 @@ def seconds_per_step(training: Training, stage: int) -> float:
 
 
 def time_shares(training: Training) -> tuple[list[float], list[float]]:
-    """What share of the steps is over at what share of the time: points of a line with a bend for each size.
+    """The share of the steps done at each share of the time: points of a line with a bend for each size.
 
-    Sizes change after a share of the steps, but only the time is given, and a step with large pictures takes longer.
+    Sizes change after a share of the steps, but only the time is given, and a step on large images takes longer.
     """
     shares = [share for share, _ in training.resizing.stages]
     steps = np.diff([0, *shares])
@@ -297,7 +297,7 @@ def mask_size(pairs: list[Pair], dataset: Dataset) -> tuple[int, int]:
 
 
 class Clock(keras.callbacks.Callback):
-    """Measures the time of training alone, scores the network now and then, and ends the training in time.
+    """Measures training time alone, scores the network at intervals, and stops the training when its time is up.
 
     points: (seconds of training, epochs, Scores) of each scoring.
     """
@@ -333,16 +333,16 @@ class Clock(keras.callbacks.Callback):
             self.add_point(elapsed)
 
     def on_train_end(self, logs=None):
-        self.add_point(self.elapsed(), mirror=True)
+        self.add_point(self.elapsed(), tta=True)
 
     def elapsed(self) -> float:
         """Seconds of training until now."""
         return time.perf_counter() - self.started - self.paused
 
-    def add_point(self, elapsed: float, mirror: bool = False) -> None:
+    def add_point(self, elapsed: float, tta: bool = False) -> None:
         before = time.perf_counter()
         self.statistics.estimate()
-        self.points.append((elapsed, self.steps / len(self.training.batches), self.training.score(mirror)))
+        self.points.append((elapsed, self.steps / len(self.training.batches), self.training.score(tta)))
         self.marks = [mark for mark in self.marks if mark > elapsed] or [float("inf")]
         self.paused += time.perf_counter() - before
 
@@ -403,7 +403,7 @@ def iou_by_name(scores: Scores) -> dict[str, float | None]:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    """Mean, or None if one is missing: a target that one seed missed was not reached."""
+    """Mean, or None if a value is missing: a target that one seed missed was not reached."""
     return None if None in values else float(np.mean(values))
 
 
@@ -414,7 +414,7 @@ def tables(results: list[Result]) -> str:
         groups.setdefault(f"{result.recipe}, {result.minutes:g} min", []).append(result)
 
     lines = ["| recipe | seeds | parameters | images/s | epochs | " + " | ".join(f"s to {t}" for t in TARGETS)]
-    lines[0] += " | mIoU | lowest to highest | one answer |"
+    lines[0] += " | mIoU | lowest to highest | without TTA |"
     lines.append("|---" * (lines[0].count("|") - 1) + "|")
     for name, group in groups.items():
         reached = [_mean([result.seconds_to(target) for result in group]) for target in TARGETS]
@@ -496,10 +496,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", default="camvid", help="camvid, demo, lyft or folder (default: camvid)")
     parser.add_argument("--minutes", type=float, default=5, help="time of each training (default: 5)")
     parser.add_argument("--recipes", default="assignment,tutorial", help=f"some of {', '.join([*GROUPS, *RECIPES])}")
-    parser.add_argument("--scores", type=int, default=12, help="how often a training is scored (default: 12)")
+    parser.add_argument("--scores", type=int, default=12, help="how often each training is scored (default: 12)")
     parser.add_argument("--seeds", default="0", help="such as 0,1,2 (default: 0)")
     parser.add_argument("--join", nargs="+", type=Path, help="learning.json of several runs, of any recipes and seeds")
-    parser.add_argument("--split", default="validation", choices=("validation", "test"), help="pictures to score on")
+    parser.add_argument("--split", default="validation", choices=("validation", "test"), help="images to score on")
     parser.add_argument("--out", default="build/learning", help="folder for the results (default: build/learning)")
     options = parser.parse_args(arguments)
     try:
@@ -529,13 +529,13 @@ def main(arguments: list[str] | None = None) -> list[Result]:
     dataset = load_dataset(options.dataset, options.data)
     pairs = getattr(dataset, options.split)
     if not pairs:
-        raise SystemExit(f"--split: {options.data} has no {options.split} pictures")
+        raise SystemExit(f"--split: {options.data} has no {options.split} images")
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     height, width = mask_size(pairs, dataset)
-    title = f"{options.dataset}, {options.split}: {len(pairs)} pictures at {height}x{width}"
+    title = f"{options.dataset}, {options.split}: {len(pairs)} images at {height}x{width}"
     record = {
-        "data": title, "training pictures": len(dataset.train), "cores": os.cpu_count(),
+        "data": title, "training images": len(dataset.train), "cores": os.cpu_count(),
         "gpus": len(tf.config.list_physical_devices("GPU")), "python": platform.python_version(),
         "tensorflow": tf.__version__, "keras": keras.__version__,
     }  # fmt: skip

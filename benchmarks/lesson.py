@@ -1,14 +1,13 @@
-"""Three questions that one run of the lesson can't answer, each asked with several seeds.
+"""Three questions that one run of the lesson can't answer, each measured with several seeds.
 
-What do skip connections gain, how much do neighbouring frames leak, what does it cost to scale images twice?
+What do skip connections gain, how much do neighbouring frames leak, what does scaling images twice cost?
 
     python benchmarks/lesson.py --seeds 0,1,2
 
-Trains the network of part 1 on the drawn scenes as part 1 does, with and without skip connections, and once with a
-division by 255 in front of its own rescaling, in training and prediction alike; by epochs, not by the clock, so that
-other work on the machine changes nothing. After each of --epochs it is scored on the validation
-drives and on the training drives' frames that were set aside. Writes --out, which the notebook reads, anew after each
-training.
+Trains part 1's network on the drawn scenes as part 1 does, with and without skip connections, and once with a division
+by 255 before its own rescaling, in training and prediction alike. Trainings are measured in epochs, not minutes, so
+other work on the machine changes nothing. After each of --epochs the network is scored on the validation drives and on
+the frames of the training drives that were set aside. Rewrites --out, which the notebook reads, after each training.
 """
 
 import argparse
@@ -67,7 +66,7 @@ def main(arguments: list[str] | None = None) -> dict:
     options = parser.parse_args(arguments)
     recipe, epochs = notebook_recipe("demo"), [int(text) for text in options.epochs.split(",")]
     dataset = load_dataset("demo", options.data, frames_per_drive=recipe.frames_per_drive)
-    record = {"data": f"demo, {len(dataset.validation)} pictures of new drives", "epochs": epochs}
+    record = {"data": f"demo, {len(dataset.validation)} images of new drives", "epochs": epochs}
     record |= {"trainings": [], "scaled twice": []}
     for seed in map(int, options.seeds.split(",")):
         for skips, scaled_twice in ((True, False), (False, False), (True, True)):

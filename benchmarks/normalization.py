@@ -3,9 +3,9 @@
     python benchmarks/normalization.py --data data --dataset demo --epochs 16 --seeds 0,1,2
     python benchmarks/normalization.py --data path/to/camvid --dataset camvid --epochs 12 --seeds 0,1,2
 
-Trains the notebook's recipe from scratch with batch normalization and without it, by epochs, not by the clock, so that
-other work on the machine changes nothing; without it also at lower rates (--rates). Prints the validation mIoU, with
-TTA and without.
+Trains the notebook's recipe from scratch with and without batch normalization; without it also at lower rates
+(--rates). Trainings are measured in epochs, not minutes, so other work on the machine changes nothing. Prints the
+validation mIoU with and without TTA.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What do a few images of one's own give, and does the training keep to its minutes?
+"""What do a few images of your own give, and does training keep to its minutes?
 
     python benchmarks/small_sets.py --images 3,28 --minutes 1,4 --seeds 0,1,2
 
-Draws discs, squares and triangles (four classes with the background, 384x512 pixels, as many images to train on as
---images says, 4 to validate, 20 to test), and trains on them as a reader does: `python -m unet_helpers train`, then
-`evaluate`. --code names another checkout of this project, to compare two versions. Writes --out, a JSON file, anew
-after each training, and prints a table.
+Draws discs, squares and triangles (four classes with the background, 384x512 pixels; --images training images, 4 for
+validation, 20 for testing) and trains on them as a reader does: `python -m unet_helpers train`, then `evaluate`. --code
+names another checkout of this project, to compare two versions. Rewrites --out, a JSON file, after each training, and
+prints a table.
 """
 
 import argparse
@@ -26,15 +26,15 @@ SIZE, N_VALIDATION, N_TEST = (384, 512), 4, 20
 
 
 def draw_pair(rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    """An image with three to six shapes in another light, noise over it, and its mask."""
+    """An image with three to six shapes, random light and noise, and its mask."""
     height, width = SIZE
     colors = np.clip(COLORS + rng.integers(-25, 26, COLORS.shape), 0, 255)
     image, mask = Image.new("RGB", (width, height), tuple(colors[0])), Image.new("L", (width, height))
     for k in rng.permutation([1, 2, 3, 1, 2, 3])[: rng.integers(3, 7)]:
         r = rng.integers(height // 12, height // 5)
         x, y = rng.integers(r, width - r), rng.integers(r, height - r)
-        for picture, fill in ((image, tuple(colors[k])), (mask, int(k))):
-            draw = ImageDraw.Draw(picture)
+        for canvas, fill in ((image, tuple(colors[k])), (mask, int(k))):
+            draw = ImageDraw.Draw(canvas)
             if k == 1:
                 draw.ellipse([x - r, y - r, x + r, y + r], fill)
             elif k == 2:
@@ -46,18 +46,18 @@ def draw_pair(rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
 
 
 def draw_set(folder: Path, n_images: int) -> None:
-    """The folder of a data set; the first images are the same in each, however many there are."""
+    """Write a data set; its first images are the same however many there are."""
     for number, (split, n) in enumerate((("train", n_images), ("val", N_VALIDATION), ("test", N_TEST))):
         for kind in ("images", "masks"):
             (folder / split / kind).mkdir(parents=True, exist_ok=True)
         for k in range(n):
-            for kind, picture in zip(("images", "masks"), draw_pair(np.random.default_rng([number, k])), strict=True):
-                picture.save(folder / split / kind / f"{split}_{k:03}.png")
+            for kind, image in zip(("images", "masks"), draw_pair(np.random.default_rng([number, k])), strict=True):
+                image.save(folder / split / kind / f"{split}_{k:03}.png")
     (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
 
 
 def train(code: Path, folder: Path, minutes: float, seed: int, out: Path) -> dict:
-    """Train and score as the README says; seconds are those of training with all that prepares it."""
+    """Train and score as the README says; seconds are those of the whole train command."""
 
     def run(*arguments) -> str:
         command = [sys.executable, "-m", "unet_helpers", *map(str, arguments)]

@@ -2,9 +2,9 @@
 
     python benchmarks/throughput.py
 
-Each line is measured in a process of its own, so that its peak memory is its own; the first is the limit of the
-machine, a product of two large float32 matrices. Speeds are medians over steps. Where PyTorch is installed, the same
-network is measured in it. Writes throughput.md and throughput.json to --out and prints the tables.
+Each line is measured in its own process, so that peak memory is its own; the first is the machine's limit, a product of
+two large float32 matrices. Speeds are medians over steps. If PyTorch is installed, the same network is measured in it,
+too. Writes throughput.md and throughput.json to --out and prints the tables.
 """
 
 import argparse
@@ -31,14 +31,14 @@ NETWORKS = [  # (height, width), filters, half_resolution, batch size
     ((192, 256), 16, False, 4),
     ((384, 512), 16, True, 4),
 ]
-PIPELINES = [  # picture, pictures, kind of file, kept after decoding
+PIPELINES = [  # (height, width), images, kind of file, cached
     *(((192, 256), n_pairs, ".png", True) for n_pairs in (16, 64, 256)),
     *(((384, 512), 64, suffix, cache) for suffix in (".png", ".jpg") for cache in (True, False)),
 ]
 
 
 def seconds_per_call(call, seconds: float) -> float:
-    """Median time of call(), after two calls to warm up; at least five are measured."""
+    """Median time of call() over at least five calls, after two to warm up."""
     call()
     call()
     times = []
@@ -50,7 +50,7 @@ def seconds_per_call(call, seconds: float) -> float:
 
 
 def forward_gflop(model) -> float:
-    """10**9 floating-point operations of one picture's way through the convolutions, an addition or a product each."""
+    """10**9 floating-point operations of the convolutions for one image, additions and products counted alike."""
     total = 0
     for layer in model.layers:
         if layer.__class__.__name__ in ("Conv2D", "Conv2DTranspose"):
@@ -61,7 +61,7 @@ def forward_gflop(model) -> float:
 
 
 def optimizer_gflop(model) -> float:
-    """10**9 floating-point operations with which Muon makes the steps of all kernels orthogonal, in each step."""
+    """10**9 floating-point operations per step with which Muon orthogonalizes the updates of all kernels."""
     total = 0
     for variable, velocity in zip(model.trainable_variables, model.optimizer.adam_velocities, strict=True):
         if velocity is None:  # a kernel: each round has two products of its matrix and one square of the smaller side
@@ -107,7 +107,7 @@ def measure_limit(seconds: float, n: int = 2048) -> dict:
 def measure_network(seconds: float, size, n_filters: int, half_resolution: bool, batch_size: int) -> dict:
     """Training and inference on one batch of noise, images/s and GFLOP/s.
 
-    A training step counts as three forward, and what Muon computes.
+    A training step counts as three forward passes plus what Muon computes.
     """
     model = build(size, n_filters, half_resolution)
     images, masks = random_batch(size, batch_size, model.output_shape[1:3])
@@ -179,7 +179,7 @@ def measure_torch(seconds: float, size, n_filters: int, half_resolution: bool, b
 
 
 def write_pairs(folder: Path, number: int, suffix: str = ".png", size: tuple[int, int] = (600, 800)) -> list:
-    """Smooth random pictures (PNG or JPEG) and masks of 13 classes (PNG), at the size of the Kaggle data set."""
+    """Random images without fine detail (PNG or JPEG) and masks of 13 classes (PNG), of the Kaggle data set's size."""
     import numpy as np
     from PIL import Image
 
@@ -191,14 +191,14 @@ def write_pairs(folder: Path, number: int, suffix: str = ".png", size: tuple[int
         pair = Pair(folder / f"image{n}{suffix}", folder / f"mask{n}.png")
         for path, channels, high in ((pair.image, 3, 256), (pair.mask, 1, 13)):
             coarse = Image.fromarray(rng.integers(0, high, (8, 8, channels), np.uint8).squeeze())
-            smooth = Image.Resampling.BICUBIC if channels == 3 else Image.Resampling.NEAREST
-            coarse.resize(size[::-1], smooth).save(path)
+            method = Image.Resampling.BICUBIC if channels == 3 else Image.Resampling.NEAREST
+            coarse.resize(size[::-1], method).save(path)
         pairs.append(pair)
     return pairs
 
 
 def training_batches(pairs: list, size: tuple[int, int], batch_size: int, cache: bool = True):
-    """Batches as the notebook makes them on a CPU; new views of each picture."""
+    """Batches as the notebook makes them on a CPU, with augmentation."""
     from unet_helpers.augmentation import RandomResizedCrop
     from unet_helpers.labels import CARLA
     from unet_helpers.pipeline import make_batches
@@ -210,7 +210,7 @@ def training_batches(pairs: list, size: tuple[int, int], batch_size: int, cache:
 
 
 def measure_pipeline(seconds: float, size, batch_size: int, n_pairs: int, suffix: str = ".png", cache: bool = True):
-    """The pipeline alone, images/s, in the first epoch, which decodes, and later. Peak memory is the process's."""
+    """The pipeline alone, images/s: in the first epoch, which decodes, and later. Peak memory is the process's."""
     with tempfile.TemporaryDirectory() as folder:
         batches = training_batches(write_pairs(Path(folder), n_pairs, suffix), size, batch_size, cache)
         next(iter(batches))  # builds the graph
@@ -223,9 +223,9 @@ def measure_pipeline(seconds: float, size, batch_size: int, n_pairs: int, suffix
 
 
 def measure_cost(seconds: float, size, batch_size: int, n_pairs: int) -> dict:
-    """What the pipeline costs a training step, and an epoch that decodes against one that does not.
+    """What the pipeline costs a training step, and what decoding costs an epoch.
 
-    In turns: a slow spell of the machine must not hit one of the two alone.
+    Measured in turns: a slow spell of the machine must not hit one of the two alone.
     """
     with tempfile.TemporaryDirectory() as folder:
         batches = training_batches(write_pairs(Path(folder), n_pairs), size, batch_size)
@@ -278,7 +278,7 @@ MEASUREMENTS = {
 
 
 def in_own_process(name: str, *arguments, **environment: str) -> tuple[dict, str]:
-    """Result of a measurement in a fresh process, with its peak memory in MiB, and all that the process printed."""
+    """Result of a measurement in a fresh process, with its peak memory in MiB, and everything that it printed."""
     call = json.dumps([name, arguments])
     root = Path(__file__).resolve().parent.parent
     child = subprocess.run(
@@ -291,9 +291,9 @@ def in_own_process(name: str, *arguments, **environment: str) -> tuple[dict, str
 
 
 def profile(seconds: float, size, n_filters: int, half_resolution: bool, batch_size: int) -> Counter:
-    """Where a step's time goes by oneDNN's own account: milliseconds of each kind of kernel, training and inference.
+    """Where a step's time goes according to oneDNN: milliseconds per kind of kernel, training and inference.
 
-    Empty where TensorFlow computes without oneDNN.
+    Empty if TensorFlow does not use oneDNN.
     """
     _, printed = in_own_process(
         "measure_network", seconds, size, n_filters, half_resolution, batch_size, ONEDNN_VERBOSE="1"
@@ -308,7 +308,7 @@ def profile(seconds: float, size, n_filters: int, half_resolution: bool, batch_s
 
 
 def table(header: list[str], rows: list[list]) -> str:
-    """Markdown table; floats get as many digits as they have to be compared by."""
+    """Markdown table; floats with three significant digits."""
 
     def cell(value):
         return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"
@@ -320,7 +320,7 @@ def table(header: list[str], rows: list[list]) -> str:
 def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3, help="time of each measurement (default: 3)")
-    parser.add_argument("--networks", type=int, default=len(NETWORKS), help="only the first so many")
+    parser.add_argument("--networks", type=int, default=len(NETWORKS), metavar="N", help="measure only the first N")
     parser.add_argument("--out", default="build/throughput", help="folder for the results (default: build/throughput)")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -354,21 +354,21 @@ def main(arguments: list[str] | None = None) -> dict:
     rows = []
     for size, n_pairs, suffix, cache in PIPELINES:
         result, _ = in_own_process("measure_pipeline", seconds, size, 8, n_pairs, suffix, cache)
-        record["pipeline"].append({"size": size, "pictures": n_pairs, "suffix": suffix, "cache": cache, **result})
-        kept = "kept" if cache else "decoded each time"
+        record["pipeline"].append({"size": size, "images": n_pairs, "suffix": suffix, "cache": cache, **result})
+        kept = "cached" if cache else "decoded each time"
         cells = [f"{size[0]}x{size[1]}", n_pairs, f"{suffix[1:].upper()}, {kept}"]
         rows.append([*cells, result["first"], result["later"], int(result["peak_mib"])])
-    header = ["pipeline, batch 8", "pictures of 600x800", "files", "images/s, first epoch", "later", "peak MiB"]
+    header = ["pipeline, batch 8", "images of 600x800", "files", "images/s, first epoch", "later", "peak MiB"]
     parts.append(table(header, rows))
 
     record["cost"] = []
-    for size in ((96, 128), (192, 256), (384, 512)):  # those of the notebook's stages
+    for size in ((96, 128), (192, 256), (384, 512)):  # of the notebook's stages
         cost, _ = in_own_process("measure_cost", seconds, size, 8, 64)
         record["cost"].append({"size": size, **cost})
         parts.append(
             f"A training step at {size[0]}x{size[1]}, half, 16 filters, batch 8: {cost['fixed']:.1f} images/s on one "
             f"batch, {cost['fed']:.1f} fed by the pipeline, which costs {cost['cost']:.1%} of a step. The first epoch, "
-            f"which decodes 64 pictures of 600x800, takes {cost['first_epoch']:.1f} s, later ones "
+            f"which decodes 64 images of 600x800, takes {cost['first_epoch']:.1f} s, later ones "
             f"{cost['later_epoch']:.1f} s."
         )
     record["normalization"] = []

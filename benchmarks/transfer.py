@@ -1,13 +1,13 @@
-"""From drawn to real: what are photographs worth to a network that has seen drawn scenes before?
+"""From drawn to real: what does transfer learning from drawn scenes gain on photographs?
 
     python benchmarks/transfer.py --data path/to/camvid --trainings scratch,drawn,long --seeds 0,1,2
 
-Trains the notebook's recipe on CamVid, by epochs, not by the clock, so that other work on the machine changes nothing:
-`scratch`; `drawn`, which goes on from the network of the drawn scenes; `frozen`, the same with the encoder kept as it
-is; `long`, from scratch, for as many pixels more as the training on drawn scenes took. NAME@RATE gives a training
-another learning rate; --network and --note try another network. Each epoch's network is scored on all validation
-photographs, at the size of that epoch's pictures and with one answer each; the last one with two, too. After each
-training it is added to trainings.json in --out, and transfer.json, which the notebook reads, is made of all in it.
+Trains the notebook's recipe on CamVid, by epochs, not minutes, so that other work on the machine changes nothing:
+`scratch`; `drawn`, transfer learning from the network of the drawn scenes; `frozen`, the same with a frozen encoder;
+`long`, from scratch, for as many extra pixels as the training on drawn scenes saw. NAME@RATE gives a training another
+learning rate; --network and --note try another network. After each epoch the network is scored on all validation
+photographs, at that epoch's image size and without TTA; after the last one also with TTA. Each training is added to
+trainings.json in --out, from which transfer.json, read by the notebook, is written.
 """
 
 import argparse
@@ -36,11 +36,11 @@ TRAININGS = {
     "scratch": "from scratch", "drawn": "from the drawn scenes", "frozen": "from the drawn scenes, encoder frozen",
     "long": "long: from scratch",
 }  # fmt: skip
-DRAWN_EPOCHS, DRAWN_PICTURES = 48, 380  # of the training that made DRAWN_SCENES
+DRAWN_EPOCHS, DRAWN_IMAGES = 48, 380  # of the training that made DRAWN_SCENES
 
 
 class ScoreEpochs(keras.callbacks.Callback):
-    """mIoU of each epoch's network, one answer a picture."""
+    """Scores the network after each epoch: mIoU without TTA."""
 
     def __init__(self, dataset: Dataset, resizing: ProgressiveResizing):
         super().__init__()
@@ -52,16 +52,16 @@ class ScoreEpochs(keras.callbacks.Callback):
         self.miou.append(round(scores.miou, 4))
 
 
-def pixels_seen(recipe: Recipe, n_pictures: int, epochs: int) -> float:
-    """Pixels that a training looks at."""
+def pixels_seen(recipe: Recipe, n_images: int, epochs: int) -> float:
+    """Pixels of all images of a training."""
     stages = [stage_of(epoch, epochs, recipe.size_stages) for epoch in range(epochs)]
-    return n_pictures * float(np.prod(recipe.image_size)) * sum(recipe.size_stages[k][1] ** 2 for k in stages)
+    return n_images * float(np.prod(recipe.image_size)) * sum(recipe.size_stages[k][1] ** 2 for k in stages)
 
 
 def long_epochs(dataset: Dataset, epochs: int) -> int:
-    """The fewest epochs that see as many pixels as the training on drawn scenes and so many epochs together."""
+    """The fewest epochs with as many pixels as the training on drawn scenes and these epochs together."""
     recipe = notebook_recipe("camvid")
-    both = pixels_seen(notebook_recipe("demo"), DRAWN_PICTURES, DRAWN_EPOCHS)
+    both = pixels_seen(notebook_recipe("demo"), DRAWN_IMAGES, DRAWN_EPOCHS)
     both += pixels_seen(recipe, len(dataset.train), epochs)
     return next(n for n in itertools.count(epochs) if pixels_seen(recipe, len(dataset.train), n) >= both)
 
@@ -69,7 +69,7 @@ def long_epochs(dataset: Dataset, epochs: int) -> int:
 def train(name: str, rate: str, network: Path, dataset: Dataset, seed: int, epochs: int) -> dict:
     """One training: {"name", "seed", "epochs", "curve": mIoU of each epoch, "without_tta", "miou"}.
 
-    name: one of TRAININGS. rate: as it was typed; "": that of the notebook.
+    name: one of TRAININGS. rate: as typed; "": the notebook's.
     """
     recipe, labels = notebook_recipe("camvid"), dataset.labels
     epochs = long_epochs(dataset, epochs) if name == "long" else epochs
@@ -98,7 +98,7 @@ def train(name: str, rate: str, network: Path, dataset: Dataset, seed: int, epoc
 
 
 def summary(results: list[dict], data: str) -> dict:
-    """What the notebook reads: of each training the mIoU of its seeds, two answers each, and the mean of its curves."""
+    """What the notebook reads: for each training the mIoU with TTA of each seed, and the mean of its curves."""
     trainings: dict[str, list[dict]] = {}
     for result in results:
         trainings.setdefault(result["name"], []).append(result)
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="data", help="folder of CamVid (default: data)")
     parser.add_argument("--network", type=Path, default=DRAWN_SCENES, help="of drawn scenes (default: the project's)")
-    parser.add_argument("--note", default="", help="what is special about --network, behind the trainings' names")
+    parser.add_argument("--note", default="", help="what is special about --network, added to the trainings' names")
     parser.add_argument("--trainings", default="scratch,drawn,long", help=f"NAME or NAME@RATE: {', '.join(TRAININGS)}")
     parser.add_argument("--epochs", type=int, default=12, help="of photographs (default: 12)")
     parser.add_argument("--seeds", default="0,1,2", help="such as 0,1,2, which is the default")

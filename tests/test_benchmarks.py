@@ -27,8 +27,8 @@ def camvid(tmp_path):
             (tmp_path / "camvid" / folder).mkdir(parents=True)
         for n in range(number):
             values = np.repeat(np.uint8([0, 3, 11]), (30, 30, 4))[:, None] * np.ones((1, 96), np.uint8)
-            picture = np.where(values[..., None] == 0, [90, 130, 220], 90) + rng.integers(0, 20, (64, 96, 3))
-            Image.fromarray(picture.astype(np.uint8)).save(tmp_path / "camvid" / split / f"{n}.png")
+            image = np.where(values[..., None] == 0, [90, 130, 220], 90) + rng.integers(0, 20, (64, 96, 3))
+            Image.fromarray(image.astype(np.uint8)).save(tmp_path / "camvid" / split / f"{n}.png")
             Image.fromarray(values).save(tmp_path / "camvid" / f"{split}annot" / f"{n}.png")
     return tmp_path / "camvid"
 
@@ -38,7 +38,7 @@ def test_recipes_are_trained_for_their_time_and_scored_alike(camvid, tmp_path, c
     options = ["--seeds", "1", "--recipes", "tutorial,adamw@0.001", "--out", str(tmp_path / "out"), "--scores", "3"]
     learning.main(["--data", str(camvid), "--minutes", "0.05", *options])
     record = json.loads((tmp_path / "out" / "learning.json").read_text())
-    assert record["data"] == "camvid, validation: 4 pictures at 64x96"
+    assert record["data"] == "camvid, validation: 4 images at 64x96"
     results = record["results"]
     assert [(result["recipe"], result["seed"]) for result in results] == [("tutorial", 1), ("adamw", 1)]
     for result in results:
@@ -84,7 +84,7 @@ def test_the_assignments_recipe_has_the_assignments_errors(camvid):
 
 
 def test_sizes_change_after_their_share_of_the_steps(monkeypatch):
-    """Three quarters of the steps with small pictures, each four times as fast: 3/7 of the time."""
+    """Three quarters of the steps use small images and are four times as fast: 3/7 of the time."""
     resizing = learning.ProgressiveResizing((64, 96), ((0.75, 0.5), (1, 1)), epochs=1)
     training = learning.Training(None, None, None, resizing=resizing)
     monkeypatch.setattr(learning, "seconds_per_step", lambda _, stage: (1, 4)[stage])
@@ -183,7 +183,7 @@ def test_what_the_notebook_reads_is_made_of_the_trainings(tmp_path):
 def test_photographs_start_from_the_drawn_scenes_and_train_for_as_many_epochs(camvid, tmp_path, monkeypatch, tiny):
     """And a second call adds to what the first has found."""
     monkeypatch.setattr(transfer, "DRAWN_EPOCHS", 2)
-    monkeypatch.setattr(transfer, "DRAWN_PICTURES", 4)
+    monkeypatch.setattr(transfer, "DRAWN_IMAGES", 4)
     switches = {"up_kernel_size": 2, "last_conv": False, "dropout_prob": 0, "half_resolution": True}
     network = with_keras_layers_only(unet_model((None, None, 3), 2, CARLA.n_classes, **switches))
     save_network(tmp_path / "drawn.keras", network, CARLA, (64, 96))
@@ -195,7 +195,7 @@ def test_photographs_start_from_the_drawn_scenes_and_train_for_as_many_epochs(ca
     transfer.main([*usual, "--seeds", "4", "--trainings", "frozen@0.01", "--note", ", few scenes"])
     assert taken == [(tmp_path / "drawn.keras", {"freeze_encoder": frozen}) for frozen in (False, True)]
     rows = json.loads((tmp_path / "out" / "transfer.json").read_text())["trainings"]
-    # Long: 8 x (4 x 0.25 + 1) pictures of full size, where 4 x 1.25 drawn ones and 8 x 1.25 photographs were seen.
+    # Long: 8 x (4 x 0.25 + 1) images of full size, where 4 x 1.25 drawn ones and 8 x 1.25 photographs were seen.
     assert [(row["name"], row["epochs"], row["seeds"]) for row in rows] == [
         ("from the drawn scenes", 2, [3]), ("long: from scratch", 5, [3]),
         ("from the drawn scenes, encoder frozen, rate 0.01, few scenes", 2, [4]),
@@ -302,10 +302,10 @@ def test_a_measurement_is_made_in_a_process_of_its_own():
 
 
 @pytest.mark.slow
-def test_a_killed_walk_goes_on(tmp_path):
-    """The short form of faults.py: a kill while unpacking, while a state is written, and while scoring."""
-    kinds = ["unpack", "state", "score"]
+def test_a_killed_run_resumes(tmp_path):
+    """The short form of faults.py: a kill while unpacking, while a checkpoint is written, and while scoring."""
+    kinds = ["unpack", "checkpoint", "score"]
     results = faults.main(["--kills", "3", "--kinds", ",".join(kinds), "--out", str(tmp_path)])
-    assert [(result["kind"], result["went on"]) for result in results] == [(kind, True) for kind in kinds], results
+    assert [(result["kind"], result["resumed"]) for result in results] == [(kind, True) for kind in kinds], results
     assert not any(result["lost"] or result["missing or double"] for result in results)
     assert "| together | 3 | 3 | 3 | 0 | 0 |" in (tmp_path / "faults.md").read_text()

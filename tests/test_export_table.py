@@ -32,10 +32,10 @@ def network(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(network, tmp_path_factory):
-    """(what the script printed, its record) of a run in a process of its own, from another folder."""
+    """(what the script printed, its record) of a run in its own process, from another folder."""
     folder = tmp_path_factory.mktemp("elsewhere")
     command = [sys.executable, str(ROOT / "benchmarks" / "exporting.py"), str(network)]
-    command += ["--pictures", "2", "--size", "32x48", "--out", "results"]
+    command += ["--images", "2", "--size", "32x48", "--out", "results"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((folder / "results" / "exporting.json").read_text())
@@ -73,13 +73,13 @@ def test_the_readme_shows_the_committed_measurement():
         assert re.search(rf"{name} {re.escape(version)}\b", section, re.IGNORECASE), name
 
 
-def test_a_wrong_answer_shows_at_the_size_at_which_it_is_given(network, monkeypatch):
-    """A program that answers larger pictures with half a logit too much; the others are not there."""
+def test_a_wrong_prediction_shows_at_the_size_where_it_occurs(network, monkeypatch):
+    """A program whose logits are half too large for larger images; the others are not installed."""
     opened = exporting.open_saved_model
 
     def off(path):
         run = opened(path)
-        return lambda pictures: run(pictures) + 0.5 * (pictures.shape[1] > 32)
+        return lambda images: run(images) + 0.5 * (images.shape[1] > 32)
 
     def absent(path):
         raise ImportError("some package")
@@ -92,11 +92,11 @@ def test_a_wrong_answer_shows_at_the_size_at_which_it_is_given(network, monkeypa
     assert record["missing"] == {"litert": "some package"}
 
 
-def test_programs_take_turns_and_answer_one_picture_after_another(monkeypatch):
+def test_programs_take_turns_and_predict_one_image_after_another(monkeypatch):
     monkeypatch.setattr(exporting, "ROUNDS", 2)
     calls, clock = [], itertools.count()
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     runs = {name: lambda x, name=name: calls.append((name, int(x[0, 0]), len(x))) or x for name in "ab"}
     times = exporting.take_turns(runs, np.arange(4, dtype=np.float32).reshape(4, 1))
-    assert times == {name: [250, 250] for name in "ab"}  # a tick of the clock for four pictures
-    assert calls == [(name, n, 1) for name in "abab" for n in (0, 0, 1, 2, 3)]  # the first once more, not counted
+    assert times == {name: [250, 250] for name in "ab"}  # a tick of the clock for four images
+    assert calls == [(name, n, 1) for name in "abab" for n in (0, 0, 1, 2, 3)]  # the first once more, to warm up

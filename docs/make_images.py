@@ -1,9 +1,8 @@
-"""Make docs/drive.gif and the picture in the notebook's first cell: the network of the drawn scenes on a drive that it
-has never seen.
+"""Make docs/drive.gif and the image in the notebook's first cell: the network of the drawn scenes on unseen drives.
 
-    python docs/make_pictures.py
+    python docs/make_images.py
 
-Another seed draws streets of which not even the training drives' neighbours were seen. The animation itself is made by
+The animation's drive comes from another seed, so that even its streets are new to the network. It is made by
 `python -m unet_helpers predict NETWORK FOLDER --out DIR`.
 """
 
@@ -43,7 +42,7 @@ def make_animation() -> None:
             Image.fromarray(image).save(frames / f"{number:02}.png")
         if main(["predict", str(DRAWN_SCENES), str(frames), "--out", str(out)]):
             raise SystemExit(1)
-        with Image.open(out / "drive_animation.gif") as animation:  # cropped: of the bonnet the network knows nothing
+        with Image.open(out / "drive_animation.gif") as animation:  # cropped: the network has not learned the bonnet
             size = animation.width, round(SEEN * animation.height)
             shown = [frame.convert("RGB").crop((0, 0, *size)) for frame in ImageSequence.Iterator(animation)]
             options = {"duration": animation.info["duration"], "loop": 0, "optimize": True}
