@@ -74,7 +74,7 @@ def train(code: Path, folder: Path, minutes: float, seed: int, out: Path) -> dic
     curve = [float(row.split(",")[-1]) for row in (run_dir / "log.csv").read_text().splitlines()[1:]]
     return {
         "epochs": len(curve), "seconds": round(seconds), **{name: float(value) for name, value in found.items()},
-        "validation": [round(miou, 3) for miou in curve], "said": re.findall(r".*(?:about|too few).*", said),
+        "validation": [round(miou, 3) for miou in curve], "said": re.findall(r".*(?:about|is short).*", said),
     }  # fmt: skip
 
 

@@ -368,10 +368,10 @@ def test_the_plan_fits_into_the_minutes_says_how_many_more_are_needed_and_is_kep
     """Of two thirds of the minutes 95 % are used, less the start; 100 steps are 48 epochs of the ladder here."""
     speed = Speed(start=5.0, epoch=(6.0, 18.1))
     for minutes, epochs, steps, said in (
-        (0.01, 1, 1, "about 0.2 minutes"),  # an epoch that does not fit is cut
+        (0.01, 1, 1, "1 epoch of 1 step, about 0.2 minutes"),  # an epoch that does not fit is cut
         (0.5, 1, 2, "about 0.3 minutes"),  # 14 s, of 18.1 s
         (1, 3, 3, "3 epochs of 3 steps, about 0.6 minutes, of which timing a few steps took 0 s"),
-        (15.3, 32, 3, "48 epochs; MINUTES = 15.4 give them"),
+        (15.3, 32, 3, "48 epochs; MINUTES = 15.4 is enough"),
         (15.4, 48, 3, "48 epochs of 3 steps"),
     ):
         (tmp_path / "plan.json").unlink(missing_ok=True)
@@ -380,10 +380,10 @@ def test_the_plan_fits_into_the_minutes_says_how_many_more_are_needed_and_is_kep
         assert (plan.epochs, plan.steps, plan.speed) == (epochs, steps, speed)
         shown = capsys.readouterr().out
         assert said in shown
-        assert ("give them" in shown) == (epochs < 48)
+        assert ("is enough" in shown) == (epochs < 48)
         monkeypatch.setattr(checkpoints, "measure_speed", None)
         assert make_plan(tmp_path, recipe(tmp_path, MINUTES=minutes), None, *batches) == plan
-        assert f"planned before: {epochs} epochs" in capsys.readouterr().out
+        assert f"planned before: {epochs} epoch{'s' * (epochs > 1)}\n" in capsys.readouterr().out
 
 
 def test_epochs_that_are_given_are_exact_and_nothing_is_timed(tmp_path, batches, monkeypatch):

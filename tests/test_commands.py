@@ -210,11 +210,11 @@ def test_suspicious_pairs_are_shown_first_and_nothing_is_replaced(capsys, folder
     monkeypatch.setattr(check, "show_pairs", lambda *given: drawn.append(given) or plots.show_pairs(*given))
     shown = " ".join(succeeds(capsys, "check", folder, "--show", out).split())
     assert "classes with less than 0.01 % of the pixels: 3 'no car' (0.00027 %)" in shown
-    assert f"12 pairs are shown in {out / 'pairs_1.png'}, {out / 'pairs_2.png'}, {out / 'pairs_3.png'}" in shown
+    assert f"12 pairs shown in {out / 'pairs_1.png'}, {out / 'pairs_2.png'}, {out / 'pairs_3.png'}" in shown
     titles = [title for *_, part in drawn for title in part]
     assert [title.split(":")[0] for title in titles[:3]] == ["p11.png", "p13.png", "p07.png"]
     assert ("EXIF" in titles[0], "transparent" in titles[1]) == (True, True)
-    assert "id 3, 'no car': 1 pixels" in titles[2]
+    assert re.search(r"id 3, 'no car': 1 pixel\b", titles[2])
     assert len(set(titles)) == 12
     assert not any(":" in title for title in titles[3:])
     for path in sorted(out.iterdir()):
@@ -236,7 +236,7 @@ def test_nothing_is_trained_on_bad_files_or_too_few(capsys, folder, tmp_path):
     assert [sum(name in line for line in errors.splitlines()) for name in ("p03.png", "p22.png")] == [1, 1]
     (bad,) = make_lyft(tmp_path, "F4-1")
     for dataset, directory, said in (
-        ("folder", make_folder(tmp_path / "one", 1), "found 1 pairs, expected 4 at least"),
+        ("folder", make_folder(tmp_path / "one", 1), "found 1 pair, expected 4 at least"),
         ("lyft", tmp_path, "the validation split is empty"),
     ):
         errors = fails(capsys, "train", directory, "--dataset", dataset, *options)
@@ -340,7 +340,7 @@ def test_training_is_that_of_the_notebook_also_when_it_was_interrupted(capsys, t
         assert train(trained, tmp_path / "runs") == 130
     lock, run_dir = sorted((tmp_path / "runs").iterdir())  # the lock is held until the process ends, or the next fit
     assert lock.name == f".{run_dir.name}.lock"
-    assert capsys.readouterr().err.startswith(f"unet_helpers: stopped: 1 epochs are saved in {run_dir}; ")
+    assert capsys.readouterr().err.startswith(f"unet_helpers: stopped: 1 epoch saved in {run_dir}; ")
     assert train(trained, tmp_path / "runs") == 0
     shown, errors = capsys.readouterr()
     assert errors == ""
@@ -509,7 +509,7 @@ def test_the_cameras_own_car_and_bad_files_are_left_out_of_the_scores(capsys, tm
     bad.write_bytes(b"no mask")
     other.write_bytes(b"no mask")
     code, shown, errors = run(capsys, *evaluate)
-    assert (code, "test: 1 images" in shown) == (1, True)
+    assert (code, "test: 1 image," in shown) == (1, True)
     assert f"{other}: " in errors
     tested.write_bytes(b"no mask")
     assert "the test split has no pair that can be scored; try another --split" in fails(capsys, *evaluate)

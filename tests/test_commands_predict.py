@@ -276,7 +276,7 @@ def test_a_bad_image_is_one_message_and_the_others_are_done(capsys, tmp_path, im
     assert {path.name.split("_")[0] for path in out.iterdir()} == {"p1", "p2", "p4", "classes.txt", "legend.png"}
     assert "images: no animation: the images differ in size" in shown
     assert re.findall(r"^\[\d/6\] (p\d+):", shown, re.MULTILINE) == ["p1", "p2", "p4"]
-    assert f"note: {images}: 1 files have no suffix of an image, and are left out: phone.heic" in shown
+    assert f"note: {images}: left out 1 file without the suffix of an image: phone.heic" in shown
     assert f"{out}: 11 files written; images or animations that failed: 5" in shown
 
 

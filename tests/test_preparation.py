@@ -239,7 +239,7 @@ def test_what_is_written_of_a_bad_folder_is_never_taken_for_the_whole(tmp_path, 
     content = mask.read_bytes()
     mask.write_bytes(content[:50])
     first = prepare(root, skip_bad=True)
-    assert "writing 10 images and masks" in capsys.readouterr().out
+    assert "converting 10 files" in capsys.readouterr().out
     assert first.report.errors[0].startswith("masks/p4.gif (")
     assert good.read_as_training_does(first).keys() == set(STEMS) - {"p4"}
     assert [path.name for path in tmp_path.iterdir()] == ["data"]  # all else goes with the process
@@ -247,7 +247,7 @@ def test_what_is_written_of_a_bad_folder_is_never_taken_for_the_whole(tmp_path, 
         prepare(root)
     mask.write_bytes(content)
     assert good.read_as_training_does(prepare(root)).keys() == set(STEMS)
-    assert "writing 12 images and masks" in capsys.readouterr().out
+    assert "converting 12 files" in capsys.readouterr().out
     mask.write_bytes(content[:50])
     assert good.pairs_of(prepare(root, skip_bad=True)).keys() == set(STEMS) - {"p4"}
 
@@ -287,11 +287,11 @@ def test_what_is_written_of_good_pairs_goes_with_its_process(tmp_path):
 def test_it_is_written_once_and_again_for_what_has_changed(tmp_path, monkeypatch, capsys):
     root = write_folder(tmp_path / "data", array(".gif"), good.deep_grey)
     first = prepare(root)
-    assert "writing 12 images and masks" in capsys.readouterr().out
+    assert "converting 12 files" in capsys.readouterr().out
     copies = {path: path.read_bytes() for pair in good.pairs_of(first).values() for path in pair}
     shutil.rmtree(tmp_path / "data.prepared")
     first = prepare(root)
-    assert "writing 12 images and masks" in capsys.readouterr().out
+    assert "converting 12 files" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in copies} == copies  # a run that is resumed knows its data by these
 
     def forbidden(*_):
@@ -386,7 +386,7 @@ def test_two_at_once_write_once(tmp_path):
     runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [run.communicate(timeout=120)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
-    assert sorted("writing 6" in output for output in outputs) == [False, True]
+    assert sorted("converting 6 files" in output for output in outputs) == [False, True]
     assert "".join(outputs).count("waiting for it") <= 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.prepared"]
 

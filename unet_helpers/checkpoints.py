@@ -24,7 +24,7 @@ from . import storage
 from .datasets import Dataset
 from .labels import LabelMap
 from .model import PreciseStatistics, with_keras_layers_only
-from .naming import named, setting
+from .naming import counted, named, setting
 from .networks import save_network
 from .recipe import EPOCH_LADDER, LEAST_FREE, Recipe, choose_epochs, expected_seconds
 from .training import ProgressiveResizing, Speed, measure_speed
@@ -117,7 +117,7 @@ class RunCheckpoint(keras.callbacks.Callback):
             self.resizing.on_epoch_begin(self.resizing.epochs - 1)  # later cells see batches of the last size
             model.set_weights(self.best_weights)
             again = setting("TRAIN_ANEW", True)
-            print(f"trained before, {len(self.log)} epochs: its network is loaded ({again} trains another)")
+            print(f"trained before, {counted(len(self.log), 'epoch')}: its network is loaded ({again} trains another)")
             return self.resizing.epochs
         for variable, value in zip(_variables(model), variables, strict=True):
             variable.assign(value)
@@ -325,7 +325,7 @@ def make_plan(
             plan = Plan(int(kept["epochs"]), int(kept["steps"]), speed)
         except WRONG_TYPES:
             raise ValueError(f"{path}: it can't be read; delete it and run again to plan the epochs anew") from None
-        print(f"planned before: {plan.epochs} epochs")
+        print(f"planned before: {counted(plan.epochs, 'epoch')}")
         return plan
     if recipe.epochs:
         plan = Plan(recipe.epochs, len(train_batches), Speed(0, tuple(map(math.prod, resizing.sizes))))
@@ -352,11 +352,11 @@ def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, valida
     epochs, steps = choose_epochs(left, resizing.stages, speed.epoch), n_steps
     if epochs == 1:  # at full size
         steps = max(1, min(n_steps, int(n_steps * left / speed.epoch[-1])))
-    planned = f"{epochs} epochs of {steps} steps, about {minutes(epochs, steps):.1f} minutes"
+    planned = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}, about {minutes(epochs, steps):.1f} minutes"
     print(f"{planned}, of which timing a few steps took {timing:.0f} s")
     least = next(n for n in EPOCH_LADDER if n * n_steps >= LEAST_STEPS)
     if epochs * steps < least * n_steps:
         needed = math.ceil(10 * minutes(least) / 0.95 * recipe.minutes / given) / 10
-        few = f"{setting('MINUTES', recipe.minutes)} are few here: photographs take {LEAST_STEPS} steps or more"
-        print(f"{few}, that is {least} epochs; {setting('MINUTES', needed)} give them")
+        few = f"{setting('MINUTES', recipe.minutes)} is short here: photographs take {LEAST_STEPS} steps or more"
+        print(f"{few}, that is {counted(least, 'epoch')}; {setting('MINUTES', needed)} is enough")
     return Plan(epochs, steps, speed)

@@ -16,15 +16,14 @@ from . import custom_data, drawing
 from .download import check_whole, download_dataset, find_layout
 from .images import InvalidFile, decode_mask, examine_image, naming_file, read_channels, read_orientation
 from .labels import CAMVID, CARLA, DATASETS, LabelMap, Pair, class_pixels
-from .naming import named
+from .naming import counted, named
 from .storage import find_changes, write_whole
 
 SLUGS = {"lyft": "kumaresanmanickavelu/lyft-udacity-challenge", "camvid": "carlolepelaars/camvid"}  # on Kaggle
 RARE = 1e-4  # share of all pixels: a class with less is worth a look
 DATA_DIR = "data"  # made where it does not exist; any other folder has to be there, for it may be misspelt
 
-# The Kaggle set's five folders hold frames of every drive and neighbouring frames look alike, so the split goes by
-# drives, and drives that look alike stay on one side.
+# Each of the Kaggle set's folders holds frames of every drive, so the split is by drive; look-alikes stay together.
 DRIVE = re.compile(r"\d\d_\d\d(?=_)|F\d+(?=-)")  # in a frame's name: 02_00 in 02_00_017, F61 in F61-1
 TEST_DRIVES = {"F1", "F3", "F62", "F63", "F64", "F69", "F8"}
 VALIDATION_DRIVES = {"09_00", "F2", "F6", "F66", "F68", "F70"}
@@ -97,8 +96,7 @@ def load_dataset(
 
 
 def _cameras(root: Path) -> list[Path]:
-    """The folders with CameraRGB and CameraSeg: dataA/dataA, as the set is packed, or dataA, up to E. The upload's
-    lower-case folders hold the same frames once more: they are neither unpacked nor looked at."""
+    """The folders with CameraRGB and CameraSeg: dataA/dataA or dataA, up to E. Lower-case folders repeat them."""
     places = ("data[A-E]/data[A-E]/Camera*", "data[A-E]/Camera*")
     return sorted({path.parent for place in places for path in root.glob(place)})
 
@@ -163,8 +161,7 @@ def _load_prepared(name: str, prepared: custom_data.Prepared, labels: LabelMap, 
 
 
 def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:
-    """(H, W) bool: pixels that are the camera's own car in each mask; None if there are none, the labels name no such
-    class, or the masks differ in size. Masks that can't be read are left out: the check names them."""
+    """(H, W) bool: the camera's own car, alike in all readable masks; None without one, or if sizes differ."""
     if labels.ego_class is None:
         return None
     ego = None
@@ -204,8 +201,8 @@ def _load_ego_mask(pairs: Sequence[Pair], labels: LabelMap, folders: Iterable[Pa
     return ego
 
 
-# What `custom_data` has counted in the pairs that this process has loaded, so that `check_pair` need not decode them
-# again: `storage.note_files` of both files as they were examined, the labels, and the (K,) pixels of each class.
+# Of each pair that `custom_data` examined in this process, so that `check_pair` need not decode it again:
+# `storage.note_files` of both files as they were examined, the labels, and the (K,) pixels of each class.
 _counted: dict[Pair, tuple[dict[str, list], LabelMap, np.ndarray]] = {}
 
 
@@ -265,7 +262,7 @@ def find_suspicious(
     """
     warned, rare, found = report.warned if report else {}, find_rare(counts), {}
     for pair, pixels in zip(pairs, counts, strict=True):
-        ids = [f"id {k}, {labels.names[k]!r}: {pixels[k]} pixels" for k, _ in rare if pixels[k]]
+        ids = [f"id {k}, {labels.names[k]!r}: {counted(pixels[k], 'pixel')}" for k, _ in rare if pixels[k]]
         turned = ["turned by EXIF"] * (read_orientation(pair.image) > 1)
         if reasons := [*warned.get(str(pair.image), ()), *turned, *ids]:
             found[pair] = "; ".join(reasons)

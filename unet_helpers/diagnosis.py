@@ -14,6 +14,7 @@ from .evaluation import Scores, confusion_matrices
 from .images import decode_image
 from .labels import VOID, LabelMap, Pair
 from .model import PreciseStatistics
+from .naming import counted
 from .pipeline import PairReader
 from .prediction import predict_logits
 
@@ -64,7 +65,7 @@ class Evidence(NamedTuple):
 def _gather(batches, labels: LabelMap, log, model, pairs) -> Evidence:
     """Examine everything once; arguments and errors are those of `diagnose`."""
     if model is not None and model.output_shape[-1] != labels.n_classes:
-        found = f"it tells {model.output_shape[-1]} classes apart, the labels have {labels.n_classes}"
+        found = f"it has {counted(model.output_shape[-1], 'class')}, the labels have {labels.n_classes}"
         raise ValueError(f"model: {found}; give the labels that it was trained with")
     log = {name: np.atleast_1d(np.asarray(values, float)) for name, values in (log or {}).items()}
     first, n_images, low, high, ids, values, alignment = [], 0, math.inf, -math.inf, Counter(), Counter(), Alignment(0)
@@ -228,8 +229,8 @@ def _looked_at(seen: Evidence) -> list[str]:
         f"images: {seen.n_images}, values {seen.low:.3g} to {seen.high:.3g}",
         f"masks: {len(seen.present)} of {seen.labels.n_classes} classes, {void:.1%} void, values "
         + (f"{_some(seen.values)} in the files" if seen.values else "not known"),
-        f"log: {len(loss)} epochs, loss {loss[0]:.3g} to {loss[-1]:.3g}" if seen.log else "log: not given",
-        f"predictions: {classes} classes" if predictions else "predictions: no network was given",
+        f"log: {counted(len(loss), 'epoch')}, loss {loss[0]:.3g} to {loss[-1]:.3g}" if seen.log else "log: not given",
+        f"predictions: {counted(classes, 'class')}" if predictions else "predictions: no network was given",
         f"edges: of {seen.alignment.n_images} images, compared with the boundaries in their masks",
     ]
     if max(seen.present, default=32) < 32:
@@ -282,7 +283,7 @@ def _alignment_problems(seen: Evidence) -> Iterator[Finding]:
     measured = f"In {n_images} pairs the edges of the images were compared with the boundaries in the masks"
     if shift:
         ways = [(shift[0], "down", "up"), (shift[1], "right", "left")]
-        ways = " and ".join(f"{abs(n)} pixels {more if n > 0 else less}" for n, more, less in ways if n)
+        ways = " and ".join(f"{counted(abs(n), 'pixel')} {more if n > 0 else less}" for n, more, less in ways if n)
         evidence = f"{measured}: the masks lie {ways} of where they fit, at the network's image size."
         yield Finding("low mIoU", "shifted masks", evidence, "export the masks anew, each with the crop of its image")
     elif n_others:

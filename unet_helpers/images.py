@@ -22,8 +22,7 @@ STRETCH = 1.05  # proportions that differ by less count as the same: `augmentati
 
 
 class InvalidFile(ValueError):
-    """What is wrong with a file: a sentence for all such files, what was expected and what to do, and what was found in
-    this one. `Problems` adds the file's name."""
+    """What is wrong with a file: a sentence for all such files (expected, what to do), and what this one holds."""
 
     def __init__(self, sentence: str, found: str = ""):
         super().__init__(sentence)

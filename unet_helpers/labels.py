@@ -106,8 +106,7 @@ def class_pixels(mask: np.ndarray, labels: LabelMap) -> np.ndarray:
     return np.bincount(mask.ravel(), minlength=256)[: labels.n_classes]
 
 
-# CARLA 0.8, as in Kaggle's Lyft/Udacity set. The bonnet of the camera's own car is labelled vehicle there, in each
-# frame: `datasets.load_dataset` makes it void.
+# CARLA 0.8, as in Kaggle's Lyft/Udacity set, where the camera's bonnet is a vehicle: `load_dataset` makes it void.
 CARLA = LabelMap(
     names=(
         "none (sky)", "building", "fence", "other", "pedestrian", "pole", "road line", "road", "sidewalk", "vegetation",

@@ -38,3 +38,8 @@ def setting(name: str, value) -> str:
     if value is None or isinstance(value, bool):
         return f"{'' if value else 'no '}{named(name)}"
     return f"{named(name)} {shown(value)}"
+
+
+def counted(n: int, noun: str) -> str:
+    """A number and its noun: "1 epoch", "1,200 epochs", "2 classes"."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "es" if noun.endswith("s") else "s")

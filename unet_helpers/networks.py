@@ -18,7 +18,7 @@ import numpy as np
 from .images import GREY
 from .labels import LabelMap
 from .model import check_image_size, with_keras_layers_only
-from .naming import EXPORT_SUFFIXES, named
+from .naming import EXPORT_SUFFIXES, counted, named
 from .storage import partial_file, write_json, write_whole
 
 DRAWN_SCENES = Path(__file__).parent / "trained" / "drawn_scenes.keras"  # included; see the README.md beside it
@@ -107,8 +107,8 @@ def load_network(
         raise ValueError(f"{path}: {found}; give what is missing: {call.format(missing)}")
     if model.output_shape[-1] != labels.n_classes:
         raise ValueError(
-            f"{path}: the network has {model.output_shape[-1]} classes, found {labels.n_classes} labels; give one for "
-            f"each class: {call.format(named('labels=LabelMap(names, colors)'))}"
+            f"{path}: the network has {counted(model.output_shape[-1], 'class')}, found {labels.n_classes} labels; "
+            f"give one for each class: {call.format(named('labels=LabelMap(names, colors)'))}"
         )
     return Network(model, labels, tuple(image_size), bits)
 

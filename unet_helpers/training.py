@@ -40,8 +40,7 @@ def compile_unet(model: keras.Model, n_classes: int, learning_rate) -> None:
     Biases, normalizations and the last layer get AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101).
     learning_rate: a number, or a schedule such as `WarmupStableDecay`.
     """
-    # A training is only some thousand steps: both averages over past gradients are short, of 10 and 20 steps. Three
-    # rounds of orthogonalization do as well as Keras's five and cost less.
+    # Short averages of gradients, 10 and 20 steps, for short trainings; 3 rounds do as well as Keras's 5 and cost less.
     optimizer = KernelMuon(
         learning_rate, momentum=0.9, adam_beta_2=0.95, ns_steps=3, weight_decay=1e-2, adam_weight_decay=1e-2
     )
@@ -166,8 +165,7 @@ def images_per_second(batches, step=lambda *batch: None, max_batches: int = 20) 
 
 
 class TimeLimit(keras.callbacks.Callback):
-    """Ends a training after so many seconds of steps. The first does not count, because it builds the graph, nor does
-    what is done after an epoch: validation and other callbacks."""
+    """Ends a training after so many seconds of steps, without the first, which builds the graph, and validation."""
 
     def __init__(self, seconds: float):
         super().__init__()

@@ -1,7 +1,6 @@
 """`python -m unet_helpers COMMAND`: a module for each command. The lesson does not need it.
 
-Each command prints what it does and returns how many files failed; what stops it is raised as ValueError, OSError,
-RuntimeError or WrongOption.
+Each command returns how many files failed; what stops it raises ValueError, OSError, RuntimeError or WrongOption.
 """
 
 import sys

@@ -23,9 +23,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     check = _add(commands, "check", "decode every file of a data set as training will, and say what is in them")
     _add_dataset(check, SEED_OF_DEMO)
-    show = "write pictures of some pairs to this folder, with masks over images and a legend; suspicious ones first"
+    show = "write figures of some pairs to this folder, with masks over images and a legend; suspicious ones first"
     check.add_argument("--show", type=_path, metavar="FOLDER", help=show)
-    check.add_argument("--overwrite", action="store_true", help="replace such pictures of earlier calls")
+    check.add_argument("--overwrite", action="store_true", help="replace such figures of earlier calls")
     _add_train(_add(commands, "train", "train a network with the recipe of the notebook's part 3"))
 
     causes = "Exit code 1: a cause was found."

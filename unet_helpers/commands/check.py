@@ -13,11 +13,12 @@ from ..custom_data import Report, ValidationError
 from ..datasets import Dataset, check_pair, find_rare, find_suspicious, load_dataset
 from ..images import decode_image, decode_mask, resize_image
 from ..labels import SPLITS, LabelMap, Pair
+from ..naming import counted
 from ..plots import show_pairs
 from ..storage import write_whole
 from . import say_error, with_progress
 
-N_SHOWN, ROWS, LARGEST = 12, 4, 800  # pairs that are shown; of them in each picture; pixels of an image's side there
+N_SHOWN, ROWS, LARGEST = 12, 4, 800  # pairs that are shown; of them in each figure; pixels of an image's side there
 
 
 def check(
@@ -25,7 +26,7 @@ def check(
 ) -> int:
     """Print a `Report` of the data set as a table; returns how many kinds of problems there are.
 
-    show: a folder for pictures of up to N_SHOWN pairs, `datasets.find_suspicious` ones first. overwrite: replace them.
+    show: a folder for figures of up to N_SHOWN pairs, `datasets.find_suspicious` ones first. overwrite: replace them.
     """
     shown: Mapping[Pair, str] = {}
     try:
@@ -36,7 +37,7 @@ def check(
     print(report.table(min(100, max(60, shutil.get_terminal_size((100, 24)).columns))))
     if show and shown:
         paths = write_pairs(show, shown, data.labels, overwrite)
-        print(f"{len(shown)} pairs are shown in {', '.join(map(str, paths))}")
+        print(f"{counted(len(shown), 'pair')} shown in {', '.join(map(str, paths))}")
     if report.errors:
         say_error(f"{data_dir}: errors in the table: {len(report.errors)}; correct them, and check again")
     else:
@@ -45,8 +46,7 @@ def check(
 
 
 def _examine(data: Dataset, data_dir: str) -> tuple[Report, dict[Pair, str]]:
-    """The data set's report, completed with what `check_files` finds in the pairs of its splits; and which pairs are
-    worth a look, with the reason."""
+    """The data set's report, completed with what `check_files` finds; and the pairs worth a look, with the reasons."""
     report = data.report or Report(str(data_dir))
     pixels, good, counts = {}, [], []
     for split in SPLITS:
@@ -73,7 +73,7 @@ def _examine(data: Dataset, data_dir: str) -> tuple[Report, dict[Pair, str]]:
 def write_pairs(folder: Path, shown: Mapping[Pair, str], labels: LabelMap, overwrite: bool) -> list[Path]:
     """Write pairs_1.png, pairs_2.png ...: images, masks and masks over images, and beside each why it is shown.
 
-    Raises ValueError for a picture that is there already, unless overwrite.
+    Raises ValueError for a figure that is there already, unless overwrite.
     """
     pairs = list(shown)
     paths = [folder / f"pairs_{1 + start // ROWS}.png" for start in range(0, len(pairs), ROWS)]

@@ -9,6 +9,7 @@ from ..augmentation import RandomResizedCrop
 from ..checkpoints import read_log
 from ..datasets import load_dataset
 from ..model import check_image_size
+from ..naming import counted
 from ..networks import load_model
 from ..pipeline import make_batches
 from ..recipe import RULES, Recipe
@@ -30,7 +31,7 @@ def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
     best = run_dir / "best.keras"
     model = load_model(best) if best.is_file() else None
     if model is not None and model.output_shape[-1] != data.labels.n_classes:
-        found = f"it has {model.output_shape[-1]} classes, but the data set {data.name!r} in {data_dir} has"
+        found = f"it has {counted(model.output_shape[-1], 'class')}, but the data set {data.name!r} in {data_dir} has"
         raise ValueError(f"{best}: {found} {data.labels.n_classes}; give the data that it was trained on")
     batches = make_batches(
         data.train, data.labels, tuple(recipe.image_size), recipe.batch_size, mask_size=recipe.output_size,
@@ -42,7 +43,8 @@ def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
         good, _ = check_files(data.train, data.labels, "checking train")
         if len(good) == len(data.train):
             raise
-        raise ValueError(f"{data_dir}: {len(data.train) - len(good)} bad pairs; correct or remove them") from None
+        bad = counted(len(data.train) - len(good), "bad pair")
+        raise ValueError(f"{data_dir}: {bad}; correct or remove them") from None
     print(result)
     return len(result.findings)
 

@@ -9,6 +9,7 @@ from ..custom_data import make_labels, read_names
 from ..datasets import Dataset, load_dataset
 from ..evaluation import Scores, evaluate_model
 from ..labels import SPLITS, LabelMap, Pair
+from ..naming import counted
 from ..networks import Network, load_network
 from ..prediction import predict_mask
 from ..storage import write_json
@@ -50,7 +51,7 @@ def evaluate(
     majority_class = int(np.argmax(scores.confusion.sum(axis=1)))
     rows = {"the network": scores, "without TTA": scores.without_tta}
     rows[f"baseline (always {labels.names[majority_class]})"] = scores.baseline(majority_class)
-    print(f"{data.name}, {name}: {len(good)} images, seen at {size[0]}x{size[1]}, scored at their masks' size")
+    print(f"{data.name}, {name}: {counted(len(good), 'image')}, seen at {size[0]}x{size[1]}, scored at mask size")
     for title, row in rows.items():
         print(f"{title:<34} mIoU {row.miou:.3f}   accuracy {row.accuracy:.3f}")
     print(f"\n{scores.table()}")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 
+from ..naming import counted
 from ..networks import load_model, read_about, read_record
 from . import find_network
 
@@ -19,7 +20,7 @@ def info(network: Path) -> int:
         "network": f"{path}, {path.stat().st_size / 1e6:.1f} MB, {model.count_params():,} parameters",
         "classes": classes, "image size": size and f"{size[0]}x{size[1]} (height x width), logits of {logits}",
         "16 bits": f"the highest 8 of {bits} bits were read in training" if bits else "",
-        "data set": about and f"{about['data_set']}, {about['n_images']} images to train", "score": score,
+        "data set": about and f"{about['data_set']}, {counted(about['n_images'], 'training image')}", "score": score,
         "began from": about and (about["start"] or "random weights"),
     }.items():  # fmt: skip
         if text != "":

@@ -16,6 +16,7 @@ from PIL import Image, ImageSequence
 from ..custom_data import READABLE_SUFFIXES, natural
 from ..images import decode_image, find_bits
 from ..labels import LabelMap, class_pixels, colorize
+from ..naming import counted
 from ..networks import Network
 from ..plots import draw_legend
 from ..prediction import predict_mask
@@ -88,7 +89,7 @@ def _open_source(path: Path) -> Source:
     others = [file.name for file in shown if file.is_file() and file not in files]
     if others:
         names = ", ".join(others[:3]) + ", ..." * bool(others[3:])
-        print(f"note: {path}: {len(others)} files have no suffix of an image, and are left out: {names}")
+        print(f"note: {path}: left out {counted(len(others), 'file')} without the suffix of an image: {names}")
     frames = ((file.stem, file) for file in files)
     is_sequence = are_frames([file.stem for file in files])
     return Source(path.resolve().name, files, len(files), frames, is_sequence=is_sequence)

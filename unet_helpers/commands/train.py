@@ -11,6 +11,7 @@ from ..checkpoints import RunCheckpoint, load_best, make_plan, run_folder
 from ..datasets import Dataset, load_dataset
 from ..labels import SPLITS
 from ..model import PreciseStatistics, unet_model
+from ..naming import counted
 from ..networks import transfer_weights
 from ..optimizers import WarmupStableDecay
 from ..pipeline import make_batches
@@ -50,9 +51,9 @@ def train(*, runs: str, start_from: str | None, **options) -> int:
     for split in SPLITS:
         pairs = getattr(data, split)
         n_bad += len(pairs) - len(check_files(pairs, data.labels, split)[0])
-        print(f"{split:>10}: {len(pairs)} pairs")
+        print(f"{split:>10}: {counted(len(pairs), 'pair')}")
     if n_bad:
-        raise ValueError(f"{recipe.data_dir}: {n_bad} bad pairs, so nothing was trained; correct or remove them")
+        raise ValueError(f"{recipe.data_dir}: {counted(n_bad, 'bad pair')}, nothing is trained; correct or remove them")
     for split in ("train", "validation"):
         if not getattr(data, split):
             raise ValueError(f"{recipe.data_dir}: the {split} split is empty, expected at least one pair; add pairs")
@@ -101,7 +102,7 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
             epochs=plan.epochs, callbacks=callbacks, shuffle=False, verbose=0,
         )  # fmt: skip
     except KeyboardInterrupt:
-        saved = f"{len(checkpoint.log)} epochs are saved in {run_dir}"
+        saved = f"{counted(len(checkpoint.log), 'epoch')} saved in {run_dir}"
         raise KeyboardInterrupt(f"stopped: {saved}; the same command resumes the training") from None
     print(f"trained in {time.perf_counter() - started:.0f} s")
     if (run_dir / "best.json").is_file() and not (run_dir / "best_and_worst.png").is_file():

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from ..images import InvalidFile
 from ..labels import CONTROL, VOID
+from ..naming import counted
 from ..storage import read_regular
 from .class_lists import BACKGROUND, LABELME_NAMES, VOID_NAME
 from .matching import SPLIT_NAMES, normalize
@@ -74,7 +75,7 @@ def read_labelme(path: Path, content: dict) -> Outlines:
                 (x, y), (x1, y1) = points
                 points = [(x, y), (x1, y), (x1, y1), (x, y1)]
             elif kind not in ("polygon", "rectangle", "rotation") or len(points) < 3:  # the last: of X-AnyLabeling
-                raise InvalidFile(NO_SHAPE, f"shape {number}, {label!r}: {kind!r} of {len(points)} points")
+                raise InvalidFile(NO_SHAPE, f"shape {number}, {label!r}: {kind!r} of {counted(len(points), 'point')}")
             shapes.append((LABELME_NAMES.get(label, label), kind == "circle", points))
     return Outlines(path, _size(content.get("imageHeight"), content.get("imageWidth")), tuple(shapes))
 
@@ -86,8 +87,7 @@ class ListedImage(NamedTuple):
 
 
 def open_coco(path: Path, content: dict) -> tuple[list[str], list[ListedImage]]:
-    """(names of its categories in the order of their ids, its images) of a COCO file. Raises InvalidFile if it is not
-    whole, or two images have one id."""
+    """(category names in the order of their ids, images) of a COCO file. Raises InvalidFile if it is damaged."""
     with _reading("categories", NO_COCO):
         listed = sorted(content.get("categories", []), key=lambda each: each["id"])
         categories = {each["id"]: _text(each["name"]) for each in listed}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..labels import CAMVID, CONTROL, VOID, LabelMap
+from ..naming import counted
 from ..storage import read_regular
 
 MAX_LIST_BYTES = 1 << 26
@@ -59,8 +60,7 @@ class ClassList(NamedTuple):
 
 
 def find_classes(root: Path) -> ClassList | None:
-    """The list in root/classes.txt, else class_dict.csv, else labelmap.txt, else Roboflow's train/_classes.csv; None
-    without any. See data/README.md.
+    """The list in root: the first of classes.txt, class_dict.csv, labelmap.txt and train/_classes.csv, else None.
 
     Raises ValueError, naming file and line, for anything that could be read in two ways.
     """
@@ -132,7 +132,7 @@ def _make_list(path: Path, lines: list[Line]) -> ClassList:
                 raise ValueError(f"{where}: {same}; give each class its own")
     classes = [line for line in lines if line.name.lower() != VOID_NAME]
     if not 2 <= len(classes) <= VOID:
-        found, expected = f"found {len(classes)} names", f"expected 2 to {VOID}, one for each class"
+        found, expected = f"found {counted(len(classes), 'name')}", f"expected 2 to {VOID}, one for each class"
         raise ValueError(f"{path}: {found}, {expected}; what surrounds things is a class, too, such as 'background'")
     numbered, colored = lines[0].value is not None, lines[0].color is not None
     if numbered:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..images import MaskInfo
 from ..labels import VOID
+from ..naming import counted
 from .class_lists import BACKGROUND, VOID_NAME, ClassList
 from .report import Problems, few
 
@@ -41,8 +42,7 @@ class Encoding(NamedTuple):
 
 
 def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: Problems) -> Encoding | None:
-    """The rule for these masks. What does not follow it is added to the errors, a little noise to the warnings; None
-    where there is no rule at all."""
+    """The rule for these masks, or None. What breaks it is added to the errors, a little noise to the warnings."""
     by_color, unlisted = None, Counter()
     if classes and classes.color_ids:
         meanings, says = {path: _colors_of(mask) for path, mask in masks.items()}, f"colours of {classes.path.name}"
@@ -162,7 +162,7 @@ def _add_values(sentence: str, encoding: Encoding, known: Collection[int], probl
     """Name the masks that hold other values than the known ones."""
     for path, meaning in encoding.meanings.items():
         if values := sorted(set(meaning.values()) - set(known)):
-            more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
+            more = f" and {counted(len(values) - 5, 'more value')}" if len(values) > 5 else ""
             problems.add(sentence, path, f"holds {values[:5]}{more}")
 
 
@@ -174,8 +174,7 @@ def _warn_of_void(encoding: Encoding, warnings: Problems) -> None:
 
 
 def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Problems) -> None:
-    """Ids from 1 whose last class is in no mask can't be told from ids from 0, so that this is said where it may be:
-    where no mask holds 0, or most of the names are not used."""
+    """Warn if ids may begin with 1, their last class being absent: no mask holds 0, or most names are not used."""
     if classes is None or classes.numbered or encoding.ids.get(0) != 0:
         return
     found, first, n = encoding.values() - {VOID}, classes.names[0], len(classes.names)

@@ -143,5 +143,5 @@ def _count_pixels(needs, encoding: Encoding, report: Report, errors: Problems, w
             "them again as 8-bit PNG with ids 0, 1, 2 ...", errors.root,
         )  # fmt: skip
     elif absent:
-        sentence = f"{len(absent)} of {len(encoding.names)} classes have no pixel in any mask: {few(absent, MOST)}"
-        warnings.add(sentence, warnings.root)
+        without = f"classes without a pixel in any mask, {len(absent)} of {len(encoding.names)}"
+        warnings.add(f"{without}: {few(absent, MOST)}", warnings.root)

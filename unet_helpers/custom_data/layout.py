@@ -117,8 +117,7 @@ def find_in(root: Path, places: dict[str | None, tuple[Path, Path]], needed: Col
 
 
 def find_places(root: Path) -> dict[str | None, tuple[Path, Path]]:
-    """{split, None where folders tell none: (folder of images, of masks)} below root; there may be no such folder of
-    masks. Raises ValueError as `find_items` does."""
+    """{split or None: (folder of images, of masks, which may be missing)} below root. Raises ValueError."""
     images = _find(root, IMAGE_FOLDERS)
     splits = {} if images and has_images(images) else _find_splits(images or root)
     if images:

@@ -29,8 +29,7 @@ def match(images: Collection[str], masks: Collection[str]) -> dict[str, str]:
 
 
 def _cut(stem: str, begin: str, end: str) -> str | None:
-    """A stem without this beginning and ending; None if it lacks them, or if they cut through a number: frame_1 and
-    frame_15 are two frames, not one with an ending."""
+    """A stem without this beginning and ending; None if it lacks them or they cut a number, as in frame_1, frame_15."""
     key = stem[len(begin) : len(stem) - len(end)]
     if not key or not (stem.startswith(begin) and stem.endswith(end)):
         return None

@@ -19,7 +19,7 @@ from PIL import Image
 from .. import storage
 from ..images import decode_image, naming_file, read_values, turn
 from ..labels import SPLITS, VOID, LabelMap, Pair, printable
-from ..naming import named
+from ..naming import counted, named
 from .annotations import Outlines, draw
 from .class_lists import ClassList, find_classes, make_labels
 from .examination import Examined, Need, examine_items
@@ -74,8 +74,7 @@ def prepare_pairs(
 
 
 def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
-    """Two targets: "NAME.prepared" beside root and, where that can't be written, one in the folder elsewhere, whose
-    name no data set in another place gets."""
+    """Two targets: "NAME.prepared" beside root and, if that can't be written, a folder in elsewhere for root alone."""
     root = Path(root) if Path(root).name not in ("", "..") else Path(root).resolve()
     place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     return root.with_name(f"{root.name}.prepared"), Path(elsewhere) / f"{root.name}-{place}.prepared"
@@ -242,7 +241,7 @@ def _write_whole(partial: Path, folder: Path, items: Sequence[Item], examined: E
     """Write copies and record to the folder `partial`, which then becomes `folder`."""
     copies = {name: partial / name for *names, _ in record["pairs"] for name in names if name}
     if copies:
-        print(f"{folder}: writing {len(copies)} images and masks that training can't read as they are, once")
+        print(f"{folder}: converting {counted(len(copies), 'file')} for training, once")
     for parent in {path.parent for path in copies.values()}:
         parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -126,5 +126,5 @@ def wrap(label: str, text: str, width: int = COLUMNS) -> str:
 
 def _counted(numbers: dict[str, int], end: str = "") -> str:
     """ "48 PNG of mode L, 2 GIF of mode P" and the end: the most frequent first. "" for none."""
-    common = [f"{n:,} {what}" for what, n in Counter(numbers).most_common()]
+    common = [f"{n:,} {what.replace('s (', ' (', n == 1)}" for what, n in Counter(numbers).most_common()]
     return few(common, MOST) + end * bool(numbers)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from ..labels import SPLITS
-from ..naming import named
+from ..naming import counted, named
 from .layout import Found, read_list
 from .matching import normalize
 
@@ -49,7 +49,8 @@ def split_items(found: Found, split_by: str | None, to_train: bool = True) -> li
     if split_by is not None and (found.lists or by_folders):
         warnings.add("the pattern for groups in names is not used, because folders or lists tell the splits", root)
     if to_train and len(items) < MIN_PAIRS and not errors.files_of:
-        errors.add(f"found {len(items)} pairs, expected {MIN_PAIRS} at least, one of them to validate; add some", root)
+        found_pairs = f"found {counted(len(items), 'pair')}, expected {MIN_PAIRS} at least"
+        errors.add(f"{found_pairs}, one of them to validate; add some", root)
     for name in ("train", "validation") if to_train else ():
         if items and name not in splits and not errors.files_of:
             sentence = f"no pair is for {name}, expected one at least; put some there, or let the pattern find more"

@@ -48,13 +48,10 @@ def download_dataset(
 
 
 def check_whole(folder: Path) -> None:
-    """Raise DownloadError if a finished download has fewer files than its note says.
-
-    A folder without a note, or with one of an older version, which says no number, is not checked.
-    """
+    """Raise DownloadError if a finished download has fewer files than its note says, if it says how many."""
     found = re.search(r"(\d+) files", "".join(_read_note(folder)[1:]))
     if found and (there := _count(folder)) < (listed := int(found[1])):
-        what = f"{folder}: {there} of the {listed} files of this finished download are there"
+        what = f"{folder}: only {there} of {listed} files are left of this finished download"
         again = f"Move it away or delete it, and {named('run the cell again')}"
         raise DownloadError(what, f"{again}, or delete {MARKER} in it, to use what is there")
 

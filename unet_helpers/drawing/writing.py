@@ -52,8 +52,8 @@ def _is_drawn(folder: Path, drives: tuple[str, ...], n_frames: int) -> bool:
     files = [path for drive in drives for frame in range(n_frames) for path in _files_of(folder, drive, frame)]
     missing = [path for path in files if not path.is_file()]
     if missing and folder.exists():
-        raise ValueError(f"folder: {folder} exists already, but {len(missing)} of its {len(files)} files, such as "
-                         f"{missing[0].name}, are not there; move it away or delete it, and run again")
+        raise ValueError(f"folder: {folder} exists already, but lacks {len(missing)} of its {len(files)} files, "
+                         f"such as {missing[0].name}; move it away or delete it, and run again")
     return not missing
 
 
