@@ -89,7 +89,7 @@ def killed_and_again(root):
 BAD_PATTERN = {name: example for name, (_, _, example) in RULES.items()} | {"DATASET": "folder", "SPLIT_BY": "("}
 PREDICT = ("predict", "ABOVE/run", "--out", "out", "ROOT/images/p1.png")
 RUNS = {  # all else is `check`
-    "`SPLIT_BY` (`--split-by`) finds nothing in a name": notebook(lambda r: load_dataset("folder", r, split_by="film")),
+    "`SPLIT_BY` (`--split-by`) finds nothing in a name": notebook(lambda r: load_dataset("folder", r, split_by="drive")),
     "`SPLIT_BY` is no pattern": notebook(lambda _: check_parameters(BAD_PATTERN)),
     "no place where one may write": as_nobody(check),
     "killed while it prepares": killed_and_again,
