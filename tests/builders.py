@@ -67,7 +67,7 @@ def make_small_recipe(root, **changes) -> Recipe:
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
-    """Exit code of a command, what was printed, and what was said where errors go."""
+    """Exit code of a command, its output and its errors."""
     capsys.readouterr()
     try:
         code = main([str(argument) for argument in arguments])
@@ -82,14 +82,14 @@ def messages(errors: str) -> list[str]:
 
 
 def succeeds(capsys, *arguments) -> str:
-    """What is printed by a command that succeeds and complains of nothing."""
+    """The output of a command that succeeds without complaints."""
     code, shown, errors = run(capsys, *arguments)
     assert (code, errors) == (0, "")
     return shown
 
 
 def fails(capsys, *arguments, n_messages: int | None = None) -> str:
-    """What is said by a command that fails, in so many messages."""
+    """The messages of a command that fails, as many as stated."""
     code, _, errors = run(capsys, *arguments)
     assert code == 1
     assert n_messages in (None, len(messages(errors)))

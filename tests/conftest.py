@@ -20,7 +20,7 @@ LONGEST = ("test_notebook", "test_notebook_data", "test_commands", "test_model",
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that no process has one left when the other has finished."""
+    """The longest files first, so that parallel processes end at about the same time."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
@@ -31,7 +31,7 @@ def _seeded():
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_the_networks():
-    """The graphs of all networks of a process would add up to gigabytes."""
+    """Otherwise the graphs of all networks of a process would add up to gigabytes."""
     yield
     keras.utils.clear_session()
     gc.collect()

@@ -17,7 +17,7 @@ NAMED = "road 128,64,128\nparked car 0,0,142\nsky 70,130,180\nvoid 0,0,0\n"
 
 
 def make_ids(number: int, values=(0, 1, 2, VOID)) -> np.ndarray:
-    """(24, 36) ids in areas that no turning or flipping leaves as they are; some masks lack some ids."""
+    """(24, 36) ids in areas that every rotation or flip changes; some masks lack some ids."""
     ids = np.full(SIZE, values[0], np.uint8)
     ids[3 + number : 15, 4:20] = values[-1] if number % 2 else values[1]
     ids[18:, 9:] = values[min(2, len(values) - 1)]
@@ -68,7 +68,7 @@ def write_stems(root, stems, values=(0, 1, 2)):
 
 
 def look_at(root):
-    """All that could be changed in a folder."""
+    """Everything in a folder that a call could change."""
     return {
         str(path.relative_to(root)): (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
         for path in [root, *root.rglob("*")]
@@ -86,7 +86,7 @@ def prepare(root, **options):
 
 
 def report_of(root):
-    """What is found in a folder, whatever is wrong with it."""
+    """The report of a folder, whatever is wrong with it."""
     try:
         return prepare(root).report
     except ValidationError as error:
@@ -163,7 +163,7 @@ def turned(orientation, suffix=".png", **options):
 
 
 def boxes(number):
-    """Outlines that Pillow fills without a question: corners of boxes, both ends included."""
+    """Outlines that Pillow fills exactly: corners of boxes, both ends included."""
     return [("parked car", (4, 3 + number, 19, 14)), ("sky", (9, 18, 35, 23)), ("parked car", (20, 20, 22, 21))]
 
 

@@ -18,9 +18,9 @@ class KaggleServer:
     """Serves `content`. Each GET takes the next of `steps`, and is served whole when none is left.
 
     steps: ("cut", n) closes after n bytes, ("stall", n) sends n bytes and waits for the end of the test, at most a
-        minute, ("status", s) answers with an error page.
-    status: what the first request is answered with; 302 sends the client on to the zip.
-    sent: bytes of zip in each GET's answer; requests: all (method, path, headers) in order.
+        minute, ("status", s) responds with an error page.
+    status: of the response to the first request; 302 sends the client on to the zip.
+    sent: bytes of zip in each GET's response; requests: all (method, path, headers) in order.
     """
 
     def __init__(self, content: bytes = b""):
@@ -41,15 +41,15 @@ class KaggleServer:
             server.server_close()
 
     def go_offline(self):
-        """The zip's address answers no more."""
+        """The zip's address no longer responds."""
         self._storage.shutdown()
         self._storage.server_close()
 
-    def _listen(self, answer) -> ThreadingHTTPServer:
+    def _listen(self, respond) -> ThreadingHTTPServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 120
-            do_GET = do_POST = lambda handler: answer(handler)  # noqa: E731
+            do_GET = do_POST = lambda handler: respond(handler)  # noqa: E731
             log_message = lambda *_: None  # noqa: E731
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

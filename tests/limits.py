@@ -72,7 +72,7 @@ def small_disk(folder: Path, size: int):
 
 
 def start(code: str, **environment: str) -> subprocess.Popen:
-    """A process of its own that runs code, in the repository, with these variables, too."""
+    """A process that runs code in the repository, with these extra environment variables."""
     return subprocess.Popen(
         [sys.executable, "-c", code], text=True, cwd=Path(__file__).parents[1],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | environment,

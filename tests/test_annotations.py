@@ -1,4 +1,4 @@
-"""Outlines in JSON: each image gets its own, or the file that leaves it open is named."""
+"""Outlines in JSON: each image gets its own, or the ambiguous file is named."""
 
 import copy
 import functools
@@ -202,7 +202,7 @@ WRONG = (None, 10**400, {"a": 1}, "\x1b[2J", float("inf"))
 
 
 def places_in(content, place=()):
-    """All places in a JSON, with those of the first of each list only."""
+    """All places in a JSON, of each list only those in its first item."""
     yield place
     keys = content if isinstance(content, dict) else range(min(1, len(content))) if isinstance(content, list) else ()
     for key, value in ((key, content[key]) for key in keys):

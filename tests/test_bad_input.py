@@ -1,4 +1,4 @@
-"""The table of data/README.md: each of its rows is made real, said as it says, and leaves on the disk what it says."""
+"""The table of data/README.md: each row is made real, and its message and what is left on disk are checked."""
 
 import contextlib
 import json
@@ -43,7 +43,7 @@ def command(*arguments):
 
 
 def notebook(call):
-    """What the notebook does, where the command has no such option."""
+    """The notebook's call, where the command has no such option."""
 
     def run(root):
         try:
@@ -57,7 +57,7 @@ def notebook(call):
 
 
 def as_nobody(run):
-    """Run by somebody who may write neither beside the folder nor where the program is started."""
+    """Run by a user who may write neither beside the folder nor in the working folder."""
 
     def run_it(root):
         folders = (root.parent, Path.cwd())
@@ -77,7 +77,7 @@ check = command("check", "ROOT")
 
 
 def killed_and_again(root):
-    """Killed behind the fifth file."""
+    """Killed after the fifth file, then run again."""
     patch = "Image.Image.save = counting(Image.Image.save, 5)"
     code = good.KILLED.format(repository=str(ROOT), root=str(root), patch=patch)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
@@ -89,7 +89,7 @@ def killed_and_again(root):
 BAD_PATTERN = {name: example for name, (_, _, example) in RULES.items()} | {"DATASET": "folder", "SPLIT_BY": "("}
 PREDICT = ("predict", "ABOVE/run", "--out", "out", "ROOT/images/p1.png")
 RUNS = {  # all else is `check`
-    "`SPLIT_BY` (`--split-by`) finds nothing in a name": notebook(lambda r: load_dataset("folder", r, split_by="drive")),
+    "`SPLIT_BY` (`--split-by`) finds nothing in a name": notebook(lambda r: load_dataset("folder", r, split_by="trip")),
     "`SPLIT_BY` is no pattern": notebook(lambda _: check_parameters(BAD_PATTERN)),
     "no place where one may write": as_nobody(check),
     "killed while it prepares": killed_and_again,
@@ -155,7 +155,7 @@ def back_and_front(ids):
     return np.where(ids > 0, 255, 0).astype(np.uint8)
 
 
-def smoothed(ids):
+def interpolated(ids):
     large = Image.fromarray(ids).resize((360, 240), Image.Resampling.BILINEAR)
     return np.asarray(large.resize(good.SIZE[::-1]))
 
@@ -241,14 +241,14 @@ CASES = {
     "a colour that the list lacks": [masks_like(good.in_colors, CHANGED_COLOR)],
     "a few pixels of such a colour": [chain(masks_like(good.in_colors, good.NAMED), good.mask_of(stray_pixels))],
     "an id that the list lacks": [good.mask_of(lambda _: good.make_ids(1, (0, 1, 9, 4)))],
-    "masks that were resized with interpolation": [masks_like(lambda ids: smoothed(ids * np.uint8(100)))],
+    "masks that were resized with interpolation": [masks_like(lambda ids: interpolated(ids * np.uint8(100)))],
     "nothing labelled, or all void": [masks_like(lambda ids: ids * 0), masks_like(lambda ids: ids * 0 + 255)],
     "0 and 255 in all masks, but three names": [masks_like(back_and_front)],
     "0 and 255 in most masks, but 1 in another": [
         chain(masks_like(back_and_front, "nothing\ncell\n"), good.mask_of(lambda ids: (ids > 0).astype(np.uint8)))
     ],
     "masks of 0 and 255 that were resized with interpolation, or a JPEG once": [
-        chain(masks_like(lambda _: smoothed(back_and_front(good.make_ids(0)))), good.unlink("classes.txt"))
+        chain(masks_like(lambda _: interpolated(back_and_front(good.make_ids(0)))), good.unlink("classes.txt"))
     ],
     "ids that may begin with 1": [chain(masks_like(from_1), TRAM)],
     "a colour in `classes.txt` that is not clear": [listed(good.NAMED.replace("128,64,128", "128,64,128,255"))],
@@ -319,7 +319,7 @@ def assert_whole(folder: Path) -> None:
 
 
 def assert_left(left: str, before: dict, after: dict, place: Path) -> None:
-    """Nothing that was there is another one now, but what the row names, and what is new is what it names."""
+    """Only what the row names has changed or is new."""
     new, changed = NEW[left]
     assert [name for name in after.keys() - before.keys() if str(Path(name).parent) in before] == new
     for name, (time, content) in before.items():
@@ -352,7 +352,7 @@ def test_each_row_is_a_case_and_each_case_a_row():
 
 @pytest.fixture(scope="module", autouse=True)
 def _imported(tmp_path_factory):
-    """Nobody may read all that root imports, so it is imported before."""
+    """The user nobody may not read all that root imports, so it is imported before."""
     assert check(good.write_folder(tmp_path_factory.mktemp("first") / "data", good.array(".gif"))) == 0
 
 

@@ -20,7 +20,7 @@ from unet_helpers.optimizers import KernelMuon
 
 @pytest.fixture
 def camvid(tmp_path):
-    """Eight photographs' worth of noise in SegNet's layout: sky above road, a void row at the bottom."""
+    """Eight noisy images in SegNet's layout: sky above road, void rows at the bottom."""
     rng = np.random.default_rng(0)
     for split, number in (("train", 8), ("val", 4)):
         for folder in (split, f"{split}annot"):
@@ -105,7 +105,7 @@ def test_a_target_that_one_seed_missed_is_not_reached():
 
 
 def test_the_ladder_leads_from_the_textbook_to_the_tutorial(camvid, tiny):
-    """The first step is every textbook's, and with all changes it is the tutorial's recipe."""
+    """The first step is the textbook's recipe, and with all changes it is the tutorial's."""
     dataset, names = load_dataset("camvid", camvid), (learning.LADDER[0], learning.LADDER[-2], "tutorial")
     first, last, tutorial = (learning.RECIPES[name](dataset, dataset.validation, 0, tf.Variable(0.0)) for name in names)
     assert type(first.model.optimizer) is keras.optimizers.Adam
@@ -153,7 +153,7 @@ def test_without_a_change_all_others_are_there(camvid, tiny):
 
 
 def test_what_the_notebook_reads_is_made_of_the_trainings(tmp_path):
-    """Also of those of two runs, whatever their order."""
+    """Also of the trainings of two runs, in any order."""
 
     def result(recipe, seed, miou):
         curve, iou = [(60.0, 0.31), (120.0, miou)], {"sky": miou + 0.3, "sign": None}

@@ -47,7 +47,7 @@ def draw_scene(rng, palette=COLORS, noise=12, ids=None):
 
 
 def draw_any_colours(rng):
-    """What an object's colour means is another thing in each image: it can be learned by heart only."""
+    """An object's colour means something else in each image: it can only be memorised."""
     return draw_scene(rng, rng.integers(0, 256, (4, 3)))
 
 
@@ -203,7 +203,7 @@ def found(tmp_path_factory):
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_no_wrong_cause_is_named(name, found):
-    """Where the cause is not found, nothing is told to be done."""
+    """If the cause is not found, no cure is given."""
     causes, said = found(name)
     named = [cause for cause in causes if cause != "not found"]
     assert set(named) <= {BROKEN[name].right} - {""}, said
@@ -211,7 +211,7 @@ def test_no_wrong_cause_is_named(name, found):
 
 
 def test_at_least_fifteen_of_twenty_are_named_and_no_cause_is_always_overlooked(found):
-    """Five may be silent, but no cause with all of its trainings."""
+    """Five may be missed, but no cause in all of its trainings."""
     named = [name for name, training in BROKEN.items() if training.right in found(name)[0]]
     assert len(BROKEN) == 20
     assert len(named) >= 15, set(BROKEN) - set(named)

@@ -1,4 +1,4 @@
-"""Lists of classes as tools and people write them, and masks whose values may be ids, grey levels or smoothed edges."""
+"""Lists of classes as tools and people write them; masks of ids, grey levels or interpolated edges."""
 
 import data_files as good
 import numpy as np
@@ -24,17 +24,17 @@ def assert_read(root, names, expected=make_ids) -> list[str]:
     return prepared.report.warnings
 
 
-def smooth(ids):
+def interpolated(ids):
     image = Image.fromarray(ids * np.uint8(255)).resize((100, 70), Image.Resampling.BICUBIC)
     return np.asarray(image.resize(ids.shape[::-1], Image.Resampling.LANCZOS))
 
 
 @pytest.mark.parametrize("classes", ["nothing\ncell\n", None])
-def test_smoothed_masks_of_0_and_255_are_refused_and_what_the_message_says_mends_them(tmp_path, classes):
-    root = write_folder(tmp_path / "data", array(".png", smooth), classes=classes, values=TWO)
+def test_interpolated_masks_of_0_and_255_are_refused_and_what_the_message_says_mends_them(tmp_path, classes):
+    root = write_folder(tmp_path / "data", array(".png", interpolated), classes=classes, values=TWO)
     with pytest.raises(ValidationError, match=r"masks/p1\.png.*between 0 and 255.*128 or more 255, the rest 0"):
         prepare(root)
-    good.all_masks(array(".png", lambda ids: np.where(smooth(ids % 2) >= 128, 255, 0).astype(np.uint8)))(root)
+    good.all_masks(array(".png", lambda ids: np.where(interpolated(ids % 2) >= 128, 255, 0).astype(np.uint8)))(root)
     read = good.read_as_training_does(prepare(root))
     for number, stem in enumerate(STEMS):
         assert (read[stem][1] != make_ids(number) % 2).mean() < 0.1
@@ -62,7 +62,7 @@ def test_ids_and_void_without_a_list_are_read_as_ever(tmp_path, values):
     assert not any("255" in line for line in notes)
 
 
-def test_many_ids_without_a_list_may_be_classes_or_smoothed(tmp_path):
+def test_many_ids_without_a_list_may_be_classes_or_interpolated(tmp_path):
     root = write_folder(tmp_path / "data", classes=None)
     good.save((np.arange(24 * 36).reshape(24, 36) // 9).astype(np.uint8), root / "masks" / "p2.png")
     with pytest.raises(ValidationError, match=r"at most 64 class ids, .*classes\."):
@@ -92,7 +92,7 @@ def test_a_list_much_longer_than_the_ids_is_said(tmp_path):
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_numbers_that_the_masks_contradict_are_refused(tmp_path, first):
-    """0, 1, 2 in the list and 1, 2, 3 in the masks, or the other way round: nobody knows which begin wrongly."""
+    """0, 1, 2 in the list and 1, 2, 3 in the masks, or the other way round: nobody knows which is wrong."""
     text = "".join(f"{first + k} {name}\n" for k, name in enumerate(ROAD_CAR_SKY))
     root = write_folder(tmp_path / "data", classes=text, values=range(1 - first, 4 - first))
     with pytest.raises(ValidationError, match=rf"ids {first}\.\.{first + 2} .*classes\."):

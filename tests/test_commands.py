@@ -389,7 +389,7 @@ def test_train_starts_from_a_runs_folder_and_freezes_its_encoder(capsys, folder,
 
 
 def test_a_training_that_could_save_nothing_is_no_success(capsys, folder, tmp_path, monkeypatch):
-    """A full disk, of which the training itself tells only in a sentence."""
+    """A full disk, which the training itself only mentions."""
     monkeypatch.setattr(command_train, "_fit", lambda *_: tmp_path / "run")
     errors = fails(capsys, "train", folder, "--runs", tmp_path / "runs")
     assert errors.startswith(f"unet_helpers: {tmp_path / 'run'}: no network could be saved; make room")
@@ -554,7 +554,7 @@ def test_commands_need_neither_jupyter_nor_kaggle_nor_tensorboard(folder, tmp_pa
 
 
 def test_each_package_that_is_imported_is_in_the_requirements():
-    """Also where another package brings it along today."""
+    """Also if another package installs it today."""
     imported = set()
     for path in (ROOT / "unet_helpers").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

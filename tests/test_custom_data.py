@@ -1,4 +1,4 @@
-"""A folder of one's own from end to end: outlines, names, splits and the report."""
+"""A reader's own folder from end to end: outlines, names, splits and the report."""
 
 import json
 import re
@@ -209,18 +209,18 @@ def test_names_with_digits_of_other_kinds_are_sorted_too():
 
 def test_a_group_is_what_the_brackets_find_and_the_last_ones_test(tmp_path):
     """Not all that the pattern matches, which may hold the frame's number; in the natural order of the groups."""
-    stems = [f"film{g}_{n}" for g in range(8, 13) for n in range(4)]
+    stems = [f"seq{g}_{n}" for g in range(8, 13) for n in range(4)]
     root = write_stems(tmp_path / "data", stems)
-    for pattern in (r"^(film\d+)_\d+$", r"^(other\d+)?(film\d+)_\d+$"):
+    for pattern in (r"^(seq\d+)_\d+$", r"^(other\d+)?(seq\d+)_\d+$"):
         splits = splits_of(prepare(root, split_by=pattern))
         groups = {name: {stem.split("_")[0] for stem in found} for name, found in splits.items()}
-        assert groups == {"train": {"film8", "film9", "film10"}, "validation": {"film11"}, "test": {"film12"}}
+        assert groups == {"train": {"seq8", "seq9", "seq10"}, "validation": {"seq11"}, "test": {"seq12"}}
 
 
 @pytest.mark.parametrize("counts", [(1, 1), (2, 5, 1, 7, 1, 1), (9, 1, 1), (1,) * 20])
 def test_groups_are_not_cut(tmp_path, counts):
-    stems = [f"film{g}_{n}" for g, count in enumerate(counts) for n in range(count * 2)]
-    splits = splits_of(prepare(write_stems(tmp_path / "data", stems), split_by=r"(film\d+)_"))
+    stems = [f"seq{g}_{n}" for g, count in enumerate(counts) for n in range(count * 2)]
+    splits = splits_of(prepare(write_stems(tmp_path / "data", stems), split_by=r"(seq\d+)_"))
     groups = [{stem.split("_")[0] for stem in names} for names in splits.values()]
     assert sum(map(len, groups)) == len(counts) == len(set().union(*groups))
     assert all(groups) or (len(counts) == 2 and groups[0] and groups[1])

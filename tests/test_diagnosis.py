@@ -153,7 +153,7 @@ def test_images_in_the_last_batch_and_weights_that_are_no_numbers(healthy):
 
 
 def test_a_dead_network_is_seen_without_a_log(healthy):
-    """After steps far too long no unit is active: the prediction is that of the last layer's bias, everywhere."""
+    """After far too long steps no unit is active: the last layer's bias is the prediction everywhere."""
     batches, labels, *_ = healthy
     (finding,) = diagnose(batches, labels, model=linear(np.zeros((3, 3)), [1, 0, -1])).findings
     assert (finding.symptom, finding.cause) == ("all black", RATE)

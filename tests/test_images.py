@@ -70,8 +70,8 @@ def test_a_png_has_the_pixels_and_ids_that_tensorflow_decodes(tmp_path, labels, 
 
 def test_files_of_other_kinds_are_8_bit_rgb_too(tmp_path):
     """A JPEG has nearly the pixels that TensorFlow decodes exactly."""
-    smooth = np.uint8(128 + 100 * np.sin(np.indices((48, 64)).sum(0) / 9))[..., None] + np.uint8([0, 9, 20])
-    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=90)
+    image = np.uint8(128 + 100 * np.sin(np.indices((48, 64)).sum(0) / 9))[..., None] + np.uint8([0, 9, 20])
+    Image.fromarray(image).save(tmp_path / "a.jpg", quality=90)
     exact = tf.io.decode_jpeg((tmp_path / "a.jpg").read_bytes(), dct_method="INTEGER_ACCURATE")
     assert np.abs(decode_image(tmp_path / "a.jpg").astype(int) - exact).max() <= 2
     pixels = noise(20, 30)
@@ -168,7 +168,7 @@ def test_batches_of_images_of_all_sizes_keep_their_proportions(write_pair, label
     assert [(mask == VOID).mean() > 0.1 for mask in masks.numpy()] == [False, True, True]
 
 
-def test_grey_around_an_image_is_nothing_to_the_network():
+def test_padding_is_nothing_to_the_network():
     """As much as the zeros beyond the image's borders: what its rescaling makes of grey is nearly 0."""
     fitted = fit_image(np.full((60, 30, 3), 255, np.uint8), (64, 64))
     rescaling = next(layer for layer in unet_model((None, None, 3), 2, 2, depth=1).layers if "rescaling" in layer.name)

@@ -23,10 +23,10 @@ def test_the_loss_by_hand():
     logits = rng.normal(size=(2, 5, 4, 4)).astype(np.float32)
     known = mask[..., 0] != VOID
     chances = np.exp(logits[known]) / np.exp(logits[known]).sum(axis=-1, keepdims=True)
-    truth = np.eye(4)[mask[known][:, 0]]
-    dice = [2 * (truth * chances)[:, k].sum() / (truth + chances)[:, k].sum() for k in range(3)]  # class 3 is absent
+    true = np.eye(4)[mask[known][:, 0]]
+    dice = [2 * (true * chances)[:, k].sum() / (true + chances)[:, k].sum() for k in range(3)]  # class 3 is absent
     expected = np.zeros(mask.shape[:3])
-    expected[known] = (-np.log(chances[truth == 1]) + 1 - np.mean(dice)) * known.size / known.sum()
+    expected[known] = (-np.log(chances[true == 1]) + 1 - np.mean(dice)) * known.size / known.sum()
     assert np.asarray(cross_entropy_and_dice(mask, logits)) == pytest.approx(expected, abs=1e-5)
 
 

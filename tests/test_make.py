@@ -51,7 +51,7 @@ class Project:
         return str(path)
 
     def make(self, *arguments: str, **environment: str) -> tuple[list[list[str]], subprocess.CompletedProcess]:
-        """What Python, JupyterLab and ruff were called with, the name of the program first, and make's result."""
+        """The calls of Python, JupyterLab and ruff, each beginning with the program's name, and make's result."""
         self.calls_file.write_text("")
         result = subprocess.run(
             ["make", *arguments], cwd=self.folder, env=self.environment | environment, capture_output=True, text=True,
@@ -71,7 +71,7 @@ def project(tmp_path):
 
 
 def made(calls) -> list[str]:
-    """The options of each making of an environment."""
+    """The options of each environment that was made."""
     return [" ".join(call[3:]) for call in calls if call[1:3] == ["-m", "venv"]]
 
 
@@ -159,7 +159,7 @@ def test_an_environment_made_by_hand_is_used_and_a_folder_that_is_none_is_never_
 
 
 def test_a_real_python_tells_its_version_and_its_folder(project):
-    """Alike from an environment and from the Python that made it."""
+    """The same from an environment as from the Python that made it."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     python = project.python("real", answer=f"exec '{sys.executable}' \"$@\"")
     _, result = project.make("run", f"PYTHON={python}", f"PYTHONS={version}")

@@ -94,7 +94,7 @@ def test_bad_sizes_and_switches_are_named():
 
 
 def both():
-    """The same layer twice in networks of their own: ours and Keras's."""
+    """Two networks of one layer: ours and Keras's."""
     inputs = keras.Input((6, 8, 3))
     kinds = (FusedBatchNormalization, layers.BatchNormalization)
     networks = [keras.Model(inputs, kind(momentum=0.9)(inputs)) for kind in kinds]
@@ -199,7 +199,7 @@ def test_inference_is_as_good_as_training_mode_from_the_third_epoch_on(tmp_path)
 
 
 def test_the_statistics_follow_the_weights_on_jax_too():
-    """The test above in a process of its own."""
+    """The test above in its own process."""
     pytest.importorskip("jax")
     command = [sys.executable, "-m", "pytest", __file__, "-k", "inference_is_as_good", "-p", "no:cacheprovider"]
     root = Path(__file__).parents[1]

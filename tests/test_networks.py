@@ -62,7 +62,7 @@ def members(path):
 
 
 def with_member(source, path, name, content):
-    """The file with another content of a member, packed as well as zip can."""
+    """The file with another content of a member, compressed as far as zip can."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
         for member, old in (members(source) | {name: content}).items():
             new.writestr(member, old)
@@ -211,7 +211,7 @@ def change_weights(weights, name, kind, secret):
 
 @pytest.mark.parametrize("kind", ["link", "raw", "virtual", "too many"])
 def test_weights_in_another_file_or_far_too_many_are_refused(tmp_path, file, kind):
-    """Else somebody else's network would carry the reader's own files into what is exported, and passed on."""
+    """Else a stranger's network could pull the reader's own files into an export that is passed on."""
     secret, out = tmp_path / "secret", tmp_path / "out.keras"
     secret.write_bytes(bytes(range(256)) * 99)
     content = io.BytesIO(members(file)[WEIGHTS])
@@ -235,7 +235,7 @@ def network(n_classes, n_filters=4, **options):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The file of a network whose numbers are those of no new one."""
+    """The file of a network whose weights are no initial ones."""
     keras.utils.set_random_seed(0)
     model, rng = network(3), np.random.default_rng(0)
     model.set_weights([rng.uniform(0.1, 1, weight.shape) for weight in model.get_weights()])
@@ -302,7 +302,7 @@ def test_the_switches_are_read_out_of_the_file(trained, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def answers():
+def predictions():
     """A network whose normalization has seen something, with coarser logits, and what Keras predicts at two sizes."""
     keras.utils.set_random_seed(0)
     model = unet_model((None, None, 3), 2, 3, depth=1, half_resolution=True)
@@ -322,11 +322,11 @@ def open_onnx_metadata(path) -> str:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:keras", "ignore:.*tf.lite.Interpreter is deprecated")
 @pytest.mark.parametrize("format", PROGRAMS)
-def test_an_exported_network_predicts_as_keras_does(tmp_path, answers, format):
+def test_an_exported_network_predicts_as_keras_does(tmp_path, predictions, format):
     if format == "onnx":
         pytest.importorskip("onnx")
         pytest.importorskip("onnxruntime")
-    network, images, expected = answers
+    network, images, expected = predictions
     path = tmp_path / "new" / f"n{EXPORT_SUFFIXES[format]}"
     export_network(network, path, format)
     beside = path.with_name(f"{path.name}.json")
@@ -342,9 +342,9 @@ def test_an_exported_network_predicts_as_keras_does(tmp_path, answers, format):
         np.testing.assert_allclose(run(image), logits, atol=1e-4)
 
 
-def test_a_network_in_half_precision_is_exported_in_single(tmp_path, answers):
+def test_a_network_in_half_precision_is_exported_in_single(tmp_path, predictions):
     """Its logits are those of the same weights in float32, which are not those of half precision."""
-    network, (image, _), (expected, _) = answers
+    network, (image, _), (expected, _) = predictions
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         half = small(half_resolution=True)
@@ -356,7 +356,7 @@ def test_a_network_in_half_precision_is_exported_in_single(tmp_path, answers):
     np.testing.assert_allclose(open_saved_model(tmp_path / "n")(image), expected, atol=1e-4)
 
 
-def test_what_cannot_be_exported_is_said_before_anything_is_written(tmp_path, answers, trained, monkeypatch):
+def test_what_cannot_be_exported_is_said_before_anything_is_written(tmp_path, predictions, trained, monkeypatch):
     (tmp_path / "there").mkdir()
     before = trained.read_bytes()
     (tmp_path / "link").symlink_to(trained.parent)
@@ -374,7 +374,7 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(tmp_path, an
     find, hidden = importlib.util.find_spec, ("onnx", "tf2onnx")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name in hidden else find(name, *_))
     with pytest.raises(ImportError, match="format: .* pip install onnx tf2onnx"):
-        export_network(answers[0], tmp_path / "n.onnx", "onnx")
+        export_network(predictions[0], tmp_path / "n.onnx", "onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
 
 

@@ -26,7 +26,7 @@ def pairs(write_pair):
 
 @pytest.fixture
 def numbered(write_pair):
-    """Three pairs whose masks are full of their own number."""
+    """Three pairs, each mask filled with its number."""
     return [write_pair(stem=str(n), values=np.full((16, 24), n, np.uint8)) for n in range(3)]
 
 
@@ -76,7 +76,7 @@ def test_one_image_is_a_new_one_in_each_epoch_and_follows_from_the_seed(pairs, l
 
 
 def test_each_image_and_each_change_has_draws_of_its_own(pairs, labels):
-    """The same change twice must not do the same twice: here each change hands its draws out."""
+    """The same change applied twice must draw anew: here each change returns its draws."""
     changes = [lambda images, masks, draws: (draws, masks), lambda images, masks, draws: ((images, draws), masks)]
     (first, second), _ = next(iter(make_batches(pairs, labels, (16, 24), 5, augment=changes)))
     assert first.shape == second.shape == (5, pipeline.N_DRAWS)
@@ -177,7 +177,7 @@ def test_plain_batches_are_not_augmented_and_need_no_files_of_their_own(numbered
 
 
 def test_files_are_decoded_once_and_what_one_batch_read_is_not_lost(pairs, labels, cached):
-    """tf.data's own cache throws a half-made file away."""
+    """tf.data's own cache discards an unfinished file."""
     batches = make_batches(pairs, labels, (16, 24), 2)
     first = arrays(batches.take(1))
     pairs[0].image.unlink()

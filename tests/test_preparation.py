@@ -322,7 +322,7 @@ def test_it_is_written_once_and_again_for_what_has_changed(tmp_path, monkeypatch
         record.write_text(json.dumps(old | {"format": old["format"] - 1}))
 
     def write_another_of_the_same_time():
-        """As copying programs leave it that keep the times."""
+        """As programs that copy the times leave it."""
         path = root / "masks" / "p1.gif"
         before = path.stat()
         save(make_ids(3), path)
@@ -360,7 +360,7 @@ def test_without_a_lock_nothing_of_another_process_is_deleted(tmp_path):
 
 
 def test_a_killed_preparation_leaves_nothing_half(tmp_path):
-    """Killed while the folder of before is replaced; test_bad_input.py kills one that writes the first."""
+    """Killed while the earlier folder is replaced; test_bad_input.py kills one that writes the first."""
     root = write_folder(tmp_path / "data", array(".gif"), good.deep_grey)
     prepare(root)
     save(make_ids(3), root / "masks" / "p1.gif")

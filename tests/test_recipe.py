@@ -39,7 +39,7 @@ def test_what_is_given_is_taken_as_numbers_of_python(tmp_path):
     given = {
         "IMAGE_SIZE": tuple(np.array([64, 96])), "N_FILTERS": 3, "HALF_RESOLUTION": False, "BATCH_SIZE": 2,
         "EPOCHS": np.int64(7), "MINUTES": 0.5, "SIZE_STAGES": ((0.3, 0.5), (1, 1)), "LEARNING_RATE": 1,
-        "FRAMES_PER_DRIVE": 1, "SEED": 2**32 - 1, "DATASET": "folder", "SPLIT_BY": r"^(film\d+)_",
+        "FRAMES_PER_DRIVE": 1, "SEED": 2**32 - 1, "DATASET": "folder", "SPLIT_BY": r"^(seq\d+)_",
     }  # fmt: skip
     recipe = make_recipe("GPU", **parameters(tmp_path, **given | {"SIZE_STAGES": [[0.3, 0.5], [1, 1]]}))
     assert {name: getattr(recipe, name.lower()) for name in given} == given

@@ -1,4 +1,4 @@
-"""A training that was interrupted is the training in one go: with real batches and a real network."""
+"""An interrupted training equals the uninterrupted one: with real batches and a real network."""
 
 import os
 import subprocess
@@ -77,7 +77,7 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, pairs):
-    """The same training in one go: what every interrupted one must come to."""
+    """The same training, uninterrupted: what every interrupted one must equal."""
     training = Training(tmp_path_factory.mktemp("whole") / "run", pairs)
     training.fit()
     return training

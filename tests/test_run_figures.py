@@ -1,4 +1,4 @@
-"""The figures in a run's folder: of which numbers and images they are."""
+"""The figures in a run's folder: which numbers and images they show."""
 
 from functools import partial
 from unittest.mock import Mock

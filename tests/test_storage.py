@@ -43,7 +43,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_file_is_never_written_through_a_link(tmp_path, monkeypatch):
-    """Not even one that bears the random name of the unfinished file."""
+    """Not even one with the random name of the unfinished file."""
     monkeypatch.setattr(storage.secrets, "token_hex", lambda n: "0" * 2 * n)
     mine = tmp_path / "mine.txt"
     mine.write_text("mine")

@@ -51,8 +51,8 @@ def test_void_is_left_out_of_the_loss_and_of_the_metric():
     assert result["mIoU"] == pytest.approx(1)
 
 
-def test_an_image_is_learned_by_heart(write_pair, labels):
-    """Catches the family of errors that end in black predictions: wrong ids, wrong scale, wrong loss."""
+def test_one_image_can_be_overfitted(write_pair, labels):
+    """Catches the errors that end in black predictions: wrong ids, wrong scale, wrong loss."""
     pair = write_pair()
     batches = make_batches([pair], labels, (32, 48), 1)
     model = unet_model((32, 48, 3), 8, 3, depth=1, dropout_prob=0)
@@ -82,7 +82,7 @@ def make_training(write_pair, labels, stages=((1, 1),), n_images=3, dropout=0.3)
 
 
 def test_a_compiled_network_can_be_saved_loaded_and_cloned(write_pair, labels, tmp_path):
-    """And trains on as the one that was saved would have: the optimizer's variables come along."""
+    """And trains on as the saved one would have: the optimizer's variables are saved, too."""
     model, batches, _ = make_training(write_pair, labels, dropout=0)
     model.fit(batches, shuffle=False, verbose=0)
     model.save(tmp_path / "network.keras")
@@ -126,7 +126,7 @@ def test_measuring_tells_the_time_of_each_size_and_the_training_after_it_is_the_
 
 
 def test_measuring_changes_nothing_on_jax_either():
-    """Where the number of steps is compiled in: the test above in a process of its own."""
+    """There the number of steps is compiled in: the test above in its own process."""
     pytest.importorskip("jax")
     command = [sys.executable, "-m", "pytest", __file__, "-k", "the_training_after_it_is", "-p", "no:cacheprovider"]
     root = Path(__file__).parents[1]
