@@ -164,7 +164,7 @@ def test_lyft_is_unpacked_without_its_lower_case_copy_and_used_only_while_it_is_
     for path in (*dataset.test[0], mine):
         path.unlink()
     before = files_below(root)
-    with pytest.raises(DownloadError, match=r"lyft: 4 of the 6 files.*\nMove it away"):
+    with pytest.raises(DownloadError, match=r"lyft: it holds only 4 of the 6 files.*\nMove it away"):
         load_dataset("lyft")
     assert files_below(root) == before
     (root / download.MARKER).unlink()  # says that the rest is to be used

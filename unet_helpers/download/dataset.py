@@ -51,7 +51,7 @@ def check_whole(folder: Path) -> None:
     """Raise DownloadError if a finished download has fewer files than its note says, if it says how many."""
     found = re.search(r"(\d+) files", "".join(_read_note(folder)[1:]))
     if found and (there := _count(folder)) < (listed := int(found[1])):
-        what = f"{folder}: only {there} of {listed} files are left of this finished download"
+        what = f"{folder}: it holds only {there} of the {listed} files of its finished download"
         again = f"Move it away or delete it, and {named('run the cell again')}"
         raise DownloadError(what, f"{again}, or delete {MARKER} in it, to use what is there")
 
