@@ -61,7 +61,7 @@ def predict(
     if writer.n_written:
         _write_legend(trained.labels, writer)
     failed = f"; images or animations that failed: {writer.n_failed}" * bool(writer.n_failed)
-    print(f"{out}: {writer.n_written} files written{failed}")
+    print(f"{out}: {counted(writer.n_written, 'file')} written{failed}")
     return writer.n_failed
 
 
