@@ -159,7 +159,7 @@ def test_check_says_what_was_found_in_one_table(capsys, folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     monkeypatch.setenv("COLUMNS", "70")
     shown = succeeds(capsys, "check", folder.name)
-    assert max(len(line) for line in shown.splitlines() if "writing" not in line) <= 70
+    assert max(len(line) for line in shown.splitlines() if "converting" not in line) <= 70
     for said in (
         "masks (GIF of mode P); the copies are in data set.prepared", "pairs 17 train, 3 validation, 4 test",
         "sizes 23 of 64x96, 1 of 64x80", "23 PNG of mode L, 1 GIF of mode P", "all pairs are fine",
