@@ -161,7 +161,7 @@ def test_check_says_what_was_found_in_one_table(capsys, folder, monkeypatch):
     shown = succeeds(capsys, "check", folder.name)
     assert max(len(line) for line in shown.splitlines() if "converting" not in line) <= 70
     for said in (
-        "masks (GIF of mode P); the copies are in data set.prepared", "pairs 17 train, 3 validation, 4 test",
+        "1 mask (GIF of mode P); the copies are in data set.prepared", "pairs 17 train, 3 validation, 4 test",
         "sizes 23 of 64x96, 1 of 64x80", "23 PNG of mode L, 1 GIF of mode P", "all pairs are fine",
     ):  # fmt: skip
         assert said in " ".join(shown.split())
@@ -463,7 +463,7 @@ def test_info_says_what_a_network_is(capsys, trained, tmp_path):
     shown = succeeds(capsys, "info", trained.run_dir)
     best = json.loads((trained.run_dir / "best.json").read_text())
     for said in (
-        "best.keras", "0 sky, 1 road, 2 car", "64x64", "logits of 32x32", "folder, 17 images", "start.keras",
+        "best.keras", "0 sky, 1 road, 2 car", "64x64", "logits of 32x32", "folder, 17 training images", "start.keras",
         f"validation mIoU {best['val_mIoU']:.3f} in epoch {best['epoch']}",
     ):  # fmt: skip
         assert said in shown, said
