@@ -474,7 +474,7 @@ def test_info_says_what_a_network_is(capsys, trained, tmp_path):
     keras.models.load_model(moved).save(alone)
     assert "not in the file" in succeeds(capsys, "info", alone)
     included = succeeds(capsys, "info", "demo")
-    for said in ("drawn_scenes.keras", "12 traffic sign", "192x256", "demo, 380 training images", "validation mIoU 0.673"):
+    for said in ("drawn_scenes.keras", "12 traffic sign", "192x256", "demo, 380 training images", "mIoU 0.673"):
         assert said in included, said
 
 
