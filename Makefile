@@ -1,11 +1,12 @@
 # make run: execute the notebook; make lab: open it; make test: lint and test; make test-all: the slow tests, too.
 # Each makes .venv first where it is missing.
-# PARAMETERS="DATASET=camvid IMAGE_SIZE=(96, 128)" changes parameters of the notebook, OPTIONS="--port 9999" JupyterLab's.
+# PARAMETERS="DATASET=camvid IMAGE_SIZE=(96, 128) EPOCHS=2" changes parameters and OPTIONS of the notebook,
+# LAB_OPTIONS="--port 9999" JupyterLab's; root, as in a container, gets the --allow-root without which it won't start.
 # PYTHON=python3.12 chooses the Python; .venv is made anew if another one made it. Without PYTHON, a .venv stays as it is.
 PYTHON ?= python3
 VENV := .venv
 PARAMETERS ?=
-OPTIONS ?=
+LAB_OPTIONS ?=
 # The code needs the first; TensorFlow has wheels up to the last. To try a newer one: make run PYTHONS="3.11 ... 3.14".
 PYTHONS := 3.11 3.12 3.13
 
@@ -18,7 +19,7 @@ run: $(VENV)/installed
 	$(VENV)/bin/python run_notebook.py "$$NOTEBOOK_PARAMETERS"
 
 lab: $(VENV)/installed
-	$(VENV)/bin/jupyter lab segmentation_unet.ipynb $(OPTIONS)
+	$(VENV)/bin/jupyter lab segmentation_unet.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_OPTIONS)
 
 test: $(VENV)/installed-tests
 	$(VENV)/bin/ruff check .

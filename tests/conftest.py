@@ -9,14 +9,16 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from unet_helpers.__main__ import _without_stderr  # noqa: E402
 from unet_helpers.labels import LabelMap, Pair  # noqa: E402
+from unet_helpers.notebook import hold_back_stderr  # noqa: E402
 
-with _without_stderr():  # else what TensorFlow logs there comes from each worker, behind the last line of pytest
+with hold_back_stderr():  # else what TensorFlow logs there comes from each worker, behind the last line of pytest
     import keras
 
 
-LONGEST = ("test_notebook", "test_notebook_data", "test_commands", "test_model", "test_training")
+LONGEST = (
+    "test_notebook", "test_notebook_kernel", "test_notebook_data", "test_commands", "test_model", "test_training",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

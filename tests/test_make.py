@@ -39,10 +39,17 @@ class Project:
         for name in ("Makefile", "requirements.txt", "tests/requirements.txt"):
             shutil.copy(ROOT / name, self.folder / name)
         # Of the make that runs these tests nothing may be left, nor of the user's own settings.
-        ours = ("MAKE", "PYTHON", "VENV", "PARAMETERS", "OPTIONS", "NOTEBOOK_PARAMETERS")
+        ours = ("MAKE", "PYTHON", "VENV", "PARAMETERS", "OPTIONS", "LAB_OPTIONS", "NOTEBOOK_PARAMETERS")
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.environment |= {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "CALLS": str(self.calls_file)}
         self.python("python3", "3.12", "/opt/default")
+        self.user(1000)
+
+    def user(self, number: int) -> None:
+        """From now on `id -u`, and nothing else of id, tells this number."""
+        path = self.folder.parent / "bin" / "id"
+        path.write_text(f'#!/bin/sh\n[ "$*" = -u ] && echo {number}\n')
+        path.chmod(0o755)
 
     def python(self, name: str, version: str = "3.12", home: str = "/opt/other", answer: str = "") -> str:
         path = self.folder.parent / "bin" / name
@@ -181,8 +188,23 @@ def test_parameters_arrive_as_typed(project):
             assert parse_parameters(passed) == parameters
 
 
-def test_options_go_to_jupyterlab(project):
-    calls, _ = project.make("lab", "OPTIONS=--port 9999 --allow-root --ServerApp.root_dir='my folder'")
-    notebook = "segmentation_unet.ipynb"
-    assert calls[-1] == ["jupyter", "lab", notebook, "--port", "9999", "--allow-root", "--ServerApp.root_dir=my folder"]
-    assert project.make("lab")[0] == [["jupyter", "lab", notebook]]
+def test_options_of_the_notebook_and_of_jupyterlab_are_not_confused(project):
+    """The notebook has a parameter named OPTIONS, which a shell may have as a variable, too."""
+    calls, _ = project.make("run", 'PARAMETERS=OPTIONS={"EPOCHS": 2} N_FILTERS=8', "LAB_OPTIONS=--port 9999")
+    assert calls[-1][:2] == ["python", "run_notebook.py"]
+    assert parse_parameters(calls[-1][2:]) == {"OPTIONS": {"EPOCHS": 2}, "N_FILTERS": 8}
+    parameters = 'OPTIONS={"EPOCHS": 2}'
+    options = "LAB_OPTIONS=--port 9999 --no-browser --ServerApp.root_dir='my folder'"
+    calls, _ = project.make("lab", options, PARAMETERS=parameters, OPTIONS="--what")
+    lab = ["jupyter", "lab", "segmentation_unet.ipynb"]
+    assert calls[-1] == [*lab, "--port", "9999", "--no-browser", "--ServerApp.root_dir=my folder"]
+    assert project.make("lab")[0] == [lab]
+
+
+def test_jupyterlab_starts_for_root_too(project):
+    lab = ["jupyter", "lab", "segmentation_unet.ipynb"]
+    for number, options in ((0, ["--allow-root"]), (1000, []), (10, [])):
+        project.user(number)
+        calls, result = project.make("lab", "LAB_OPTIONS=--port 9999")
+        assert calls[-1] == [*lab, *options, "--port", "9999"]
+        assert result.stderr == ""

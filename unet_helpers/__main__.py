@@ -7,7 +7,7 @@ Exit code: 0 success, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 
 from .commands import OPTIONS, WrongOption, say_error
@@ -15,6 +15,7 @@ from .commands.arguments import make_parser
 from .download import DownloadError
 from .labels import printable
 from .naming import options_named
+from .notebook import hold_back_stderr
 
 
 class Printable:
@@ -30,20 +31,6 @@ class Printable:
         return getattr(self.stream, name)
 
 
-@contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Drop what C++ writes to stderr: TensorFlow's messages while it is imported can't be switched off."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments (those of the process if None) name, and return the exit code."""
     with contextlib.redirect_stdout(Printable(sys.stdout)), contextlib.redirect_stderr(Printable(sys.stderr)):
@@ -57,7 +44,7 @@ def _run(options: dict) -> int:
     try:
         if options.get("split_by") and options["dataset"] != "folder":
             raise WrongOption(f"--split-by: {options['dataset']} has splits of its own; leave it out")
-        with _without_stderr():
+        with hold_back_stderr():
             tensorflow = import_module("tensorflow")  # here, not when the first image is decoded
             tensorflow.get_logger().setLevel("ERROR")  # as in the notebook
             run = getattr(import_module(f".commands.{command}", __package__), command)
