@@ -1,10 +1,10 @@
-"""Solve the notebook's exercises as their solutions do, and write the numbers that the solutions state.
+"""Solve the exercises as their solutions do, and write the numbers that the solutions state.
 
     python benchmarks/exercises.py
 
-Executes the notebook's cells with its own parameters until part 1's network is scored, then each exercise with its
-solution as the answer. Prints what the checks say and writes benchmarks/exercises.json. The trainings are given a time,
-not a number of steps, so run nothing else on the machine meanwhile.
+Executes the cells of docs/exercises.ipynb, with its own parameters, until its network has scores; then each exercise,
+the lesson's too, with its solution for an answer. Prints what the checks say and writes benchmarks/exercises.json. The
+trainings are given a time, not a number of steps, so run nothing else on the machine meanwhile.
 """
 
 import json
@@ -23,6 +23,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import run_notebook
 
+NOTEBOOKS = run_notebook.NOTEBOOK, ROOT / "docs" / "exercises.ipynb"
 FILE = ROOT / "benchmarks" / "exercises.json"
 RESULTS = {  # the values in each solution's "Result: ...", in order, from the notebook's variables
     "iou": {"iou": "{my_iou:.3f}"},
@@ -41,8 +42,8 @@ RESULTS = {  # the values in each solution's "Result: ...", in order, from the n
 
 
 def read_cells() -> dict[str, str]:
-    """The source of each of the notebook's cells, by the cell's id."""
-    return {cell.id: cell.source for cell in nbformat.read(run_notebook.NOTEBOOK, as_version=4).cells}
+    """The source of each cell of the lesson and of docs/exercises.ipynb, by the cell's id."""
+    return {cell.id: cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells}
 
 
 def with_answer(cells: dict[str, str], name: str, answer: str | None = None) -> str:
@@ -54,8 +55,7 @@ def with_answer(cells: dict[str, str], name: str, answer: str | None = None) -> 
 
 
 def solve_all(cells: dict[str, str], namespace: dict) -> dict:
-    """Solve all exercises in a namespace in which the cells of part 1 have run. Returns what FILE holds."""
-    exec(cells["exercises"], namespace)
+    """Solve all exercises in a namespace in which the notebook's first cells have run. Returns what FILE holds."""
     check, right = namespace["check"], {}
     namespace["check"] = lambda name, *answers, **context: right.update({name: check(name, *answers, **context)})
     for name in (name.removeprefix("solution-") for name in cells if name.startswith("solution-")):
@@ -68,9 +68,9 @@ def solve_all(cells: dict[str, str], namespace: dict) -> dict:
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)
+    os.chdir(ROOT / "docs")
     shell = InteractiveShell.instance()
-    for cell in nbformat.read(run_notebook.NOTEBOOK, as_version=4).cells:
+    for cell in nbformat.read(NOTEBOOKS[1], as_version=4).cells:
         if cell.cell_type == "code" and "network_scores" not in shell.user_ns:
             shell.run_cell(cell.source).raise_error()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

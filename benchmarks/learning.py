@@ -95,6 +95,7 @@ def notebook_recipe(dataset: str, **changes) -> Recipe:
     cell = next(cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
     nodes = [node for node in ast.parse("".join(cell["source"])).body if isinstance(node, ast.Assign)]
     parameters = {node.targets[0].id: ast.literal_eval(node.value) for node in nodes}
+    parameters |= parameters.pop("OPTIONS")
     return make_recipe("CPU", **parameters | {"DATASET": dataset, "START_FROM": "scratch"} | changes)
 
 

@@ -252,7 +252,7 @@ def test_the_lesson_says_what_was_measured():
     assert np.mean(long["miou"]) > np.mean(drawn["miou"])
 
 
-def test_section_8_says_what_was_measured():
+def test_section_9_says_what_was_measured():
     """Which changes gain with every seed, which lose, and what it costs to leave one out of the whole recipe."""
     found = json.loads((learning.ROOT / "benchmarks" / "changes_demo.json").read_text())
     miou = {step["name"]: np.array(step["miou"]) for step in found["steps"]}

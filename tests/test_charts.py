@@ -4,6 +4,7 @@ import base64
 import io
 from dataclasses import replace
 
+import keras
 import nbformat
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 from run_notebook import EchoingPreprocessor
+from unet_helpers import plots
 from unet_helpers.evaluation import Scores, confusion_matrices
+from unet_helpers.labels import CARLA, LabelMap
+from unet_helpers.model import unet_model
 from unet_helpers.plots import charts, columns
 from unet_helpers.plots.figures import WIDTH, add_legend, new_figure
 
@@ -28,7 +32,7 @@ def jpeg(figure):
 
 def test_a_notebook_gets_a_jpeg_with_an_alt_text_and_may_replace_it():
     cells = [
-        f"from unet_helpers.plots import new_figure\nnew_figure({ALT!r})[0]",
+        f"from unet_helpers.plots.figures import new_figure\nnew_figure({ALT!r})[0]",
         "shown = display(new_figure('before')[0], display_id=True)",
         "import matplotlib.pyplot\nshown.update(new_figure('after')[0])\nnew_figure('with pyplot')[0]",
     ]
@@ -81,6 +85,10 @@ def test_class_shares_add_up_and_rare_classes_have_their_digits(labels):
     assert row_names(axes) == ["car", "road", "sky"]
     assert texts(axes) == ["0.01 %", "9.99 %", "90 %"]
     assert "sky 90 %, road 9.99 %, car 0.01 %" in figure.alt
+    (axes,) = charts.show_classes(labels, np.array([5, 15, 0])).axes
+    assert texts(axes) == ["absent", "25 %", "75 %"]
+    (axes,) = charts.show_classes(labels, np.zeros(3, int)).axes  # all void
+    assert texts(axes) == ["absent"] * 3
 
 
 def test_a_class_may_be_called_like_a_formula(labels):
@@ -121,6 +129,13 @@ def test_confusion_matrix_is_in_percent_of_the_true_class(scores):
     assert np.isnan(np.ma.filled(shown[2], np.nan)).all()
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("predicted class", "true class")
     assert "sky 50 %, road 100 %." in figure.alt
+    assert texts(figure.axes[0]) == ["50", "50", "100"]
+    many = LabelMap(tuple(f"class {k}" for k in range(30)), tuple((k, k, k) for k in range(30)))
+    pixels = np.diag(np.arange(30)) + np.eye(30, k=-1, dtype=int)  # the rarest come first
+    figure = charts.plot_confusion(Scores(many, pixels[None]))
+    assert row_names(figure.axes[0]) == [f"class {k}" for k in range(10, 30)]
+    shown = np.diag(figure.axes[0].get_images()[0].get_array()).tolist()
+    assert shown == pytest.approx([100 * k / (k + 1) for k in range(10, 30)])
 
 
 def test_reliability_compares_the_confidence_with_what_is_right():
@@ -136,26 +151,38 @@ def test_reliability_compares_the_confidence_with_what_is_right():
     for wrong in (50.0, -0.1, np.nan):
         with pytest.raises(ValueError, match="confidence: found"):
             charts.plot_reliability(np.array([wrong]), np.array([True]))
+    with pytest.raises(ValueError, match="confidence: found none"):
+        charts.plot_reliability(np.zeros(0), np.zeros(0, bool))
 
 
-def test_changes_stand_in_their_order_with_their_gain_and_every_seed():
-    steps = [
-        {"name": "textbook", "miou": [0.4, 0.6], "seconds": 40},
-        {"name": "+ Dice", "miou": [0.512], "seconds": None},
-        {"name": "+ Muon", "miou": [0.45, 0.5, 0.55], "seconds": 8.4},
+STEPS = [
+    {"name": "textbook", "miou": [0.4, 0.6], "seconds": 40},
+    {"name": "+ Dice", "miou": [0.512, 0.588]},
+    {"name": "+ Muon", "miou": [0.55, 0.65, 0.6]},
+]
+LEFT_OUT = [{"name": "without Dice", "miou": [0.5, 0.5, 0.5]}, {"name": "without a trick", "miou": [0.56, 0.6, 0.64]}]
+
+
+def test_changes_stand_in_their_order_with_their_gain_every_seed_and_whether_the_seeds_agree():
+    figure = charts.plot_changes(STEPS, LEFT_OUT)
+    adds, loses = figure.axes
+    assert (row_names(adds), row_names(loses)) == (
+        ["textbook", "+ Dice", "+ Muon"],
+        ["without Dice", "without a trick"],
+    )
+    assert adds.yaxis_inverted()
+    assert texts(adds) == ["0.500", "0.550 (+0.050)", "0.600 (+0.050)"]
+    assert texts(loses) == ["0.500 (-0.100)", "0.600 (+0.000)"]
+    assert [line.get_xdata().tolist() for line in adds.lines[::2]] == [step["miou"] for step in STEPS]
+    assert [line.get_xydata()[0] for line in adds.lines[1::2]] == [
+        pytest.approx([m, y]) for y, m in enumerate((0.5, 0.55, 0.6))
     ]
-    figure = charts.plot_changes(steps)
-    scores, seconds = figure.axes
-    assert row_names(scores) == ["textbook", "+ Dice", "+ Muon"]  # at the heights 2, 1, 0
-    assert texts(scores) == ["0.500", "0.512 (+0.012)", "0.500 (-0.012)"]
-    assert texts(seconds) == ["40 s", "not reached", "8 s"]
-    seeds = [line.get_xdata().tolist() for line in scores.lines[:3]]
-    assert seeds == [[0.4, 0.6], [0.512], [0.45, 0.5, 0.55]]
-    assert scores.lines[3].get_xydata() == pytest.approx(np.array([[0.5, 2], [0.512, 1], [0.5, 0]]))
-    assert "+ Dice 0.512 (+0.012), not reached; + Muon 0.500 (-0.012), 8 s" in figure.alt
-    figure._repr_mimebundle_()
-    for axes in figure.axes:  # the texts fit
-        assert all(text.get_window_extent().x1 <= axes.get_window_extent().x1 for text in axes.texts)
+    agree = [[text.get_color() == "black" for text in axes.texts] for axes in (adds, loses)]
+    assert agree == [[True, False, True], [True, False]]
+    assert [[line.get_fillstyle() == "full" for line in axes.lines[1::2]] for axes in (adds, loses)] == agree
+    assert "grey: the seeds disagree" in legend(figure)
+    assert "+ Dice 0.550 (+0.050), the seeds disagree; + Muon 0.600 (+0.050);" in figure.alt
+    assert len(charts.plot_changes(STEPS).axes) == 1
 
 
 # ---- curves ----
@@ -175,18 +202,77 @@ def test_curves_have_axes_with_units_epochs_from_one_and_changes_before_their_fi
     for axes in figure.axes:
         assert texts(axes) == ["96x128"]
         assert axes.lines[2].get_xdata() == [1.5, 1.5]
+    assert figure.axes[0].get_window_extent().y0 > figure.axes[1].get_window_extent().y1  # one above the other
+    history = keras.callbacks.History()
+    history.history = log
+    assert charts.plot_curves(history, [(2, "96x128")], loss_name="cross-entropy + Dice loss").alt == figure.alt
+    for none in ({}, {name: [] for name in log}, keras.callbacks.History()):
+        with pytest.raises(ValueError, match="no epoch has ended; run the training's cell again"):
+            charts.plot_curves(none)
     del log["val_loss"]
     with pytest.raises(KeyError, match="val_loss"):
         charts.plot_curves(log)
 
 
-def test_compared_curves_differ_in_colour_and_marker_and_tell_their_ends(log):
-    figure = charts.compare_curves({"with skips": log, "without": {"val_mIoU": [0.2, 0.25, 0.28]}})
-    first, second = figure.axes[0].lines
-    assert first.get_xydata().tolist() == [[1, 0.1], [2, 0.3]]
-    assert (first.get_color() != second.get_color()) & (first.get_marker() != second.get_marker())
-    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert told == ["with skips", "without"]  # no numbers: beside them, scores at another size are printed
-    assert "with skips: 0.300 at the end, without: 0.280 at the end" in figure.alt
-    with pytest.raises(KeyError, match="val_mIoU"):
-        charts.compare_curves({"a": {"loss": [1, 2]}})
+# ---- on a phone ----
+
+
+PHONE = 370  # pixels that a figure of WIDTH has on a page of 390
+LONG = LabelMap(
+    ("the longest name that anybody has given to a class",) + tuple(f"class {k}" for k in range(1, 20)),
+    tuple((k * 12, 255 - k * 12, k * 50 % 255) for k in range(20)),
+)
+
+
+@pytest.fixture(scope="module", params=(CARLA, LONG), ids=("carla", "long names"))
+def public_figures(request):
+    """Name -> figure, for each public function that makes one."""
+    labels, rng = request.param, np.random.default_rng(0)
+    mask = np.kron(rng.integers(0, labels.n_classes, (6, 8)), np.ones((16, 16))).astype(np.uint8)
+    other, mask[:16] = np.roll(mask, 4), 255
+    image = rng.integers(0, 255, (96, 128, 3), np.uint8)
+    scores = Scores(labels, confusion_matrices(mask[None], other[None], labels.n_classes))
+    model = unet_model((96, 128, 3), 2, labels.n_classes)
+    log = {name: rng.random(12) for name in ("loss", "val_loss", "mIoU", "val_mIoU")}
+    names = "without augmentation and TTA", "+ what takes many words to say what it may be", "short"
+    steps = [{"name": name, "miou": rng.uniform(low, 0.6, 3)} for name in names for low in (0, 0.5)]
+    columns, title = {str(k): [image, mask, mask == 1] for k in range(3)}, "a title of many words " * 5
+    return {
+        "compare_iou": plots.compare_iou({"one": scores, "two": scores.baseline(0)}),
+        "draw_legend": plots.draw_legend(labels),
+        "draw_unet": plots.draw_unet(model),
+        "plot_changes": plots.plot_changes(steps, steps[::-1]),
+        "plot_confusion": plots.plot_confusion(scores),
+        "plot_curves": plots.plot_curves(log, [(1, "96x128"), (12, "192x256")], "cross-entropy + Dice"),
+        "plot_iou": plots.plot_iou(scores, scores.baseline(0)),
+        "plot_reliability": plots.plot_reliability(rng.random(99), rng.random(99) > 0.5),
+        "show_classes": plots.show_classes(labels, np.bincount(mask.ravel(), minlength=256)[: labels.n_classes]),
+        "show_columns": plots.show_columns(columns, labels, [title, "b", "c"]),
+        "show_feature_maps": plots.show_feature_maps(model, image),
+        "show_overlap": plots.show_overlap(image, mask, other, 0, labels),
+        "show_pairs": plots.show_pairs([image] * 2, [mask] * 2, labels),
+        "show_predictions": plots.show_predictions([image], [mask], [other], labels, ["best: a"]),
+        "show_receptive_fields": plots.show_receptive_fields(model, image),
+        "show_transposed_convolution": plots.show_transposed_convolution([[1, -2, 0.5]], np.full((3, 3), 5)),
+    }
+
+
+def test_every_figure_can_be_read_on_a_phone(public_figures, monkeypatch):
+    """Each panel is 150 pixels wide or more, each text 8 pixels tall, and none leaves the figure or meets its edge."""
+    no_figures = {"receptive_fields", "unet_levels", "write_run_figures"}
+    assert set(public_figures) == set(plots.__all__) - no_figures
+    drawn, draw = [], Text.draw  # not the ticks beyond an axis's end, of which matplotlib keeps the texts
+    monkeypatch.setattr(Text, "draw", lambda self, renderer: drawn.append(self) or draw(self, renderer))
+    for name, figure in public_figures.items():
+        drawn.clear()
+        figure.draw_without_rendering()
+        scale = PHONE / max(figure.bbox.width, 100 * WIDTH)  # a page makes no figure larger
+        for axes in figure.axes:
+            if (axes.axison or axes.get_images()) and axes.get_label() != "<colorbar>":
+                assert scale * axes.get_window_extent().width >= 150, name
+        assert len(drawn) > 1, name
+        for text in (text for text in drawn if text.get_text() and text.get_visible()):
+            box = Text.get_window_extent(text)  # of an annotation without its arrow
+            assert scale * text.get_fontsize() * 100 / 72 >= 8, f"{name}: {text.get_text()!r}"
+            assert (box.x0 > 0) & (box.x1 < figure.bbox.width), f"{name}: {text.get_text()!r}"
+            assert (box.y0 > 0) & (box.y1 < figure.bbox.height), f"{name}: {text.get_text()!r}"

@@ -89,7 +89,7 @@ def test_a_run_keeps_its_log_and_the_best_network_of_the_largest_size(whole, cap
 
 
 def test_a_run_that_ended_before_its_last_size_keeps_its_best_and_says_so(tmp_path, capsys):
-    with pytest.raises(ValueError, match="no epoch was finished"):
+    with pytest.raises(ValueError, match="no epoch has ended"):
         load_best(tmp_path, (64, 96))
     train(tmp_path, until=2).on_train_end()
     assert (best_weight(tmp_path), load_best(tmp_path, (64, 96))[1]) == (1, (32, 32))
@@ -370,7 +370,7 @@ def test_the_plan_fits_into_the_minutes_says_how_many_more_are_needed_and_is_kep
     for minutes, epochs, steps, said in (
         (0.01, 1, 1, "1 epoch of 1 step, about 0.2 minutes"),  # an epoch that does not fit is cut
         (0.5, 1, 2, "about 0.3 minutes"),  # 14 s, of 18.1 s
-        (1, 3, 3, "3 epochs of 3 steps, about 0.6 minutes, of which timing a few steps took 0 s"),
+        (1, 3, 3, "3 epochs of 3 steps, about 0.6 minutes, of which the timing took 0 s"),
         (15.3, 32, 3, "48 epochs; MINUTES = 15.4 is enough"),
         (15.4, 48, 3, "48 epochs of 3 steps"),
     ):
@@ -403,6 +403,6 @@ def test_epochs_that_are_given_are_exact_and_nothing_is_timed(tmp_path, batches,
 def test_a_plan_by_real_timing_counts_what_the_timing_took(tmp_path, batches, capsys):
     assert make_plan(tmp_path, recipe(tmp_path, MINUTES=0.02), network(), *batches).epochs == 1
     shown = capsys.readouterr().out
-    timing = float(re.search(r"a few steps took (\d+) s", shown)[1])
+    timing = float(re.search(r"the timing took (\d+) s", shown)[1])
     assert 1 <= timing <= 60 * (0.05 + float(re.search(r"about ([\d.]+) minutes", shown)[1]))
     assert json.loads((tmp_path / "plan.json").read_text())["epochs"] == 1

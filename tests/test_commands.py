@@ -25,7 +25,7 @@ from limits import start
 from PIL import Image
 
 import unet_helpers
-from unet_helpers import naming, plots
+from unet_helpers import naming, plots, recipe
 from unet_helpers.__main__ import main
 from unet_helpers.commands import OPTIONS, check
 from unet_helpers.commands import train as command_train
@@ -35,7 +35,7 @@ from unet_helpers.evaluation import Scores, confusion_matrices
 from unet_helpers.labels import CARLA, Pair
 from unet_helpers.model import unet_model
 from unet_helpers.networks import encoder
-from unet_helpers.recipe import RULES, note_better_size
+from unet_helpers.recipe import note_better_size
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("check", "train", "diagnose", "evaluate", "predict", "export", "info")
@@ -96,6 +96,7 @@ def test_defaults_are_the_parameters_of_the_notebook():
     cells = json.loads((ROOT / "segmentation_unet.ipynb").read_text(encoding="utf-8"))["cells"]
     names = {}
     exec("".join(next(cell["source"] for cell in cells if cell["id"] == "parameters")), names)
+    names |= recipe.OPTIONS
     options = vars(make_parser().parse_args(["train", "data"]))
     for option, name in {
         "minutes": "MINUTES", "seed": "SEED", "image_size": "IMAGE_SIZE", "split_by": "SPLIT_BY", "runs": "RUN_DIR",
@@ -103,10 +104,9 @@ def test_defaults_are_the_parameters_of_the_notebook():
         "epochs": "EPOCHS", "batch_size": "BATCH_SIZE", "learning_rate": "LEARNING_RATE",
     }.items():  # fmt: skip
         assert options[option] == names[name], option
-    for name, value in command_train.FIXED.items():
-        assert value == names[name], name
     assert {make_parser().parse_args([c, *words]).seed for c, *words in (("check", "x"), ("evaluate", "n", "x"))} == {0}
-    assert set(RULES) <= {*OPTIONS, *command_train.FIXED}  # messages name each parameter as its option
+    no_option = {"ARCHIVE", "N_FILTERS", "HALF_RESOLUTION", "SIZE_STAGES", "FRAMES_PER_DRIVE"}
+    assert recipe.RULES.keys() - OPTIONS.keys() == no_option  # messages name each parameter as its option
 
 
 def test_a_terminal_shows_the_messages_and_nothing_else(folder):
@@ -266,18 +266,17 @@ def test_sequences_are_not_split_by_any_command(capsys, tmp_path, monkeypatch):
 
 
 PARAMETERS = {"DATASET": "folder", "EPOCHS": 2, "IMAGE_SIZE": (64, 64), "SEED": 5}
-WHOLE_CELLS = ("bootstrap", "versions", "parameters", "recipe", "data", "check")
+WHOLE_CELLS = ("bootstrap", "parameters", "recipe", "look", "mask", "check")
 WHOLE_CELLS += ("recipe-batches", "recipe-network", "train", "scores")
 
 
 def run_notebook_cells(**parameters) -> dict:
-    """Part 3's cells with all that they need of those before: imports and `plain`, the switches of part 1's network."""
+    """Part 3's cells with all that they need of those before: imports."""
     cells = json.loads((ROOT / "segmentation_unet.ipynb").read_text(encoding="utf-8"))["cells"]
     names = {}
     for name, source in {c["id"]: "".join(c["source"]) for c in cells if c["cell_type"] == "code"}.items():
-        exec(source if name in WHOLE_CELLS else _imports_and_plain(source), names)
+        exec(source if name in WHOLE_CELLS else _imports(source), names)
         if name == "parameters":
-            assert parameters.keys() <= names.keys()
             names |= parameters
         if name == "train":
             names |= {"network": None, "score": lambda *_: SimpleNamespace(miou=0, accuracy=0)}  # part 1's
@@ -286,12 +285,8 @@ def run_notebook_cells(**parameters) -> dict:
     raise AssertionError("the notebook has no cell 'scores'")
 
 
-def _imports_and_plain(source: str) -> str:
-    def is_needed(node) -> bool:
-        assigns = isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["plain"]
-        return isinstance(node, (ast.Import, ast.ImportFrom)) or assigns
-
-    return "\n".join(ast.unparse(node) for node in ast.parse(source).body if is_needed(node))
+def _imports(source: str) -> str:
+    return "\n".join(ast.unparse(n) for n in ast.parse(source).body if isinstance(n, (ast.Import, ast.ImportFrom)))
 
 
 @pytest.fixture(scope="module")
@@ -338,9 +333,9 @@ def test_training_is_that_of_the_notebook_also_when_it_was_interrupted(capsys, t
     with monkeypatch.context() as patch:
         patch.setattr(command_train, "EpochLine", Interrupting)
         assert train(trained, tmp_path / "runs") == 130
-    lock, run_dir = sorted((tmp_path / "runs").iterdir())  # the lock is held until the process ends, or the next fit
-    assert lock.name == f".{run_dir.name}.lock"
-    assert capsys.readouterr().err.startswith(f"unet_helpers: stopped: 1 epoch saved in {run_dir}; ")
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    saved = f"unet_helpers: interrupted: 1 epoch saved in {run_dir}; run the command again to resume\n"
+    assert capsys.readouterr().err == saved
     assert train(trained, tmp_path / "runs") == 0
     shown, errors = capsys.readouterr()
     assert errors == ""
@@ -397,7 +392,7 @@ def test_a_training_that_could_save_nothing_is_no_success(capsys, folder, tmp_pa
 
 def test_scores_are_those_of_the_notebook(capsys, trained):
     shown = succeeds(capsys, "evaluate", trained.run_dir, trained.data)
-    scores, baseline = trained.names["scores"], trained.names["baseline"]
+    scores, baseline = trained.names["scores"], trained.names["rows"]["baseline"]
     assert shown.endswith(f"\n{scores.table()}\n")
     rows = {"the network": scores, "without TTA": scores.without_tta, r"baseline \(always .*\)": baseline}
     for title, row in rows.items():

@@ -230,7 +230,7 @@ def test_nbconverts_page_can_be_given_the_alt_texts():
     notebook = v4.new_notebook(cells=[v4.new_code_cell("", outputs=[output])])
     page = run_notebook.make_page(notebook)
     assert re.search(r'<img alt="a cat"[^>]*base64,AAAA', page), "nbconvert's template lab: block data_jpg"
-    assert "a cat" not in HTMLExporter().from_notebook_node(notebook)[0], "run_notebook.WITH_ALT_TEXT can go"
+    assert "a cat" not in HTMLExporter().from_notebook_node(notebook)[0], "the alt texts of run_notebook.PAGE can go"
 
 
 def test_nbconvert_runs_cells_by_methods_that_can_be_overridden():

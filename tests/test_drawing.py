@@ -91,7 +91,7 @@ def test_the_layout_of_kaggle_with_the_same_bytes_whatever_the_number_of_process
     files = files_below(one)
     assert len(files) == 36
     assert files == files_below(two)
-    assert (lines[0], lines[-1]) == ("drawing 18 road scenes, once", "drawing 18 road scenes: 18 done")
+    assert (lines[0], lines[-1]) == ("drawing 18 road scenes, once", "drawing 18 road scenes: 18 done, 0 s left")
     assert files.keys() > {
         "dataA/dataA/CameraRGB/02_00_000.png", "dataB/dataB/CameraSeg/02_00_002.png",
         "dataE/dataE/CameraSeg/02_00_008.png", "dataE/dataE/CameraRGB/F61-9.png"}  # fmt: skip

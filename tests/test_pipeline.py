@@ -16,7 +16,7 @@ from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
 from unet_helpers.images import decode_image, decode_mask, fit_image, fit_mask
 from unet_helpers.labels import VOID
 from unet_helpers.pipeline import PairReader, make_batches, with_class_weights
-from unet_helpers.training import ProgressiveResizing, images_per_second
+from unet_helpers.training import ProgressiveResizing
 
 
 @pytest.fixture
@@ -139,12 +139,6 @@ def test_weights_follow_the_mask(write_pair, labels):
     assert batches.pairs == pairs
     assert batches.class_weights.tolist() == [0.5, 1, 4]
     assert len(batches) == 1
-
-
-def test_images_per_second_counts_images(pairs, labels):
-    seen = []
-    assert images_per_second(make_batches(pairs, labels, (16, 24), 5), lambda *b: seen.append(len(b[0])), 3) > 0
-    assert seen == [5] * 4
 
 
 # ---- the cache ----

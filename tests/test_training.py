@@ -1,5 +1,7 @@
+import itertools
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from unet_helpers.training import (
     EpochLine,
     ProgressiveResizing,
     Speed,
+    StepLine,
     TimeLimit,
     compile_unet,
     device_report,
@@ -163,22 +166,34 @@ def test_each_epoch_is_a_line_with_the_minutes_left(capsys, monkeypatch):
         line.on_epoch_begin(epoch)
         line.on_epoch_end(epoch, logs)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("epoch 1/4 32x32: loss 1.235 mIoU 0.100, validation loss 2.000 mIoU 0.250, 21 s, 2.3 min")
-    assert second.endswith("20 s, 2.0 min left")
+    assert first.startswith("epoch 1/4 32x32: loss 1.235 mIoU 0.100, validation loss 2.000 mIoU 0.250, 2.3 min")
+    assert second.endswith(" mIoU 0.250, 2.0 min left")
+
+
+def test_a_long_epoch_is_never_silent_for_long(monkeypatch, capsys):
+    """By a clock on which a step takes a second."""
+    clock = itertools.count()
+    monkeypatch.setattr("unet_helpers.training.time", types.SimpleNamespace(perf_counter=lambda: next(clock) / 2))
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((40, 1)), np.ones((40, 1)), batch_size=1, epochs=2, verbose=0, callbacks=[StepLine()])
+    lines = capsys.readouterr().out.splitlines()
+    assert all(re.fullmatch(r"epoch [12]: step \d+ of 40", line) for line in lines)
+    assert len(lines) == 4
 
 
 def test_a_training_ends_in_time_and_what_comes_after_an_epoch_does_not_count(monkeypatch):
-    """By a clock on which a step takes a second, a validation step and a figure a hundred; the last epoch is cut."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    clock, steps = [0], []
+    """By a clock on which a step takes a second, a validation step and a figure a hundred; epochs of four steps."""
+    clock, data = [0], (np.ones((4, 1)), np.ones((4, 1)))
     monkeypatch.setattr("unet_helpers.training.time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
     work = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: clock.append(clock.pop() + 1))
     work.on_test_batch_end = lambda batch, logs=None: clock.append(clock.pop() + 100)
     draw = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: clock.append(clock.pop() + 100))
-    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
-    limit, data = TimeLimit(5.5), (np.ones((4, 1)), np.ones((4, 1)))
     options = {"batch_size": 1, "epochs": 100, "verbose": 0, "shuffle": False}
-    model.fit(*data, validation_data=data, validation_batch_size=1, callbacks=[work, limit, count, draw], **options)
-    assert limit.spent == 6  # the first step does not count
-    assert steps == [0, 1, 2, 3, 0, 1, 2]
+    # The first step does not count, so the ends of the epochs are at 3, 7 and 11 seconds.
+    for seconds, spent, n_steps in ((1.5, 2, 3), (2.5, 3, 4), (4.4, 3, 4), (4.6, 7, 8), (8.9, 7, 8), (9.1, 11, 12)):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        limit = TimeLimit(seconds)
+        model.fit(*data, validation_data=data, validation_batch_size=1, callbacks=[work, limit, draw], **options)
+        assert (limit.spent, model.optimizer.iterations) == (spent, n_steps), seconds

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from .labels import LabelMap
 from .model import PreciseStatistics, with_keras_layers_only
 from .naming import counted, named, setting
 from .networks import save_network
+from .notebook import NotebookError, interruptible
 from .recipe import EPOCH_LADDER, LEAST_FREE, Recipe, choose_epochs, expected_seconds
 from .training import ProgressiveResizing, Speed, measure_speed
 
@@ -125,6 +126,19 @@ class RunCheckpoint(keras.callbacks.Callback):
             print(f"resuming after epoch {len(self.log)}")
         return len(self.log)
 
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """During the block, an interrupt becomes one line that says what is saved, and the run is unlocked."""
+        with interruptible(self._when_interrupted):
+            yield
+
+    def _when_interrupted(self) -> str:
+        self._unlock()
+        again = named("run the cell again")
+        if not self.log:
+            return f"no epoch has ended, so nothing is saved yet; {again}"
+        return f"{counted(len(self.log), 'epoch')} saved in {self.run_dir}; {again} to resume"
+
     def _lock(self) -> None:
         def refuse():
             todo = f"wait until it ends, or give another {named('RUN_DIR')} or {named('SEED')}"
@@ -217,7 +231,7 @@ def load_best(run_dir: str | Path, image_size: tuple[int, int]) -> tuple[keras.M
     """
     best = storage.read_json(Path(run_dir) / "best.json")
     if best is None:
-        raise ValueError(f"{run_dir}: no epoch was finished here, so no network was saved; run the training cell again")
+        raise NotebookError(f"{run_dir}: no epoch has ended, so no network is saved; run the training's cell again")
     size = tuple(best["image_size"])
     if size != tuple(image_size):
         print("The training ended before its last image size: the network is the best of those at {}x{}.".format(*size))
@@ -341,7 +355,8 @@ def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, valida
     with tempfile.TemporaryDirectory(prefix="unet_timing_", ignore_cleanup_errors=True) as folder:
         checkpoint = RunCheckpoint(folder, ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs=2))
         callbacks = [PreciseStatistics(train_batches), checkpoint]
-        speed = measure_speed(model, train_batches, validation_batches, resizing, callbacks)
+        with interruptible(lambda: f"nothing is lost; {named('run the cell again')}"):
+            speed = measure_speed(model, train_batches, validation_batches, resizing, callbacks)
     timing = time.perf_counter() - begun
     spent = timing + speed.start
 
@@ -353,7 +368,7 @@ def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, valida
     if epochs == 1:  # at full size
         steps = max(1, min(n_steps, int(n_steps * left / speed.epoch[-1])))
     planned = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}, about {minutes(epochs, steps):.1f} minutes"
-    print(f"{planned}, of which timing a few steps took {timing:.0f} s")
+    print(f"{planned}, of which the timing took {timing:.0f} s")
     least = next(n for n in EPOCH_LADDER if n * n_steps >= LEAST_STEPS)
     if epochs * steps < least * n_steps:
         needed = math.ceil(10 * minutes(least) / 0.95 * recipe.minutes / given) / 10

@@ -252,6 +252,14 @@ def find_rare(counts: np.ndarray) -> list[tuple[int, float]]:
     return [(int(k), 100 * float(shares[k])) for k in np.flatnonzero((shares > 0) & (shares < RARE))]
 
 
+def of_different_sequences(pairs: Sequence[Pair], order: Sequence[int], n: int) -> list[int]:
+    """The first n indices in this order of the pairs, if possible each of another sequence."""
+    first_of: dict[str, int] = {}
+    for i in order:
+        first_of.setdefault(sequence_of(pairs[i]), i)
+    return [*first_of.values(), *(i for i in order if i not in first_of.values())][:n]
+
+
 def find_suspicious(
     pairs: Sequence[Pair], counts: np.ndarray, labels: LabelMap, report: custom_data.Report | None = None
 ) -> dict[Pair, str]:

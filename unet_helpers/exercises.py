@@ -1,6 +1,9 @@
 """The checks of the lesson's exercises: is an answer right, and if not, which mistake does it look like?"""
 
+import contextlib
+import math
 import numbers
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -8,13 +11,16 @@ import numpy as np
 from .labels import Pair
 from .losses import class_weights
 from .model import conv_block
-from .training import TimeLimit
+from .naming import counted
+from .notebook import interruptible
+from .training import TimeLimit, scores_line
 
 
 class Training(TimeLimit):
-    """The time limit of the lesson's `train_network`; at the end the checks find it as network.recorded_training.
+    """The time limit of the lesson's `train_network`; prints a line after each epoch.
 
-    batches: what the network is trained on. seconds: see `TimeLimit`.
+    batches: what the network is trained on. seconds: see `TimeLimit`. At the end the checks of the exercises find it as
+    network.recorded_training.
     """
 
     def __init__(self, batches, seconds: float):
@@ -24,6 +30,25 @@ class Training(TimeLimit):
 
     def on_train_begin(self, logs=None):
         self.was_trained = _is_trained(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        left = counted(self.params["epochs"] - epoch - 1, "epoch")
+        if math.isfinite(self.seconds):
+            left = f"{0 if self.model.stop_training else self.seconds - self.spent:.0f} s"
+        print(f"epoch {epoch + 1}: {scores_line(logs)}, {left} left", flush=True)
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """During the block, an interrupt becomes one line that says what the network has learned."""
+        with interruptible(self._when_interrupted):
+            yield
+
+    def _when_interrupted(self) -> str:
+        n_epochs = len(self.model.history.epoch) if self.model else 0
+        if not n_epochs:
+            return "no epoch has ended; run the cell again"
+        return f"{counted(n_epochs, 'epoch')} trained; score this network, or run the cell again to train a new one"
 
     def on_train_end(self, logs=None):
         self.epochs, self.steps = self.params["epochs"], int(self.model.optimizer.iterations)

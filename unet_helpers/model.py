@@ -11,6 +11,8 @@ from keras import layers
 from .naming import shown
 
 N_IMAGES = 16  # for `PreciseStatistics`; they cost 1.5 % of an epoch of the demo, see benchmarks/README.md
+# The switches of `unet_model` for the original U, but padded: what the lesson builds.
+PLAIN = {"normalization": None, "up_kernel_size": 2, "last_conv": False, "dropout_prob": 0}
 LARGEST_SIDE = 8192  # of the images that a network takes, in pixels: more fits into no memory
 
 

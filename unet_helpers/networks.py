@@ -209,6 +209,7 @@ def transfer_weights(model: keras.Model, labels: LabelMap, path: str | Path, fre
     Source: Yosinski et al. 2014, https://arxiv.org/abs/1411.1792.
     """
     network, (known, *_) = load_model(path), read_record(path)
+    print(f"transfer learning: weights of {Path(path).name} loaded")
     same_classes = known is not None and labels.names == known.names
     own, theirs = ([layer for layer in m.layers if layer.weights] for m in (model, network))
     loaded = slice(None if same_classes else -1)

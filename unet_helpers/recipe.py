@@ -119,6 +119,13 @@ RULES: dict[str, tuple[Callable[[object], bool], str, object]] = {
 }  # fmt: skip
 
 
+OPTIONS = {  # what stands in the notebook's OPTIONS unless it is given there
+    "EPOCHS": None, "START_FROM": None, "FREEZE_ENCODER": False, "TRAIN_ANEW": False, "N_FILTERS": None,
+    "BATCH_SIZE": None, "HALF_RESOLUTION": None, "SIZE_STAGES": None, "LEARNING_RATE": 2e-2, "ARCHIVE": None,
+    "SPLIT_BY": None, "RUN_DIR": "runs", "FRAMES_PER_DRIVE": 20,
+}  # fmt: skip
+
+
 def check_parameters(values: dict[str, object]) -> None:
     """Raises ValueError for the first invalid parameter. values: one for each of RULES."""
     for name, (is_valid, expected, example) in RULES.items():
@@ -175,6 +182,12 @@ class Recipe:
         return tuple(side // 2 for side in self.image_size) if self.half_resolution else self.image_size
 
     @property
+    def data_options(self) -> dict:
+        """The keyword arguments of `datasets.load_dataset`."""
+        names = ("seed", "frames_per_drive", "archive", "split_by")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def long_minutes(self) -> float:
         """Minutes of the training with the whole recipe; epochs overrides them."""
         return LONG_SHARE * self.minutes
@@ -193,10 +206,10 @@ class Recipe:
 def make_recipe(device_kind: str, **parameters) -> Recipe:
     """Check the notebook's parameters, given under their names, and replace None by what suits device and data set.
 
-    device_kind: "CPU" or "GPU". SPLIT_BY, START_FROM and FREEZE_ENCODER may be left out. Writes nothing.
+    device_kind: "CPU" or "GPU". Those of OPTIONS may be left out. Writes nothing.
     Raises ValueError as `check_parameters` does, also for paths that can't be used.
     """
-    given = {"SPLIT_BY": None, "START_FROM": None, "FREEZE_ENCODER": False} | parameters
+    given = OPTIONS | parameters
     check_parameters(given)
     is_demo = given["DATASET"] == "demo"
     defaults = DEFAULTS[device_kind] | DEFAULTS["demo" if is_demo else "other"]

@@ -16,6 +16,7 @@ from .optimizers import KernelMuon
 from .recipe import stage_of
 
 N_STEPS = 3  # of an epoch are timed, at most
+SILENT_SECONDS = 8  # a training prints at least as often
 
 
 def device_report() -> dict[str, str]:
@@ -108,6 +109,7 @@ def measure_speed(
     try:
         for n_pixels in sorted({min(pixels), max(pixels)}):
             resizing.stage = pixels.index(n_pixels)
+            print("timing a few steps at {}x{}".format(*resizing.sizes[resizing.stage]), flush=True)
             for batches in (train_batches, validation_batches):  # decode each image now, not in the first epoch
                 collections.deque(batches.take(N_STEPS), maxlen=0)
             fit(1)  # at each size the first step is slower
@@ -152,38 +154,49 @@ class _EpochTimes(keras.callbacks.Callback):
         return seconds
 
 
-def images_per_second(batches, step=lambda *batch: None, max_batches: int = 20) -> float:
-    """How many images a second the pipeline delivers, or step(*batch) takes in, warmed up by one batch."""
-    iterator, n_images = iter(batches.repeat()), 0
-    step(*next(iterator))  # fills the cache and traces the graph
-    started = time.perf_counter()
-    for _ in range(max_batches):
-        batch = next(iterator)
-        step(*batch)
-        n_images += len(batch[0])
-    return n_images / (time.perf_counter() - started)
+class StepLine(keras.callbacks.Callback):
+    """Prints the step every few seconds, so that no epoch is silent for long."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.begun = epoch, time.perf_counter()
+        self.printed = self.begun
+
+    def on_train_batch_end(self, batch, logs=None):
+        step, steps = batch + 1, self.params["steps"]
+        if time.perf_counter() - self.printed >= SILENT_SECONDS and step != steps:
+            print(f"epoch {self.epoch + 1}: step {step} of {steps}", flush=True)
+            self.printed = time.perf_counter()
 
 
-class TimeLimit(keras.callbacks.Callback):
-    """Ends a training after so many seconds of steps, without the first, which builds the graph, and validation."""
+class TimeLimit(StepLine):
+    """Ends a training after the epoch that ends nearest to so many seconds of steps; only the first may be cut short.
+
+    Neither the first step counts, which builds the graph, nor validation and other callbacks.
+    """
 
     def __init__(self, seconds: float):
         super().__init__()
         self.seconds, self.spent, self.since = seconds, 0.0, None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.since = self.since and time.perf_counter()
+        super().on_epoch_begin(epoch, logs)
+        self.spent_before, self.since = self.spent, self.since and self.begun
 
     def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
         now = time.perf_counter()
         self.spent += now - (self.since or now)
         self.since = now
-        if self.spent >= self.seconds:
+        if self.epoch == 0 and self.spent >= self.seconds:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.spent + (self.spent - self.spent_before) / 2 >= self.seconds:
             self.model.stop_training = True
 
 
-class EpochLine(keras.callbacks.Callback):
-    """Prints a line after each epoch, instead of Keras's: `fit(..., verbose=0)`.
+class EpochLine(StepLine):
+    """Prints a line after each epoch, and in a long one, instead of Keras's: `fit(..., verbose=0)`.
 
     speed: as expected; the minutes left follow from it and from how long the epochs really take.
     """
@@ -192,9 +205,6 @@ class EpochLine(keras.callbacks.Callback):
         super().__init__()
         self.resizing, self.speed, self.expected, self.measured = resizing, speed, speed.start, 0.0
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.begun = time.perf_counter()
-
     def on_epoch_end(self, epoch, logs=None):
         resizing, seconds = self.resizing, time.perf_counter() - self.begun
         self.measured += seconds
@@ -202,8 +212,11 @@ class EpochLine(keras.callbacks.Callback):
         later = [stage_of(n, resizing.epochs, resizing.stages) for n in range(epoch + 1, resizing.epochs)]
         left = sum(self.speed.epoch[stage] for stage in later) * self.measured / self.expected / 60
         height, width = resizing.sizes[resizing.stage]
-        print(
-            f"epoch {epoch + 1}/{resizing.epochs} {height}x{width}: loss {logs['loss']:.3f} mIoU {logs['mIoU']:.3f}, "
-            f"validation loss {logs['val_loss']:.3f} mIoU {logs['val_mIoU']:.3f}, {seconds:.0f} s, {left:.1f} min left",
-            flush=True,
-        )
+        scores = f"{height}x{width}: {scores_line(logs)}"
+        print(f"epoch {epoch + 1}/{resizing.epochs} {scores}, {left:.1f} min left", flush=True)
+
+
+def scores_line(logs: dict[str, float]) -> str:
+    """Loss and mIoU after an epoch, in words."""
+    train, validation = (f"loss {logs[f'{kind}loss']:.3f} mIoU {logs[f'{kind}mIoU']:.3f}" for kind in ("", "val_"))
+    return f"{train}, validation {validation}"

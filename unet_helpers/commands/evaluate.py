@@ -1,4 +1,4 @@
-"""evaluate: a network's scores on a data set, as in section 11 of the notebook."""
+"""evaluate: a network's scores on a data set, as in section 10 of the notebook."""
 
 from dataclasses import replace
 from pathlib import Path

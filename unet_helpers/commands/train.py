@@ -10,7 +10,7 @@ from ..augmentation import RandomResizedCrop
 from ..checkpoints import RunCheckpoint, load_best, make_plan, run_folder
 from ..datasets import Dataset, load_dataset
 from ..labels import SPLITS
-from ..model import PreciseStatistics, unet_model
+from ..model import PLAIN, PreciseStatistics, unet_model
 from ..naming import counted
 from ..networks import transfer_weights
 from ..optimizers import WarmupStableDecay
@@ -21,9 +21,6 @@ from ..storage import read_json
 from ..training import EpochLine, ProgressiveResizing, compile_unet, device_report
 from . import WrongOption, find_network
 from .check import check_files
-
-# Parameters of the notebook that no option changes.
-FIXED = {"ARCHIVE": None, "N_FILTERS": None, "HALF_RESOLUTION": None, "SIZE_STAGES": None, "FRAMES_PER_DRIVE": 20}
 
 
 def train(*, runs: str, start_from: str | None, **options) -> int:
@@ -38,15 +35,12 @@ def train(*, runs: str, start_from: str | None, **options) -> int:
     device = device_report()
     keras.config.set_dtype_policy(device["precision"])
     try:
-        recipe = make_recipe(device["kind"], **FIXED | parameters)
+        recipe = make_recipe(device["kind"], **parameters)
     except ValueError as error:
         raise WrongOption(str(error)) from None
     height, width = recipe.image_size
     print(f"device: {device['name']}, precision: {device['precision']}; images of {height}x{width}", flush=True)
-    data = load_dataset(
-        recipe.dataset, recipe.data_dir, seed=recipe.seed, frames_per_drive=recipe.frames_per_drive,
-        split_by=recipe.split_by,
-    )  # fmt: skip
+    data = load_dataset(recipe.dataset, recipe.data_dir, **recipe.data_options)
     n_bad = 0
     for split in SPLITS:
         pairs = getattr(data, split)
@@ -77,13 +71,10 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
     validation = make_batches(data.validation, data.labels, recipe.image_size, recipe.batch_size, **options)
 
     keras.utils.set_random_seed(recipe.seed)
-    model = unet_model(
-        (None, None, 3), recipe.n_filters, data.labels.n_classes, half_resolution=recipe.half_resolution,
-        normalization="batch", up_kernel_size=2, last_conv=False, dropout_prob=0,
-    )  # fmt: skip
+    switches = PLAIN | {"normalization": "batch", "half_resolution": recipe.half_resolution}
+    model = unet_model((None, None, 3), recipe.n_filters, data.labels.n_classes, **switches)
     if recipe.start_from:
         transfer_weights(model, data.labels, recipe.start_from, recipe.freeze_encoder)
-        print(f"transfer learning: weights of {recipe.start_from.name} loaded")
     schedule = WarmupStableDecay(1, recipe.learning_rate)
     compile_unet(model, data.labels.n_classes, schedule)
     run_dir = run_folder(recipe, model, data, augment=augment)
@@ -96,14 +87,11 @@ def _fit(recipe: Recipe, data: Dataset) -> Path:
         *([keras.callbacks.TensorBoard(run_dir / "tensorboard")] if find_spec("tensorboard") else []),
     ]  # fmt: skip
     started = time.perf_counter()
-    try:
+    with checkpoint.interruptible():
         model.fit(
             batches.take(plan.steps), validation_data=validation, initial_epoch=checkpoint.resume(model),
             epochs=plan.epochs, callbacks=callbacks, shuffle=False, verbose=0,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        saved = f"{counted(len(checkpoint.log), 'epoch')} saved in {run_dir}"
-        raise KeyboardInterrupt(f"stopped: {saved}; the same command resumes the training") from None
     print(f"trained in {time.perf_counter() - started:.0f} s")
     if (run_dir / "best.json").is_file() and not (run_dir / "best_and_worst.png").is_file():
         best, size = load_best(run_dir, recipe.image_size)

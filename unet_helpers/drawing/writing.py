@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..naming import named
+from ..notebook import interruptible
 from ..storage import hold_lock, remove_partial_folders, write_folder
 from .scenes import render_frame
 from .street import DRIVES
@@ -61,8 +63,9 @@ def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress
     n_frames, total, done = options["n_frames"], len(drives) * options["n_frames"], 0
     parts = [(drive, range(n_frames)[first:first + 10]) for drive in drives for first in range(0, n_frames, 10)]
     n_workers = min(processes or os.cpu_count() or 1, len(parts))
-    with write_folder(folder) as partial:
+    with interruptible(lambda: f"nothing is kept; {named('run the cell again')}"), write_folder(folder) as partial:
         progress(f"drawing {total} road scenes, once")
+        begun = time.perf_counter()
         # spawn, not fork: a fork of a process in which TensorFlow runs may hang
         spawn = multiprocessing.get_context("spawn")
         pool = ThreadPoolExecutor(1) if n_workers == 1 else ProcessPoolExecutor(n_workers, spawn, _end_with_parent)
@@ -70,7 +73,8 @@ def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress
             for drawn in as_completed(_submit(pool, [(partial, *part, options) for part in parts])):
                 tenths, done = done * 10 // total, done + drawn.result()
                 if done * 10 // total > tenths:
-                    progress(f"drawing {total} road scenes: {done} done")
+                    left = (time.perf_counter() - begun) * (total - done) / done
+                    progress(f"drawing {total} road scenes: {done} done, {left:.0f} s left")
         finally:
             pool.shutdown(cancel_futures=True)
 

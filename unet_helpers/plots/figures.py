@@ -14,9 +14,11 @@ from ..labels import LabelMap
 
 WIDTH = 8  # inches: with DPI, the width of a notebook's column
 DPI, QUALITY = 100, 72  # of the JPEGs in a notebook
+FONT = 12.5  # points: 8 pixels tall where WIDTH is 370 pixels, on a phone's page of 390
 STYLE = {
-    "font.size": 12,  # 8 pixels tall where WIDTH is a phone's 390 pixels
-    "axes.titlesize": 12,
+    "font.size": FONT,
+    "axes.titlesize": FONT,
+    "figure.titlesize": FONT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
@@ -27,7 +29,7 @@ EDGE = {"edgecolor": "black", "linewidth": 0.5}  # makes pale colours visible on
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), readable with colour-blindness.
 BLUE, ORANGE, PINK, SKY_BLUE, YELLOW, RED = "#0072b2", "#e69f00", "#cc79a7", "#56b4e9", "#f0e442", "#d55e00"
-COLORS = (BLUE, ORANGE, "black", PINK, SKY_BLUE)  # of curves and bars
+COLORS = (BLUE, ORANGE, "black", PINK, SKY_BLUE)  # of bars
 
 
 class InlineFigure(Figure):
@@ -71,14 +73,19 @@ def new_figure(alt: str, n_rows: int = 1, n_columns: int = 1, size: tuple[float,
     return figure, figure.subplots(n_rows, n_columns, **options)
 
 
+def shorten(name: str, most: int = 30) -> str:
+    """A name that fits into a figure: a user's may be longer than the figure is wide."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def add_legend(figure: InlineFigure, entries: Sequence[tuple[str, Sequence[int]]]) -> None:
     """A legend below the figure, which grows by its height. entries: (name, (red, green, blue) 0..255) pairs."""
     if not entries:
         return
-    longest = max(len(name) for name, _ in entries)
-    n_columns = int(np.clip(WIDTH // (0.65 + 0.105 * longest), 1, len(entries)))  # as many as fit, in inches
-    figure.set_figheight(figure.get_figheight() + 0.15 + 0.26 * -(-len(entries) // n_columns))
-    patches = [Patch(facecolor=np.divide(color, 255), label=name, **EDGE) for name, color in entries]
+    longest = max(len(shorten(name, 60)) for name, _ in entries)
+    n_columns = int(np.clip(WIDTH // (0.65 + 0.11 * longest), 1, len(entries)))  # as many as fit, in inches
+    figure.set_figheight(figure.get_figheight() + 0.2 + 0.28 * -(-len(entries) // n_columns))
+    patches = [Patch(facecolor=np.divide(color, 255), label=shorten(name, 60), **EDGE) for name, color in entries]
     options = {"handleheight": 1.2, "columnspacing": 1.2, "handletextpad": 0.5, "labelspacing": 0.4}
     figure.legend(handles=patches, loc="outside lower center", ncols=n_columns, **options)
 

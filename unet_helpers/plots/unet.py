@@ -8,7 +8,6 @@ import keras
 import numpy as np
 from keras import layers
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -17,7 +16,7 @@ from ..images import resize_image
 from .figures import BLUE, ORANGE, PINK, RED, SKY_BLUE, WIDTH, YELLOW, InlineFigure, new_figure
 
 Shape = tuple[int, int, int]  # height, width, channels
-FONT = 14  # points
+FONT = 14  # points, of the labels in the U and of the legends
 UNITS = 12  # lengths in the U are twelfths of the figure's width
 TALLEST, ARROW, ROW_GAP, LETTER = 1.7, 0.33, 0.55, 0.175  # highest box, room for an arrow, between rows, for a letter
 BOXES = {"entering": "#d3ebf8", "skip": "#f3d3e4", "out": SKY_BLUE}
@@ -25,7 +24,7 @@ ARROWS = {  # kind -> its sign in the legend, its colour
     "convolutions": (r"$\rightarrow$", "black"),
     "max pooling": (r"$\downarrow$", RED),
     "convolution, stride 2": (r"$\downarrow$", "#8c510a"),
-    "up-convolution": (r"$\uparrow$", BLUE),
+    "transposed convolution": (r"$\uparrow$", BLUE),
     "skip connection": (r"$\rightarrow$", PINK),
     "skip connection, cropped": (r"$\rightarrow$", PINK),
     "1x1 convolution": (r"$\rightarrow$", ORANGE),
@@ -36,8 +35,8 @@ ARROWS = {  # kind -> its sign in the legend, its colour
 class Level:
     """One level of a U-Net on its way down or up; the image and the logits are the first and the last of them."""
 
-    part: str  # "input", "down", "bottom", "up" or "output"
-    number: int  # 1 is the finest, the bottom has the largest; 0 is an image before a first convolution of stride 2
+    part: str  # "input", "down", "bottleneck", "up" or "output"
+    number: int  # 1 is the finest, the bottleneck has the largest; 0 is an image before a first convolution of stride 2
     shape: Shape  # of the output of the level's last layer
     entering: Shape  # of what its first convolution gets along the U: image, pooled or up-convolved features
     skip: Shape | None  # of what comes across from the way down, after cropping; None without a skip connection
@@ -54,7 +53,7 @@ class Level:
 
 
 def unet_levels(model: keras.Model, image_size: Sequence[int] | None = None) -> list[Level]:
-    """The levels of a U-Net in the order of computation: input, way down, bottom, way up, output.
+    """The levels of a U-Net in the order of computation: input, way down, bottleneck, way up, output.
 
     image_size: (height, width) of the image, needed if the network takes any.
     Raises ValueError if it is missing or does not fit, or if the network does not go down and then up again.
@@ -74,18 +73,18 @@ def unet_levels(model: keras.Model, image_size: Sequence[int] | None = None) -> 
 
 
 def receptive_fields(model: keras.Model) -> dict[str, int]:
-    """For each level down to the bottom: the side, in pixels of the image, of the square that one value sees.
+    """For each level down to the bottleneck: the side, in pixels of the image, of the square that one value sees.
 
     Each kernel of k values adds k - 1 steps; a step is as many pixels as all strides before it multiplied.
     Source: Araujo, Norris and Sim 2019, https://distill.pub/2019/computing-receptive-fields.
     """
     side, step, fields = 1, 1, {}
     for part, number, stage in _stages(model):
-        for layer in stage if part in ("input", "down", "bottom") else ():
+        for layer in stage if part in ("input", "down", "bottleneck") else ():
             side += (_side(layer, "kernel_size", "pool_size") - 1) * _side(layer, "dilation_rate") * step
             step *= _side(layer, "strides")
-        if part in ("down", "bottom"):
-            fields[part if part == "bottom" else f"level {number}"] = side
+        if part in ("down", "bottleneck"):
+            fields[part if part == "bottleneck" else f"level {number}"] = side
     return fields
 
 
@@ -135,7 +134,7 @@ def _stages(model) -> list[tuple[str, int, list]]:
             stages.append((direction or "down", number, []))
         stages[-1][2].append(layer)
     bottom = max(i for i, (part, *_) in enumerate(stages) if part == "down")
-    stages[bottom] = ("bottom", *stages[bottom][1:])
+    stages[bottom] = ("bottleneck", *stages[bottom][1:])
     return [*stages, ("output", number, path[last:])]
 
 
@@ -174,7 +173,7 @@ def draw_unet(model: keras.Model, image_size: Sequence[int] | None = None) -> In
         if level.number != before.number:  # pooled or up-convolved: straight below or above where it comes from
             start = draw_box("entering", level.entering, x[i], level)
             pooled = "convolution, stride 2" if before.part == "input" else "max pooling"
-            draw_arrow(pooled if level.number > before.number else "up-convolution", outs[i], start)
+            draw_arrow(pooled if level.number > before.number else "transposed convolution", outs[i], start)
         if level.skip:
             source, its_out = across[level.number]
             skip = draw_box("skip", level.skip, start.get_x() - size(level.skip)[0] / 2, level)
@@ -196,7 +195,7 @@ def _layout(found: list[Level]):
     step = (UNITS - 1.8 - 2 * label + 2 * ARROW) / len(found)  # 1.8: for the names of the rows
     widest = step - ARROW
     x = 1.4 + widest / 2 + step * np.arange(len(found))
-    x[[level.part for level in found].index("bottom") :] += label + 0.4 + 1.5 * widest - step  # room for a label
+    x[[level.part for level in found].index("bottleneck") :] += label + 0.4 + 1.5 * widest - step  # room for a label
     y, top = {}, 0
     for level in found:
         if level.number not in y:
@@ -213,7 +212,7 @@ def _label(axes, level: Level, box: Rectangle, beside_output: bool) -> None:
     """The name of a row, on its left, and a level's size, beside or above its box."""
     (left, _), (right, top), middle = box.get_xy(), box.get_corners()[2], box.get_center()[1]
     style = {"fontsize": FONT, "va": "bottom"}
-    if level.part in ("down", "bottom"):
+    if level.part in ("down", "bottleneck"):
         axes.text(0, middle, level.name, color="dimgrey", va="center", fontsize=FONT)
     if level.part in ("input", "output"):
         axes.text(0.3 if level.part == "input" else left, top + 0.08, f"{level.name}\n{level.size}", **style)
@@ -224,7 +223,7 @@ def _label(axes, level: Level, box: Rectangle, beside_output: bool) -> None:
 
 
 def show_receptive_fields(model: keras.Model, image: np.ndarray) -> InlineFigure:
-    """The square that one value of each level down to the bottom sees, drawn around the middle of an image.
+    """The square that one value of each level down to the bottleneck sees, drawn around the middle of an image.
 
     image: (H, W, C) uint8, resized to the network's input unless it takes any size. A square may be larger.
     """
@@ -249,32 +248,32 @@ def show_receptive_fields(model: keras.Model, image: np.ndarray) -> InlineFigure
 
 
 def show_feature_maps(model: keras.Model, image: np.ndarray) -> InlineFigure:
-    """First level, bottom and last level: a row with the image and the six feature maps that vary most.
+    """First level, bottleneck and last level: of each the two feature maps that vary most. What does each one find?
 
     Each map has its own scale, from its smallest value (dark) to the one that a hundredth of its pixels exceeds.
     image: (H, W, C), 0..255, as large as the network's input.
     """
     image = np.asarray(image, np.uint8)
     found = unet_levels(model, image.shape[:2])
-    shown = [next(each for each in found if each.part == part) for part in ("down", "bottom")] + [found[-2]]
+    shown = [next(each for each in found if each.part == part) for part in ("down", "bottleneck")] + [found[-2]]
     features = keras.Model(model.inputs, [level.layer.output for level in shown])([image[None]], training=False)
-    size = (WIDTH, 3 * (WIDTH / 7 * image.shape[0] / image.shape[1] + 0.3))
+    size = (WIDTH, 3 * (WIDTH / 2 * image.shape[0] / image.shape[1]) + 1.5)
     alt = f"Feature maps of 3 levels for an image of {image.shape[0]}x{image.shape[1]} pixels."
-    figure, axes = new_figure(alt, 3, 7, size)
+    figure, axes = new_figure(alt, 3, 2, size)
     for panel in axes.flat:
         panel.set_axis_off()
-    for row, level, feature in zip(axes, shown, features, strict=True):
+    for panels, level, feature in zip(axes, shown, features, strict=True):
         maps = np.asarray(keras.ops.convert_to_numpy(feature)[0], np.float32)
         # By the largest value, a few bright pixels would be chosen first, and leave the rest of their map dark.
         bright = np.maximum(np.percentile(maps, 99, axis=(0, 1)), 1e-6)
-        strongest = np.argsort(-np.minimum(maps / bright, 1).var(axis=(0, 1)), kind="stable")[:6]
-        row[0].imshow(image.squeeze(), cmap="gray", interpolation="none")
-        for panel, channel in zip(row[1:], strongest, strict=False):
+        strongest = np.argsort(-np.minimum(maps / bright, 1).var(axis=(0, 1)), kind="stable")[:2]
+        for panel, channel in zip(panels, strongest, strict=False):
             panel.imshow(maps[..., channel], cmap="cividis", interpolation="none", vmax=bright[channel])
-        way = "" if level.part == "bottom" else f", way {level.part}"
-        title = f"{level.name}{way}, {level.size} channels"
-        row[3].set_title(title, fontsize=FONT)
-        figure.alt += f" {title}: channels {', '.join(map(str, strongest))}, which vary most."
-    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "cividis"), ax=axes, ticks=(0, 1), fraction=0.02, pad=0.01)
-    bar.set_ticklabels(["small", "large"])
+        way = "" if level.part == "bottleneck" else f", way {level.part}"
+        title = f"{level.name}{way}: {level.size} channels"
+        panels[0].set_title(title, loc="left", fontsize=FONT)
+        figure.alt += f" {title}; channels {', '.join(map(str, strongest))} vary most."
+    style = {"location": "bottom", "aspect": 60, "pad": 0.005, "ticks": ()}
+    bar = figure.colorbar(ScalarMappable(cmap="cividis"), ax=axes, **style)
+    bar.set_label("from small to large, each map for itself", fontsize=FONT)
     return figure
