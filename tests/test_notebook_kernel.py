@@ -69,9 +69,10 @@ class Kernel:
 
 
 def scores_of(printed: dict[str, str]) -> dict[str, list[str]]:
-    """The numbers of a cell's lines, without those of a log and without seconds."""
-    log = re.compile(r"^(?:drawing|timing|planned|resuming|trained before|\d+ epochs of|epoch \d+/)|, \S+ \w+ left$")
-    return {cell: [line for line in text.splitlines() if not log.search(line)] for cell, text in printed.items()}
+    """What cells printed, without the time left and without what is printed only once for a run or by the clock."""
+    once = re.compile(r"drawing|timing|planned|resuming|trained before|\d+ epochs? of|epoch \d+/|epoch \d+: step")
+    lines = {cell: [line for line in text.splitlines() if not once.match(line)] for cell, text in printed.items()}
+    return {cell: [re.sub(r", \S+ \w+ left$", "", line) for line in kept] for cell, kept in lines.items()}
 
 
 def test_every_cell_may_be_run_twice_and_every_section_again(notebook, tmp_path):
