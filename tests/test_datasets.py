@@ -328,3 +328,11 @@ def test_a_file_is_decoded_twice_at_most_before_the_first_batch(tmp_path, monkey
     assert max(decoded.values()) == 1
     write_pair_to(root, "3", values=np.zeros((32, 48), np.uint8))  # changed after it was examined
     assert check_pair(dataset.train[3], dataset.labels).tolist() == [32 * 48, 0, 0]
+
+
+def test_looked_at_frames_are_of_different_drives_as_long_as_there_are_some():
+    pairs = [Pair(Path(f"{name}.png"), Path(f"{name}.png")) for name in ("F61-1", "F61-2", "F7-1", "02_00_003")]
+    order = [1, 0, 3, 2]
+    assert datasets.of_different_sequences(pairs, order, 2) == [1, 3]
+    assert datasets.of_different_sequences(pairs, order, 4) == [1, 3, 2, 0]
+    assert datasets.of_different_sequences(pairs[:1], [0], 2) == [0]
