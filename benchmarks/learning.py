@@ -38,7 +38,7 @@ from unet_helpers.evaluation import Scores, confusion_matrices, evaluate_model
 from unet_helpers.images import decode_mask
 from unet_helpers.labels import VOID, Pair
 from unet_helpers.losses import class_weights
-from unet_helpers.model import PreciseStatistics, unet_model
+from unet_helpers.model import PLAIN, PreciseStatistics, unet_model
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches, with_class_weights, without_autotune
 from unet_helpers.prediction import predict_logits, write_prediction
@@ -111,8 +111,8 @@ def tutorial(
     recipe, labels = notebook_recipe(like or dataset.name, **changes), dataset.labels
     resizing = ProgressiveResizing(recipe.image_size, recipe.size_stages)
     model = unet_model(
-        (None, None, 3), recipe.n_filters, labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
-        half_resolution=recipe.half_resolution, normalization=normalization,
+        (None, None, 3), recipe.n_filters, labels.n_classes,
+        **PLAIN | {"normalization": normalization, "half_resolution": recipe.half_resolution},
     )  # fmt: skip
     steps = 10_000
     rate = ByClock(WarmupStableDecay(steps, recipe.learning_rate), steps, share)
@@ -147,9 +147,11 @@ def textbook(
     stages = recipe.size_stages if "progressive resizing" in changes else ((1, 1),)
     resizing = ProgressiveResizing(size, stages, step=step)
     model = unet_model(
-        (None, None, 3), recipe.n_filters, labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
-        half_resolution="output stride 2" in changes and recipe.half_resolution,
-        normalization="batch" if "normalization" in changes else None,
+        (None, None, 3), recipe.n_filters, labels.n_classes,
+        **PLAIN | {
+            "normalization": "batch" if "normalization" in changes else None,
+            "half_resolution": "output stride 2" in changes and recipe.half_resolution,
+        },
     )  # fmt: skip
     if rate is None:
         rate = (TUNED if "tuned Adam" in changes else TEXTBOOK)["rate"]

@@ -22,7 +22,7 @@ from learning import notebook_recipe
 from unet_helpers.datasets import Dataset, load_dataset
 from unet_helpers.evaluation import evaluate_model
 from unet_helpers.labels import VOID
-from unet_helpers.model import unet_model
+from unet_helpers.model import PLAIN, unet_model
 from unet_helpers.pipeline import make_batches
 from unet_helpers.recipe import Recipe
 from unet_helpers.storage import write_json
@@ -40,8 +40,7 @@ def train(
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     network = unet_model(
-        (*size, 3), recipe.n_filters, labels.n_classes, skip_connections=skips, normalization=None, up_kernel_size=2,
-        last_conv=False, dropout_prob=0,
+        (*size, 3), recipe.n_filters, labels.n_classes, skip_connections=skips, **PLAIN
     )  # fmt: skip
     if scaled_twice:
         network = keras.Sequential([keras.Input((*size, 3)), keras.layers.Rescaling(1 / 255), network])

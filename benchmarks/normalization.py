@@ -20,7 +20,7 @@ from learning import notebook_recipe
 from unet_helpers.augmentation import RandomResizedCrop
 from unet_helpers.datasets import Dataset, load_dataset
 from unet_helpers.evaluation import Scores, evaluate_model
-from unet_helpers.model import PreciseStatistics, unet_model
+from unet_helpers.model import PLAIN, PreciseStatistics, unet_model
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
 from unet_helpers.training import ProgressiveResizing, compile_unet
@@ -33,8 +33,8 @@ def train(dataset: Dataset, normalization: str | None, rate: float, seed: int, e
     keras.utils.set_random_seed(seed)
     resizing = ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs)
     model = unet_model(
-        (None, None, 3), recipe.n_filters, labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
-        half_resolution=recipe.half_resolution, normalization=normalization,
+        (None, None, 3), recipe.n_filters, labels.n_classes,
+        **PLAIN | {"normalization": normalization, "half_resolution": recipe.half_resolution},
     )  # fmt: skip
     batches = make_batches(
         dataset.train, labels, recipe.image_size, recipe.batch_size, mask_size=recipe.output_size, shuffle=True,

@@ -72,12 +72,11 @@ def optimizer_gflop(model) -> float:
 
 def build(size: tuple[int, int], n_filters: int, half_resolution: bool, n_classes: int = 13):
     """The tutorial's network and its compiled loss."""
-    from unet_helpers.model import unet_model
+    from unet_helpers.model import PLAIN, unet_model
     from unet_helpers.training import compile_unet
 
     model = unet_model(
-        (*size, 3), n_filters, n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
-        half_resolution=half_resolution,
+        (*size, 3), n_filters, n_classes, **PLAIN | {"normalization": "batch", "half_resolution": half_resolution}
     )  # fmt: skip
     compile_unet(model, n_classes, 1e-3)
     return model

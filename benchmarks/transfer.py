@@ -24,7 +24,7 @@ from learning import notebook_recipe
 from unet_helpers.augmentation import RandomResizedCrop
 from unet_helpers.datasets import Dataset, load_dataset
 from unet_helpers.evaluation import evaluate_model
-from unet_helpers.model import PreciseStatistics, unet_model
+from unet_helpers.model import PLAIN, PreciseStatistics, unet_model
 from unet_helpers.networks import DRAWN_SCENES, transfer_weights
 from unet_helpers.optimizers import WarmupStableDecay
 from unet_helpers.pipeline import make_batches
@@ -77,8 +77,8 @@ def train(name: str, rate: str, network: Path, dataset: Dataset, seed: int, epoc
     keras.utils.set_random_seed(seed)
     resizing = ProgressiveResizing(recipe.image_size, recipe.size_stages, epochs)
     model = unet_model(
-        (None, None, 3), recipe.n_filters, labels.n_classes, up_kernel_size=2, last_conv=False, dropout_prob=0,
-        half_resolution=recipe.half_resolution,
+        (None, None, 3), recipe.n_filters, labels.n_classes,
+        **PLAIN | {"normalization": "batch", "half_resolution": recipe.half_resolution},
     )  # fmt: skip
     if name in ("drawn", "frozen"):
         transfer_weights(model, labels, network, freeze_encoder=name == "frozen")
