@@ -9,7 +9,7 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from unet_helpers.download.kaggle_client import SECRETS
+from unet_helpers.download import SECRETS
 
 SIGNATURE = "SignedAddressSecret"
 
@@ -116,7 +116,7 @@ def isolate(home: Path, monkeypatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr("unet_helpers.download.dataset.KAGGLE_INPUT", home / "no_kaggle_input")
+    monkeypatch.setattr("unet_helpers.download.KAGGLE_INPUT", home / "no_kaggle_input")
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

@@ -14,9 +14,9 @@ from limits import nobody
 from PIL import Image
 from test_download import CORRUPT, FILES, MIB, SLUG, ZIP, Usage, assert_untouched, on_disk, staged_zip
 
+from unet_helpers import download
 from unet_helpers.datasets import check_pairs, load_dataset
-from unet_helpers.download import DownloadError, archives, download_dataset
-from unet_helpers.download import dataset as download
+from unet_helpers.download import DownloadError, download_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ def test_a_zip_that_unpacks_to_far_more_than_it_says_or_than_the_disk_has(dest, 
     content = make_zip({"zeros.bin": bytes(5 * MIB)}, zipfile.ZIP_DEFLATED)
     size, lie = (5 * MIB).to_bytes(4, "little"), (1000).to_bytes(4, "little")
     assert "damaged: zeros.bin: Bad CRC-32" in refuse(dest, content.replace(size, lie))
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: Usage(0, 0, 3 * MIB))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: Usage(0, 0, 3 * MIB))
     assert "3 files, 4.2 MB to unpack; 3.1 MB are free" in refuse(dest, ZIP)
 
 

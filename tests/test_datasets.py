@@ -134,7 +134,7 @@ def test_demo_is_drawn_once_and_split_like_the_real_set(tmp_path, monkeypatch):
     monkeypatch.setattr(drawing, "draw_scenes", lambda *a, **k: draw(*a, **k, size=(24, 32), processes=1, progress=str))
     dataset = load_dataset("demo", tmp_path, frames_per_drive=1)
     assert [len(s) for s in (dataset.train, dataset.validation, dataset.test)] == [19, 6, 7]
-    monkeypatch.setattr("unet_helpers.drawing.writing._draw", None)
+    monkeypatch.setattr("unet_helpers.drawing.scenes._draw", None)
     assert load_dataset("demo", tmp_path, frames_per_drive=1) == dataset
     ego = dataset.labels.void_pixels
     assert ego.shape == (24, 32)

@@ -134,20 +134,20 @@ def test_scale_and_translate_resizes_a_part():
 @pytest.fixture
 def kaggle_api(tmp_path, monkeypatch):
     """The client's module and an instance of its class, without credentials."""
-    from unet_helpers.download import kaggle_client
+    from unet_helpers import download
 
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in kaggle_client.SECRETS:
+    for name in download.SECRETS:
         monkeypatch.delenv(name, raising=False)
-    api = kaggle_client._quiet_client()
+    api = download._quiet_client()
     return sys.modules["kaggle.api.kaggle_api_extended"], api
 
 
 def test_kaggles_client_downloads_by_a_method_that_can_be_wrapped(kaggle_api):
     module, api = kaggle_api
-    told = "KaggleApi.download_file: kaggle_client.fetch_zip wraps it to look at the disk before the first byte"
+    told = "KaggleApi.download_file: download.fetch_zip wraps it to look at the disk before the first byte"
     assert parameters(getattr(api, "download_file", lambda: 0))[:2] == ["response", "outfile"], told
-    assert {"path", "unzip", "quiet"} <= set(parameters(api.dataset_download_files)), "kaggle_client.fetch_zip calls it"
+    assert {"path", "unzip", "quiet"} <= set(parameters(api.dataset_download_files)), "download.fetch_zip calls it"
     assert "self.download_file(response, outfile" in inspect.getsource(module.KaggleApi.dataset_download_files), told
 
 
@@ -158,7 +158,7 @@ def test_kaggles_clients_note_on_a_half_file_has_the_known_name(kaggle_api):
 
 
 def test_all_requests_of_kaggles_client_pass_session_send(kaggle_api, tmp_path, monkeypatch):
-    told = "requests.Session.send: kaggle_client._bounded_requests gives all requests a timeout there"
+    told = "requests.Session.send: download._bounded_send gives all requests a timeout there"
 
     class Seen(Exception):
         pass

@@ -17,8 +17,8 @@ import pytest
 from kaggle_server import SIGNATURE, KaggleServer, files_below, isolate, make_zip
 from limits import meet, small_disk, start
 
-from unet_helpers.download import DownloadError, archives, download_dataset, kaggle_client
-from unet_helpers.download import dataset as download
+from unet_helpers import download
+from unet_helpers.download import DownloadError, download_dataset
 
 MIB = 1 << 20
 SLUG = "someone/road-scenes"
@@ -132,7 +132,7 @@ def test_a_server_that_never_answers(server, dest, monkeypatch):
     """Also while the client asks about its token, which it does without a timeout."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         send_client_to(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
-        monkeypatch.setattr(kaggle_client, "TIMEOUT", (2, 0.25))
+        monkeypatch.setattr(download, "TIMEOUT", (2, 0.25))
         monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
         given_up = threading.Timer(60, silent.shutdown, [socket.SHUT_RDWR])
         given_up.start()
@@ -182,7 +182,7 @@ import os, signal, sys
 from pathlib import Path
 import kagglesdk.kaggle_env as kaggle_env
 kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = {server.url!r}
-from unet_helpers.download import dataset as download
+from unet_helpers import download
 dest, slug = Path({str(dest)!r}), {SLUG!r}
 download.KAGGLE_INPUT = Path("/nowhere")
 """
@@ -230,7 +230,7 @@ def test_one_that_waits_resumes_what_a_killed_one_has_downloaded(server, dest):
 
 
 def test_a_disk_that_is_too_small_is_seen_before_anything_is_downloaded(server, dest, monkeypatch):
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: Usage(0, 0, 3 * MIB))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: Usage(0, 0, 3 * MIB))
     with pytest.raises(DownloadError, match=r"4\.2 MB to download; 3\.1 MB are free.*\nMake room"):
         download_dataset(dest, SLUG)
     assert_untouched(dest)
@@ -239,7 +239,7 @@ def test_a_disk_that_is_too_small_is_seen_before_anything_is_downloaded(server, 
 @pytest.mark.parametrize(("size", "kept"), [(3 * MIB, "3.1 MB"), (6 * MIB, "4.2 MB")])
 def test_a_disk_that_gets_full_keeps_what_was_downloaded(server, tmp_path, monkeypatch, size, kept):
     """3 MiB: in the download; 6 MiB: when it is unpacked."""
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: Usage(0, 0, 10**12))  # it fills up while we work
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: Usage(0, 0, 10**12))  # it fills up while we work
     with small_disk(tmp_path / "disk", size) as disk:
         (disk / "mine.txt").write_text("mine")
         with pytest.raises(DownloadError) as caught:

@@ -13,7 +13,7 @@ from limits import meet, nobody, public_folder, small_disk, start
 from PIL import Image
 
 from unet_helpers.datasets import load_dataset
-from unet_helpers.drawing import raycast, scenes, writing
+from unet_helpers.drawing import raycast, scenes
 from unet_helpers.drawing.street import WEATHER_OF_DRIVE
 from unet_helpers.labels import CARLA
 
@@ -85,8 +85,8 @@ def test_other_sizes_show_the_same_scene():
 
 def test_the_layout_of_kaggle_with_the_same_bytes_whatever_the_number_of_processes(tmp_path):
     lines, options = [], {"size": (48, 64), "n_frames": 9, "drives": ("02_00", "F61")}
-    one = writing.draw_scenes(tmp_path / "one", processes=1, progress=lines.append, **options)
-    two = writing.draw_scenes(tmp_path / "two", processes=2, progress=str, **options)
+    one = scenes.draw_scenes(tmp_path / "one", processes=1, progress=lines.append, **options)
+    two = scenes.draw_scenes(tmp_path / "two", processes=2, progress=str, **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
     files = files_below(one)
     assert len(files) == 36
@@ -103,15 +103,15 @@ def test_the_layout_of_kaggle_with_the_same_bytes_whatever_the_number_of_process
 
 
 def test_an_existing_folder_is_used_only_when_it_is_whole_and_never_changed(tmp_path):
-    folder = writing.draw_scenes(tmp_path / "demo", **QUICK)
+    folder = scenes.draw_scenes(tmp_path / "demo", **QUICK)
     before = files_below(tmp_path)
-    assert writing.draw_scenes(folder, **{**QUICK, "progress": pytest.fail}) == folder
+    assert scenes.draw_scenes(folder, **{**QUICK, "progress": pytest.fail}) == folder
     with pytest.raises(ValueError, match="2 of its 6 files"):
-        writing.draw_scenes(folder, **{**QUICK, "n_frames": 3})
+        scenes.draw_scenes(folder, **{**QUICK, "n_frames": 3})
     (mask,) = folder.rglob("CameraSeg/F1-1.png")
     mask.unlink()
     with pytest.raises(ValueError, match=r"1 of its 4 files, such as F1-1\.png.*move it away"):
-        writing.draw_scenes(folder, **QUICK)
+        scenes.draw_scenes(folder, **QUICK)
     del before[mask.relative_to(tmp_path).as_posix()]
     assert files_below(tmp_path) == before
 
@@ -155,7 +155,7 @@ def test_a_killed_drawing_leaves_no_worker_and_the_next_one_no_rest(tmp_path):
                 os.kill(int(worker), signal.SIGKILL)
     rest = tmp_path / f"demo.partial-{child.pid}"
     assert list(rest.rglob("*.png"))
-    writing.draw_scenes(folder, **QUICK)
+    scenes.draw_scenes(folder, **QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
     assert len(files_below(folder)) == 4
 
@@ -178,13 +178,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path):
     with small_disk(tmp_path / "disk", 200_000) as disk:
         (disk / "mine.txt").write_text("mine")
         with pytest.raises(ValueError, match=r"demo can't be drawn \(No space left on device\).* DATA_DIR .*again$"):
-            writing.draw_scenes(disk / "demo", processes=2, drives=("F1", "F2"), progress=str)
+            scenes.draw_scenes(disk / "demo", processes=2, drives=("F1", "F2"), progress=str)
         assert [path.name for path in disk.iterdir()] == ["mine.txt"]
 
 
 def test_a_folder_that_may_not_be_written_is_one_sentence():
     with public_folder() as folder:
-        writing.draw_scenes(folder / "warm", **QUICK)  # imports what is imported only when it is used
+        scenes.draw_scenes(folder / "warm", **QUICK)  # imports what is imported only when it is used
         (folder / "data").mkdir(0o555)
         with nobody(), pytest.raises(ValueError, match=r"demo.* \(Permission denied\); make it writable"):
             load_dataset("demo", folder / "data")
@@ -193,5 +193,5 @@ def test_a_folder_that_may_not_be_written_is_one_sentence():
 
 def test_a_negative_seed_is_named(tmp_path):
     with pytest.raises(ValueError, match="^seed: found -1, expected "):
-        writing.draw_scenes(tmp_path / "demo", seed=-1, **QUICK)
+        scenes.draw_scenes(tmp_path / "demo", seed=-1, **QUICK)
     assert list(tmp_path.iterdir()) == []

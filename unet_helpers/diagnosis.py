@@ -22,9 +22,7 @@ from .prediction import predict_logits
 N_BATCHES, N_PREDICTED, N_FILES, N_EDGES = 50, 4, 100, 48
 
 
-class Predictions(NamedTuple):
-    """What a network predicts for a few batches."""
-
+class Predictions(NamedTuple):  # of a network for a few batches
     finite: bool  # whether all weights are finite numbers
     rescales: bool  # whether the network rescales the images itself
     varies: bool  # whether logits differ between pixels
@@ -37,17 +35,13 @@ class Predictions(NamedTuple):
         return bool(self.scores.confusion.any()) and self.anew.miou > self.scores.miou + 0.15
 
 
-class Alignment(NamedTuple):
-    """How the boundaries in masks lie to the edges in their images, as far as that is certain."""
-
+class Alignment(NamedTuple):  # how the boundaries in masks lie to the edges in their images, as far as it is certain
     n_images: int  # that were compared; 0 if they are too few or not all finite
     shift: tuple[int, int] | None = None  # (rows, columns) in pixels by which all masks lie beside their images
     n_others: int = 0  # images that the mask of another image fits, and not their own
 
 
-class Evidence(NamedTuple):
-    """What was found in the batches, files, log and predictions."""
-
+class Evidence(NamedTuple):  # what was found in the batches, files, log and predictions
     labels: LabelMap  # the K classes
     log: dict[str, np.ndarray]  # {"loss": (n_epochs,) float, ...}, {} if not known
     n_images: int
@@ -132,9 +126,7 @@ def _score(predicted: Sequence[np.ndarray], batches: Sequence[tuple], labels: La
 
 def compare_edges(images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> Alignment:
     """images: N of (H, W, 3), 0..255 or any other scale. masks: N of (H, W, 1) ids, of the same parts of the scenes.
-
-    Claims nothing if edges are faint, masks coarse, or images fewer than 8.
-    """
+    Claims nothing if edges are faint, masks coarse, or images fewer than 8."""
     rows, columns = np.gradient(np.stack(images).astype(np.float32).mean(axis=-1), axis=(1, 2))
     edges = _distinct(np.sqrt(np.hypot(rows, columns)))  # the root: no few strong edges decide all
     ids = np.stack(masks)[..., 0]

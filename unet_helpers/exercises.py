@@ -1,9 +1,7 @@
 """The checks of the lesson's exercises: is an answer right, and if not, which mistake does it look like?"""
 
-import contextlib
 import math
 import numbers
-from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -17,11 +15,8 @@ from .training import TimeLimit, scores_line
 
 
 class Training(TimeLimit):
-    """The time limit of the lesson's `train_network`; prints a line after each epoch.
-
-    batches: what the network is trained on. seconds: see `TimeLimit`. At the end the checks of the exercises find it as
-    network.recorded_training.
-    """
+    """The time limit of the lesson's `train_network`; prints a line after each epoch. batches: what the network is
+    trained on; seconds: see `TimeLimit`. At the end the checks below find it as network.recorded_training."""
 
     def __init__(self, batches, seconds: float):
         super().__init__(seconds)
@@ -38,11 +33,9 @@ class Training(TimeLimit):
             left = f"{0 if self.model.stop_training else self.seconds - self.spent:.0f} s"
         print(f"epoch {epoch + 1}: {scores_line(logs)}, {left} left", flush=True)
 
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self):
         """During the block, an interrupt becomes one line that says what the network has learned."""
-        with interruptible(self._when_interrupted):
-            yield
+        return interruptible(self._when_interrupted)
 
     def _when_interrupted(self) -> str:
         n_epochs = len(self.model.history.epoch) if self.model else 0
@@ -66,11 +59,8 @@ def _weight_sums(network: keras.Model) -> list[float]:
 
 
 def check(name: str, *answers, **context) -> bool | None:
-    """Print whether the answers to an exercise are right, or a hint.
-
-    answers: what the learner filled in; context: what the exercise gives, the keyword arguments of its check below.
-    Returns True, False, or None if nothing is filled in.
-    """
+    """Print whether the answers to an exercise are right, or a hint. Returns True, False, or None if none is filled in.
+    answers: what the learner filled in; context: what the exercise gives, the keyword arguments of its check below."""
     n_missing = sum(answer is None for answer in answers)
     if n_missing == len(answers):
         print(f"{name}: nothing filled in yet: write your answer above and run the cell again")
@@ -164,11 +154,10 @@ def _block(answer, *, inputs, n_filters) -> str:
         _need(False, f"it takes two 3x3 convolutions of {n_filters} filters with biases, the first on inputs; no more.")
     x = np.random.default_rng(0).normal(size=(1, *inputs.shape[1:]), scale=30).astype(np.float32)
     same = [np.allclose(a, b, atol=1e-3) for a, b in zip(block(x), reference(x), strict=True)]
-    hint = "only the values are wrong: a ReLU follows each of both convolutions, and the pooling is max pooling."
-    if same == [True, False]:
-        hint = "only skip_connection is wrong: take it after the last ReLU. Pooling before that ReLU gives the same "
-        hint += "next_layer, so only skip_connection tells."
-    _need(all(same), hint)
+    hint = "take it after the last ReLU. Pooling before that ReLU gives the same next_layer"
+    _need(same != [True, False], f"only skip_connection is wrong: {hint}, so only skip_connection tells.")
+    hint = "a ReLU follows each of both convolutions, and the pooling is max pooling."
+    _need(all(same), f"only the values are wrong: {hint}")
     return "With the same weights your block computes what conv_block does."
 
 
@@ -214,8 +203,7 @@ def _need_equal_terms(training: Training, first: keras.Model, validation: list[P
     """A hint unless the training had the same pairs and limits as that of the first network."""
     before = first.recorded_training
     _need_pairs(training, before.pairs, validation, "validation pairs")
-    both = (training, before)
-    found, expected = (f"{one.steps} steps (limit: {one.seconds:g} s or {one.epochs} epochs)" for one in both)
+    found, expected = (f"{t.steps} steps (limit: {t.seconds:g} s or {t.epochs} epochs)" for t in (training, before))
     same = (training.seconds, training.epochs) == (before.seconds, before.epochs)
     _need(same, f"it had {found}, the first network {expected}: give both the same.")
 

@@ -4,15 +4,12 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from .labels import VOID, LabelMap
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 ORIENTATION = 0x0112  # EXIF's tag: how a stored image must be turned to be upright
 MAX_COLORS = 4096  # in one mask; a map of classes has some dozens
@@ -119,9 +116,6 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
-# ---- images ----
-
-
 class ImageInfo(NamedTuple):
     kind: str  # for people
     size: tuple[int, int]  # (height, width), upright
@@ -195,9 +189,6 @@ def _read_deep(opened: Opened) -> np.ndarray | None:
     return values.astype(np.uint16) if values.min() >= 0 and values.max() < 1 << 16 else None
 
 
-# ---- masks ----
-
-
 class MaskInfo(NamedTuple):
     kind: str  # for people
     size: tuple[int, int]  # (height, width), upright
@@ -210,9 +201,7 @@ class MaskInfo(NamedTuple):
 
 def decode_mask(path: str | Path, labels: LabelMap) -> np.ndarray:
     """Mask file with ids in its one channel or its red channel -> (H, W, 1) uint8 class ids 0..K-1 or 255 = void.
-
-    Raises ValueError, naming the file, if it can't be read or has other channels.
-    """
+    Raises ValueError, naming the file, if it can't be read or has other channels."""
     with naming_file(path):
         return labels.ids_of(read_channels(Path(path))[..., 0])[..., None]
 
@@ -248,8 +237,9 @@ def examine_mask(path: Path) -> MaskInfo:
 
 
 def read_values(path: Path) -> np.ndarray:
-    """(H, W) ints: the values of a mask file, those that `MaskInfo.counts` counts."""
-    _, values, pixels = _values(path)
+    """(H, W) ints: the values of a mask file, as `MaskInfo.counts` has them. Raises ValueError, naming the file."""
+    with naming_file(path):
+        _, values, pixels = _values(path)
     return np.dot(pixels, np.uint32([1 << 16, 1 << 8, 1])) if values == "color" else pixels
 
 
@@ -280,19 +270,15 @@ def _values(path: Path) -> tuple[Opened, str, np.ndarray]:
     return opened, values, turn(pixels, opened.turns)
 
 
-# ---- at the network's size ----
-
-
-def resize_image(image, size: tuple[int, int]) -> "tf.Tensor":
-    """(..., H, W, 3) uint8 -> (..., *size, 3) uint8, bilinear; antialias averages pixels where it shrinks."""
+def resize_image(image, size: tuple[int, int]):
+    """(..., H, W, 3) uint8 -> (..., *size, 3) uint8 tensor, bilinear; antialias averages pixels where it shrinks."""
     import tensorflow as tf
 
-    resized = tf.image.resize(image, size, method="bilinear", antialias=True)
-    return tf.cast(tf.round(resized), tf.uint8)
+    return tf.cast(tf.round(tf.image.resize(image, size, method="bilinear", antialias=True)), tf.uint8)
 
 
-def resize_mask(mask, size: tuple[int, int]) -> "tf.Tensor":
-    """(..., H, W, 1) ids -> (..., *size, 1) ids. Nearest neighbour: a mean of two ids would be a third class."""
+def resize_mask(mask, size: tuple[int, int]):
+    """(..., H, W, 1) ids -> (..., *size, 1) tensor. Nearest neighbour: a mean of two ids would be a third class."""
     import tensorflow as tf
 
     return tf.image.resize(mask, size, method="nearest")
@@ -300,10 +286,8 @@ def resize_mask(mask, size: tuple[int, int]) -> "tf.Tensor":
 
 def fitted_box(own_size: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) of an image of own_size in the middle of one of size, as large as it fits.
-
     Its proportions are kept, unless they are those of size but for a few percent: then it fills size. The padding
-    begins and ends at even pixels, so that no pixel of a prediction of half the size lies half on it.
-    """
+    begins and ends at even pixels, so that no pixel of a prediction of half the size lies half on it."""
     own, size = np.array(own_size), np.array(size)
     factors = size / own
     fills = factors < STRETCH * factors.min()
@@ -322,9 +306,7 @@ def fit_image(image, size: tuple[int, int]) -> np.ndarray:
 
 def fit_mask(mask, size: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
     """(H, W, 1) ids -> (*size, 1) uint8 ids for an image that `fit_image` puts into image_size; the padding is void.
-
-    size: that of the network's output, which may be smaller than image_size. Nearest neighbour, as in `resize_mask`.
-    """
+    size: that of the network's output, which may be smaller than image_size. Nearest neighbour, as in `resize_mask`."""
     top, left, bottom, right = fitted_box(mask.shape[:2], image_size)
     rows, row_inside = _nearest(mask.shape[0], size[0], image_size[0], top, bottom)
     columns, column_inside = _nearest(mask.shape[1], size[1], image_size[1], left, right)
@@ -333,10 +315,8 @@ def fit_mask(mask, size: tuple[int, int], image_size: tuple[int, int]) -> np.nda
 
 
 def _nearest(own: int, output: int, whole: int, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of the output's pixels along one side, the one of own pixels that lies there, and whether any does.
-
-    The output's pixels spread over whole pixels, of which those from start to end show the image.
-    """
+    """For each of the output's pixels along one side, the one of own pixels that lies there, and whether any does: they
+    spread over whole pixels, of which those from start to end show the image."""
     twice_centres = (2 * np.arange(output) + 1) * whole  # times output: whole numbers, which nothing rounds
     index = (twice_centres - 2 * output * start) * own // (2 * output * (end - start))
     return index.clip(0, own - 1), (index >= 0) & (index < own)

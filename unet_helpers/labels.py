@@ -20,9 +20,7 @@ def printable(text: str) -> str:
     return CONTROL.sub(lambda found: found[0] if found[0] == "\n" else ascii(found[0])[1:-1], text)
 
 
-class Pair(NamedTuple):
-    """An image file and its mask file, of the same stem."""
-
+class Pair(NamedTuple):  # an image file and its mask file, of the same stem
     image: Path
     mask: Path
 
@@ -42,13 +40,15 @@ class LabelMap:
         are_names = _are(str, self.names) and 2 <= len(set(self.names)) == len(self.names) <= VOID
         are_colors = _are((tuple, list), self.colors) and all(len(c) == 3 and _are_bytes(c) for c in self.colors)
         are_colors = are_colors and are_names and len(self.colors) == len(self.names)
+        void = self.void_pixels
+        is_map = void is None or isinstance(void, np.ndarray) and void.ndim == 2 and void.dtype == bool
         for name, right, expected in (
             ("names", are_names, f"2 to {VOID} different texts"),
             ("names", are_names and not any(map(CONTROL.search, self.names)), "no control characters"),
             ("colors", are_colors, "(red, green, blue), one for each name"),
             ("void_values", _are_bytes(self.void_values), "whole numbers, 0..255"),
             ("ego_class", self.ego_class is None or _are_bytes([self.ego_class]), "None or a class id"),
-            ("void_pixels", self.void_pixels is None or _is_bool_map(self.void_pixels), "None or (H, W) bool"),
+            ("void_pixels", is_map, "None or (H, W) bool"),
         ):
             if not right:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}, expected {expected}")
@@ -90,10 +90,6 @@ def _are(kind, values) -> bool:
 
 def _are_bytes(values) -> bool:
     return _are(numbers.Integral, values) and all(0 <= n <= 255 and not isinstance(n, bool) for n in values)
-
-
-def _is_bool_map(array) -> bool:
-    return isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype == bool
 
 
 def colorize(mask: np.ndarray, labels: LabelMap) -> np.ndarray:

@@ -30,8 +30,6 @@ EXPANSION, ALWAYS = 100, 1 << 26  # a file may unpack to 100 times its size, or 
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network."""
-
     model: keras.Model  # images (B, H, W, 3), 0..255 -> logits (B, H', W', K)
     labels: LabelMap  # of the K classes
     image_size: tuple[int, int]  # (height, width) of its training images
@@ -42,11 +40,10 @@ def save_network(
     path: str | Path, model: keras.Model, labels: LabelMap | None = None, image_size: tuple[int, int] | None = None,
     bits: int | None = None, about: dict | None = None,
 ) -> None:  # fmt: skip
-    """Write a `Network` to one `.keras` file, whole or not at all; what is None is left out.
+    """Write a `Network` to one `.keras` file, whole or not at all; what is None is left out. Raises OSError.
 
     about: where it comes from, for people, as JSON: data_set, n_images, start, epoch, val_mIoU.
     Keras alone loads the file, too, if the model has only Keras's own layers: see `model.with_keras_layers_only`.
-    Raises OSError if it can't be written.
     """
     path = Path(path)
     partial = partial_file(path, ".keras")  # Keras wants the suffix at the end
@@ -69,11 +66,8 @@ def save_network(
 
 
 def _without_defaults(config: bytes) -> bytes:
-    """A network's config.json without the arguments of layers that have their default values.
-
-    Each version of Keras adds some, writes them all, and can't read a file that has one it does not know: so a network
-    trained with the newest Keras would not load in Colab.
-    """
+    """A network's config.json without the arguments of layers that have their default values. Each version of Keras
+    adds some, and can't read one that it does not know: a network of the newest Keras would not load in Colab."""
     network = json.loads(config)
     for layer in network["config"].get("layers", []):  # a model of the user's own class has none here
         kind = getattr(keras.layers, layer["class_name"], None)
@@ -204,8 +198,8 @@ def transfer_weights(model: keras.Model, labels: LabelMap, path: str | Path, fre
     """Load the weights of a `.keras` file into a `unet_model` that is not compiled yet.
 
     The last layer, which tells the classes apart, keeps its new weights unless the file names the same classes.
-    freeze_encoder: train only the decoder: less to learn from few images.
-    Returns whether the last layer's weights were loaded. Raises ValueError, naming the file, if its layers differ.
+    freeze_encoder: train only the decoder: less to learn from few images. Returns whether the last layer's weights were
+    loaded. Raises ValueError, naming the file, if its layers differ.
     Source: Yosinski et al. 2014, https://arxiv.org/abs/1411.1792.
     """
     network, (known, *_) = load_model(path), read_record(path)

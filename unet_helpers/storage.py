@@ -104,9 +104,7 @@ def note_files(files: Mapping[str, Path]) -> dict[str, list]:
 
 def find_changes(noted: Mapping[str, list], files: Mapping[str, Path]) -> Iterator[str]:
     """The names of the files that are missing, new, or have another content than `note_files` noted.
-
-    A file of the same size and time counts as unchanged without being read. Raises OSError.
-    """
+    A file of the same size and time counts as unchanged without being read. Raises OSError."""
     yield from sorted(noted.keys() ^ files.keys())
     for name in sorted(noted.keys() & files.keys()):
         stat = files[name].stat()

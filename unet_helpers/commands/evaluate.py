@@ -22,11 +22,9 @@ def evaluate(
     image_size: tuple[int, int] | None, classes: Path | None, json: Path | None,
 ) -> int:  # fmt: skip
     """Print mIoU and accuracy, those of the baseline, and a line for each class. Bad pairs are named and left out.
-
     split: None: "test", or "validation" where there is no test split; "all": all pairs.
     json: a file to write, too: the scores, those of each class, and those of each image.
-    Returns how many files are bad. Raises ValueError or WrongOption.
-    """
+    Returns how many files are bad. Raises ValueError or WrongOption."""
     if json and json.exists():
         raise WrongOption(f"--json: {json} is there already; give another name")
     trained = load_checked(network, classes, image_size)
@@ -46,8 +44,7 @@ def evaluate(
     good, _ = check_files(pairs, data.labels, f"checking {name}")
     if not good:
         raise ValueError(f"{data_dir}: the {name} split has no pair that can be scored; try another --split")
-    watched = with_progress(good, len(good), "scoring")
-    scores = evaluate_model(trained.model, watched, labels, size)
+    scores = evaluate_model(trained.model, with_progress(good, len(good), "scoring"), labels, size)
     majority_class = int(np.argmax(scores.confusion.sum(axis=1)))
     rows = {"the network": scores, "without TTA": scores.without_tta}
     rows[f"baseline (always {labels.names[majority_class]})"] = scores.baseline(majority_class)
@@ -88,9 +85,7 @@ def as_json(scores: Scores, pairs: list[Pair]) -> dict:
 
 def load_checked(path: Path, classes: Path | None, image_size: tuple[int, int] | None) -> Network:
     """`load_network` of a file or a run's folder, tried once, so that a size that does not fit is said at once.
-
-    classes: a file like classes.txt. Raises ValueError, naming the file or option.
-    """
+    classes: a file like classes.txt. Raises ValueError, naming the file or option."""
     names = classes and read_names(classes)
     network = load_network(find_network(path), names and make_labels(names), image_size)
     predict_mask(network, np.zeros((*network.image_size, 3), np.uint8), tta=False)

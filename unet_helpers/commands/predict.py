@@ -36,10 +36,8 @@ def predict(
 ) -> int:  # fmt: skip
     """Write NAME_ids.png, NAME_colors.png and NAME_overlay.png to out for each image, an animation of the frames of a
     sequence, and once legend.png and classes.txt, which say what ids and colours mean.
-
     confidence: NAME_confidence.png, too: 0 to 255 for a softmax of 0 to 1 of the predicted class.
-    What can't be read or written is named, and the others are done. Returns how many images and animations failed.
-    """
+    What can't be read or written is named, and the others are done. Returns how many images and animations failed."""
     trained = load_checked(network, classes, image_size)
     for path in images:
         if path.is_dir() and path.resolve() == out.resolve():
@@ -65,9 +63,7 @@ def predict(
     return writer.n_failed
 
 
-class Source(NamedTuple):
-    """One argument of predict."""
-
+class Source(NamedTuple):  # one argument of predict
     name: str  # of the animation that is made of its frames
     files: list[Path]
     n_frames: int
@@ -97,8 +93,7 @@ def _open_source(path: Path) -> Source:
 
 def are_frames(stems: Sequence[str]) -> bool:
     """Whether names, in natural order, differ in one number alone, which rises by equal steps: f8, f9, f10."""
-    columns = list(zip(*map(natural, stems), strict=False))
-    varying = [column for column in columns if len(set(column)) > 1]
+    varying = [column for column in zip(*map(natural, stems), strict=False) if len(set(column)) > 1]
     if len({len(natural(stem)) for stem in stems}) > 1 or len(varying) != 1 or any(text for _, text in varying[0]):
         return False
     return len(set(np.diff([number for number, _ in varying[0]]).tolist())) == 1
@@ -134,10 +129,8 @@ def _read_frames(path: Path, n_frames: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _find_bits(files: Sequence[Path]) -> dict[Path, int]:
-    """{file: bits in use} of the 16-bit images, the same for those of one folder, as in training; a note says so.
-
-    For a network that does not know the bits of its training: with these, a dark image that is given alone is brighter.
-    """
+    """{file: bits in use} of the 16-bit images, the same for those of one folder, as in training; a note says so. For
+    a network that does not know the bits of its training: with these, a dark image that is given alone is brighter."""
     found: dict[Path, int] = {}
     for folder in sorted({file.parent for file in files}):
         if bits := find_bits([file for file in files if file.parent == folder]):
@@ -149,10 +142,8 @@ def _find_bits(files: Sequence[Path]) -> dict[Path, int]:
 
 
 class Writer:
-    """Writes files to a folder, whole or not at all.
-
-    None replaces one that was there before, unless overwrite, and none ever an input or another one of the same call.
-    """
+    """Writes files to a folder, whole or not at all. None replaces one that was there before, unless overwrite, and
+    none ever an input or another one of the same call."""
 
     def __init__(self, folder: Path, overwrite: bool):
         self.folder, self.overwrite = folder, overwrite
@@ -230,7 +221,9 @@ def _predict_source(
             colors = colorize(mask, network.labels)
             maps = [np.round(255 * each.clip(0, 1)).astype(np.uint8) for each in certainty]
             for path, pixels in zip(paths, (mask, colors, image // 2 + colors // 2, *maps), strict=True):
-                writer.write(path, _as_png(pixels))
+                file = io.BytesIO()
+                Image.fromarray(pixels).save(file, "PNG")
+                writer.write(path, file.getvalue())
             count = f"[{number}/{source.n_frames}] " if source.n_frames > 1 else ""
             name, shares = paths[0].name.removesuffix(endings[0]), _say_shares(mask, network.labels)
             print(f"{count}{name}: {shares}{next(left)}", flush=True)
@@ -244,12 +237,6 @@ def _predict_source(
         content, what = animation.make()
         writer.write(path, content)
         print(f"{path.name}: {what}")
-
-
-def _as_png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def _write_legend(labels: LabelMap, writer: Writer) -> None:
@@ -273,11 +260,8 @@ def _say_shares(mask: np.ndarray, labels: LabelMap, most: int = 4) -> str:
 
 
 class Animation:
-    """A short animated GIF that stays small, each image beside its prediction: `add` each, then `make`.
-
-    n_frames: how many will be added; of more than MAX_FRAMES, evenly spaced ones are kept, so that memory stays small.
-    duration: milliseconds of a frame.
-    """
+    """A short animated GIF that stays small, each image beside its prediction: `add` n_frames, then `make`. Of more
+    than MAX_FRAMES, evenly spaced ones are kept, so that memory stays small. duration: milliseconds of a frame."""
 
     def __init__(self, n_frames: int, duration: float = 100):
         self.n_frames, self.duration, self.n_added = n_frames, duration, 0

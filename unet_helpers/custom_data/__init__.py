@@ -1,7 +1,4 @@
-"""A reader's own images and masks, of any encoding, as pairs that training reads: 8-bit RGB and class ids.
-
-`prepare_folder` converts what training can't read; `prepare_pairs` does so for a data set of known layout (CamVid's).
-"""
+"""A reader's own images and masks, of any encoding, as pairs that training reads: 8-bit RGB and class ids."""
 
 from .class_lists import camvid_classes, find_classes, make_labels, read_names
 from .layout import READABLE_SUFFIXES, find_in, find_root

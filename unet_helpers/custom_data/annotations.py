@@ -43,11 +43,8 @@ class Outlines(NamedTuple):
 
 
 def draw(outlines: Outlines, names: tuple[str, ...]) -> Image.Image:
-    """(H, W) mask of 8 bits: class ids in the order of the names, VOID = 255.
-
-    What no outline covers is the class "background", or void where no class has this name.
-    Raises InvalidFile for a label that is none of the names.
-    """
+    """(H, W) mask of 8 bits: class ids in the order of the names. What no outline covers is the class "background", or
+    VOID = 255 where no class has this name. Raises InvalidFile for a label that is none of the names."""
     background = next((k for k, name in enumerate(names) if name.lower() == BACKGROUND), VOID)
     ids = {BACKGROUND: background} | {name: k for k, name in enumerate(names)}
     mask = Image.new("L", outlines.size[::-1], background)

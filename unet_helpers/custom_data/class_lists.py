@@ -23,24 +23,16 @@ LIKE_A_COLOR = re.compile(r"\b\d{1,3}((\s*[,;]\s*|\s+)\d{1,3}){2}\b|#[0-9a-fA-F]
 NUMBERED = re.compile(r"(\d{1,5})([\s:=,;.)]+)(\S.*)")  # 3 person, 3: person
 COMMENT = re.compile(r"#(?![0-9a-fA-F]{6}\b)")
 # M. Okabe and K. Ito, Color Universal Design, 2008: colours that colour-blind readers can tell apart.
-OKABE_ITO = (
-    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
-    (204, 121, 167),
-)  # fmt: skip
+OKABE_ITO = ["#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"]
 # Which of CamVid's 32 classes make one of the 11, as SegNet's authors grouped them; what is not here is void.
 CAMVID_GROUPS = {
-    "sky": ("Sky",),
-    "building": ("Archway", "Bridge", "Building", "Tunnel", "Wall"),
-    "pole": ("Column_Pole", "TrafficCone"),
-    "road": ("Road", "LaneMkgsDriv", "LaneMkgsNonDriv"),
-    "pavement": ("Sidewalk", "ParkingBlock", "RoadShoulder"),
-    "tree": ("Tree", "VegetationMisc"),
-    "sign": ("SignSymbol", "Misc_Text", "TrafficLight"),
-    "fence": ("Fence",),
+    "sky": ("Sky",), "building": ("Archway", "Bridge", "Building", "Tunnel", "Wall"),
+    "pole": ("Column_Pole", "TrafficCone"), "road": ("Road", "LaneMkgsDriv", "LaneMkgsNonDriv"),
+    "pavement": ("Sidewalk", "ParkingBlock", "RoadShoulder"), "tree": ("Tree", "VegetationMisc"),
+    "sign": ("SignSymbol", "Misc_Text", "TrafficLight"), "fence": ("Fence",),
     "car": ("Car", "SUVPickupTruck", "Truck_Bus", "Train", "OtherMoving"),
-    "pedestrian": ("Pedestrian", "Child", "CartLuggagePram", "Animal"),
-    "bicyclist": ("Bicyclist", "MotorcycleScooter"),
-}
+    "pedestrian": ("Pedestrian", "Child", "CartLuggagePram", "Animal"), "bicyclist": ("Bicyclist", "MotorcycleScooter"),
+}  # fmt: skip
 
 
 class Line(NamedTuple):
@@ -61,9 +53,7 @@ class ClassList(NamedTuple):
 
 def find_classes(root: Path) -> ClassList | None:
     """The list in root: the first of classes.txt, class_dict.csv, labelmap.txt and train/_classes.csv, else None.
-
-    Raises ValueError, naming file and line, for anything that could be read in two ways.
-    """
+    Raises ValueError, naming file and line, for anything that could be read in two ways."""
     for name, read in (
         ("classes.txt", _read_names), ("class_dict.csv", _read_csv), ("labelmap.txt", _read_labelmap),
         ("train/_classes.csv", _read_roboflow), ("test/_classes.csv", _read_roboflow),
@@ -80,9 +70,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 def camvid_classes(root: Path) -> ClassList:
     """CamVid's 32 colours, from class_dict.csv in root or above it, as the 11 classes of `labels.CAMVID`.
-
-    Raises ValueError, naming the file, if there is none, or it lacks a column or one of the grouped classes.
-    """
+    Raises ValueError, naming the file, if there is none, or it lacks a column or one of the grouped classes."""
     path = next((p for p in (root / "class_dict.csv", root.parent / "class_dict.csv") if os.path.isfile(p)), None)
     if path is None:
         raise ValueError(f"{root / 'class_dict.csv'}: not found; it tells the masks' colours, get it again")
@@ -97,7 +85,7 @@ def camvid_classes(root: Path) -> ClassList:
 
 def make_labels(names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...] = ()) -> LabelMap:
     """Label map with the given colours, with others where there are none and instead of white, which is void's."""
-    own = list(OKABE_ITO[: len(names)])
+    own = [tuple(bytes.fromhex(color[1:])) for color in OKABE_ITO[: len(names)]]
     for k in range(len(own), len(names)):
         hue = colorsys.hsv_to_rgb(k / len(names), 0.9, 0.5 + 0.4 * (k % 2))
         own.append(tuple(round(255 * channel) for channel in hue))

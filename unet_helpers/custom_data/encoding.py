@@ -56,7 +56,9 @@ def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: 
         # Ids are small, but resizing and JPEG make values in both halves of a grey scale.
         reaches_white = {0, VOID} <= by_value.values() and any(MIDDLE <= value < VOID for value in by_value.values())
         if reaches_white and (not classes or len(classes.names) == 2 and n_unknown):
-            _add_grey_levels(by_value, errors)
+            sentence = "it holds values between 0 and 255, as resizing or JPEG makes of masks of these two; make what "
+            sentence += f"is 128 or more 255, the rest 0, and save it as a PNG, or, {NAME_THEM}"
+            _add_values(sentence, by_value, (0, VOID), errors)
             return by_value
         if not n_unknown:
             if by_value.ids[VOID] == VOID:
@@ -71,9 +73,6 @@ def decide(masks: Masks, classes: ClassList | None, errors: Problems, warnings: 
         return by_color
     _add_colors(masks, errors)
     return None
-
-
-# ---- what values and colours may mean ----
 
 
 def _colors_of(mask: MaskInfo) -> dict[int, int]:
@@ -120,7 +119,7 @@ def _values_of(masks: Masks, levels: bool | None) -> Meanings | None:
     """Of each mask {value in the file: the id that it may stand for}; None if some hold colours. levels: whether the
     grey of a palette's colours is the value, not their index."""
     colors = {color for mask in masks.values() if mask.values == "color" for color in mask.counts}
-    shift = 0 if all(map(_is_grey, colors)) else 16
+    shift = 0 if _are_grey(colors) else 16
     if shift and any(color & 0xFFFF for color in colors):  # reds beside greys are colours, too
         return None
     meanings = {}
@@ -135,27 +134,21 @@ def _values_of(masks: Masks, levels: bool | None) -> Meanings | None:
     return meanings
 
 
-def _is_grey(color: int) -> bool:
-    return color == (color & 255) * GREY_STEP
+def _are_grey(colors: Iterable[int]) -> bool:
+    return all(color == (color & 255) * GREY_STEP for color in colors)
 
 
 def _are_palettes_grey(masks: Iterable[MaskInfo], n: int) -> bool | None:
-    """Whether the grey of the palettes' colours is the value, and not their index; None if neither can be.
-
-    Programs that make files small (GIF, above all) give indices anew, so that an index stands for one thing here and
-    for another there; then the colours alone have a meaning.
-    """
+    """Whether the grey of the palettes' colours is the value, and not their index; None if neither can be. Programs
+    that make files small (GIF, above all) give indices anew in each file; then the colours alone have a meaning."""
     palettes = [mask.palette for mask in masks if mask.values == "palette"]
     used = {color for palette in palettes for color in palette.values()}
     seen: dict[int, int] = {}
     same = all(seen.setdefault(index, color) == color for palette in palettes for index, color in palette.items())
-    if not all(map(_is_grey, used)):
+    if not _are_grey(used):
         return False if same else None
     levels = {color & 255 for color in used}
     return levels <= {0, 255} or not same or max(levels - {255}, default=0) <= n
-
-
-# ---- what is said ----
 
 
 def _add_values(sentence: str, encoding: Encoding, known: Collection[int], problems: Problems) -> None:
@@ -182,12 +175,6 @@ def _warn_of_start(encoding: Encoding, classes: ClassList | None, warnings: Prob
         sentence = f"0 is taken as {first!r}, though the masks hold only {len(found)} of {n} ids; if not, write each "
         sentence += f"id in front of its name in classes.txt, such as '1 {first}', and '0 {VOID_NAME}' if 0 is no class"
         warnings.add(sentence, warnings.root)
-
-
-def _add_grey_levels(encoding: Encoding, errors: Problems) -> None:
-    sentence = "it holds values between 0 and 255, as resizing or JPEG makes of masks of these two; make what is 128 "
-    sentence += f"or more 255, the rest 0, and save it as a PNG, or, {NAME_THEM}"
-    _add_values(sentence, encoding, (0, VOID), errors)
 
 
 def _add_unknown_values(encoding: Encoding, classes: ClassList | None, errors: Problems) -> None:

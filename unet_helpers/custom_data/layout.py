@@ -8,7 +8,6 @@ from typing import NamedTuple
 from ..naming import named
 from .annotations import Annotations, Outlines
 from .class_lists import read_text
-from .formats import recognise
 from .matching import SPLIT_NAMES, match, normalize
 from .report import MOST, Problems, few
 
@@ -23,6 +22,24 @@ READABLE_SUFFIXES = {
 }  # fmt: skip
 TEXT_SUFFIXES = {".csv", ".db", ".ini", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"}  # may lie among images
 MASK_END = "_mask"  # of masks that are in one folder with the images
+# Of other tools: name; patterns that all find something below the folder; the step, or tool, that makes it readable.
+FORMATS = [
+    ("Cityscapes", ("leftImg8bit/*/*/*_leftImg8bit.png", "gtFine/*/*/*_gtFine_*.png"),
+     "copy leftImg8bit/train/*/*.png to train/images/, gtFine/train/*/*_labelIds.png to train/masks/, val/ alike; "
+     "for the usual 19 classes take *_labelTrainIds.png, which csCreateTrainIdLabelImgs makes (pip install "
+     "cityscapesscripts)"),
+    ("Label Studio's PNG per label", ("**/task-*-annotation-*-tag-*.png",),
+     "export it as COCO if it has polygons; else merge the PNGs of each task into one mask: the recipe 'A PNG per "
+     "label' in data/README.md"),
+    ("Supervisely", ("**/meta.json", "**/ann/*.json"),
+     "run Supervisely's app 'Export as masks' and give the folder that holds img/ and masks_machine/"),
+    ("nnU-Net with volumes", ("imagesTr/*.nii*",),
+     "write the slices as PNG files of the same names to images/ and masks/, with nibabel and Pillow"),
+    ("YOLO", ("**/labels/**/*.txt",),
+     "turn its polygons into COCO's JSON with supervision (pip install supervision): sv.DetectionDataset.from_yolo("
+     "images, labels, 'data.yaml', force_masks=True).as_coco(annotations_path='annotations.json'); boxes alone are "
+     "no masks"),
+]  # fmt: skip
 
 
 class Item(NamedTuple):
@@ -56,20 +73,25 @@ def find_root(folder: Path) -> Path:
 
 
 def find_items(root: Path) -> Found:
-    """All pairs below root, in the folders that data/README.md names.
-
-    Raises ValueError, naming the folder, if there are no such folders, several could be meant, they can't be read, or
-    they are in a format of `formats`.
-    """
+    """All pairs below root, in the folders that data/README.md names. Raises ValueError, naming the folder, if there
+    are none, several could be meant, they can't be read, or they are in one of `FORMATS`."""
     try:
         found = _find_items(root)
     except ValueError:
-        if known := recognise(root):
+        if known := _recognise(root):
             raise ValueError(f"{root}: {known}") from None
         raise
-    if not found.items and (known := recognise(root)):
+    if not found.items and (known := _recognise(root)):
         raise ValueError(f"{root}: {known}")
     return found
+
+
+def _recognise(root: Path) -> str:
+    """ "this is YOLO; turn its ..." of a folder in a format that is not read; "" if none is known."""
+    for name, signs, todo in FORMATS:
+        if all(any(root.glob(sign)) for sign in signs):
+            return f"this is {name}; {todo}"
+    return ""
 
 
 def _find_items(root: Path) -> Found:
@@ -80,16 +102,13 @@ def _find_items(root: Path) -> Found:
         return find_in(root, places, listed)._replace(lists=lists)
     found = find_in(root, places)
     for path in lists.values():
-        sentence = "it is not used: lists need one for training, train.txt, and one to validate, val.txt"
-        found.warnings.add(sentence, path)
+        found.warnings.add("it is not used: lists need one for training, train.txt, and one to validate, val.txt", path)
     return found
 
 
 def find_in(root: Path, places: dict[str | None, tuple[Path, Path]], needed: Collection[str] | None = None) -> Found:
     """All pairs of the given {split: (folder of images, folder of masks)} below root.
-
-    needed: stems of the images that need a mask; None: all do.
-    """
+    needed: stems of the images that need a mask; None: all do."""
     found = Found([], [], (), {}, Problems(root), Problems(root))
     folders = {split: (*place, _read(place[0], found.errors)) for split, place in places.items()}
     annotations = Annotations(root, folders, found.errors)

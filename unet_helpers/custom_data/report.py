@@ -36,9 +36,6 @@ class Problems:
     def add(self, sentence: str, file: Path, found: str = "") -> None:
         self.files_of.setdefault(sentence, []).append((file, found))
 
-    def files(self) -> set[Path]:
-        return {file for files in self.files_of.values() for file, _ in files}
-
     def name(self, file: Path) -> str:
         """The file's path below the folder, as messages have it."""
         return file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
@@ -66,9 +63,7 @@ class Problems:
 
 
 @dataclass
-class Report:
-    """What was found in a folder; the names of the fields are those in prepared.json."""
-
+class Report:  # what was found in a folder; the names of the fields are those in prepared.json
     root: str  # the folder
     pairs: dict[str, int] = field(default_factory=dict)  # in each split
     sizes: dict[str, int] = field(default_factory=dict)  # "HEIGHTxWIDTH" of the images, upright: how many
@@ -102,20 +97,18 @@ class Report:
         if self.classes:
             done = f"; the copies are in {self.copies}, your files are as they were" if self.copies else ""
             nothing = f"nothing: training reads all {'other ' * bool(self.errors)}files as they are"
-            rows += [*self._share_rows(), ("converted", _counted(self.converted, done) or nothing)]
+            columns = self.shares or {"all": [share for _, _, share in self.classes] + [self.void]}
+            names = [(f"class {k}", name) for k, name, _ in self.classes] + [("void", "neither learned nor scored")]
+            rows.append(("pixels, %", "".join(f"{split:>12}" for split in columns)))
+            for (row, name), *shares in zip(names, *columns.values(), strict=True):
+                rows.append((row, "".join(f"{100 * share:12.3f}" for share in shares) + f"  {name}"))
+            rows.append(("converted", _counted(self.converted, done) or nothing))
         rows += [("warning", line) for line in self.warnings] + [("ERROR", line) for line in self.errors]
         return "\n".join(wrap(f"{name:<10} ", text, width) for name, text in rows if text)
 
     def notes(self, width: int = COLUMNS) -> str:
         """The warnings as text, in lines of so many columns."""
         return "\n".join(wrap("note: ", line, width) for line in self.warnings)
-
-    def _share_rows(self) -> list[tuple[str, str]]:
-        columns = self.shares or {"all": [share for _, _, share in self.classes] + [self.void]}
-        names = [(f"class {k}", name) for k, name, _ in self.classes] + [("void", "neither learned nor scored")]
-        shares = ("".join(f"{100 * share:12.3f}" for share in row) for row in zip(*columns.values(), strict=True))
-        rows = [(row, f"{text}  {name}") for (row, name), text in zip(names, shares, strict=True)]
-        return [("pixels, %", "".join(f"{split:>12}" for split in columns)), *rows]
 
 
 def wrap(label: str, text: str, width: int = COLUMNS) -> str:

@@ -18,22 +18,18 @@ def natural(name: str) -> list:
 
 
 def cut_blocks(n: int) -> tuple[int, int]:
-    """Where the validation and the test part of n things in a row begin: 70 %, 15 %, 15 %, one at least validates.
-
-    Blocks, not a random choice: neighbours in a sequence look alike and belong on one side. Fewer than 6 have no test.
-    """
+    """Where validation and test begin in n things in a row: 70 %, 15 %, 15 %, one at least validates, and fewer than 6
+    have no test. Blocks, not a random choice: neighbours in a sequence look alike and belong on one side."""
     first, second = min(round(0.7 * n), n - 1), round(0.85 * n)
     return first, max(second, first + 1)
 
 
 def split_items(found: Found, split_by: str | None, to_train: bool = True) -> list[str | None]:
-    """For each item "train", "validation", "test", or None where it is in no list.
-
-    The folders tell it; else root's train.txt, val.txt and perhaps test.txt, a name a line; else split_by, a regular
-    expression that finds the group in an image's stem: groups are not cut; else blocks of the names in their natural
-    order. Files without a partner keep their places: else what was learned could come to the test. to_train: whether
-    there must be MIN_PAIRS, and some to train and to validate. Raises ValueError if a list is no text.
-    """
+    """For each item "train", "validation", "test", or None where it is in no list. The folders tell it; else root's
+    train.txt, val.txt and perhaps test.txt, a name a line; else split_by, a regular expression that finds the group in
+    an image's stem: groups are not cut; else blocks of the names in their natural order. Files without a partner keep
+    their places: else what was learned could come to the test. to_train: whether there must be MIN_PAIRS, and some to
+    train and to validate. Raises ValueError if a list is no text."""
     n_pairs, found = len(found.items), found._replace(items=found.items + found.lonely)
     items, root, errors, warnings = found.items, found.errors.root, found.errors, found.warnings
     by_folders = any(item.split for item in items)

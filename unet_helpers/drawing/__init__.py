@@ -1,7 +1,6 @@
 """Draws the road scenes of the data set `demo`. No part of the lesson; only what is exported here is for others."""
 
-from .scenes import VERSION, render_frame
+from .scenes import VERSION, draw_scenes, render_frame
 from .street import DRIVES
-from .writing import draw_scenes
 
 __all__ = ["DRIVES", "VERSION", "draw_scenes", "render_frame"]

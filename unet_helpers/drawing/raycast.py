@@ -107,10 +107,8 @@ def _is_hole(look, phase, size, p, thick, pixel):
 
 def trace(solids, corners, shape, origin, rays, spread: float):
     """The nearest solid along each ray: depth (P,) in units of the ray, 1e9 = none; index (P,), SKY = none.
-
     corners: rows and columns of the solids' corners, (8, N) each; shape: rows and columns of the image, P = rows *
-    columns; origin, rays: (3, P) or (3, 1); spread: the width of a pixel at depth 1.
-    """
+    columns; origin, rays: (3, P) or (3, 1); spread: the width of a pixel at depth 1."""
     n_pixels = shape[0] * shape[1]
     solid, pixel = _candidates(*corners, shape)
     geometry = np.ascontiguousarray(solids["geometry"].T)[:, solid]
@@ -227,10 +225,8 @@ def _facade(street, colour, along, high, phase, floor_height):
 
 
 def surface_at(street, solids, p, normal, face, pixel):
-    """Colour (3, M), gloss (M,) and own light (M,) at the points p (3, M) in the solids' axes.
-
-    solids: (M,) SOLID, the one seen in each pixel; normal, face: of `normal_at`; pixel: a pixel's width there, m.
-    """
+    """Colour (3, M), gloss (M,) and own light (M,) at the points p (3, M) in the solids' axes. solids: (M,) SOLID,
+    the one seen in each pixel; normal, face: of `normal_at`; pixel: a pixel's width there, m."""
     look, phase, geometry = solids["look"], solids["phase"], solids["geometry"].T
     u, v, w = p * geometry[3:6]
     upright, side, back = abs(normal[1]) < .6, face == 0, face == 2
@@ -278,10 +274,8 @@ def surface_at(street, solids, p, normal, face, pixel):
 
 
 def sky_at(street, rays, drift: float):
-    """Class (M,) and colour (3, M) beyond the street: sky, clouds, far trees and far houses.
-
-    rays: (3, M); drift: how far the clouds have moved, in their own height above the ground.
-    """
+    """Class (M,) and colour (3, M) beyond the street: sky, clouds, far trees and far houses. rays: (3, M);
+    drift: how far the clouds have moved, in their own height above the ground."""
     flat = np.hypot(rays[0], rays[2])
     rise, angle = rays[1] / flat, np.arctan2(rays[0], rays[2])
     high = np.clip(rise * 1.6, 0, 1) ** .6

@@ -26,10 +26,8 @@ def show_classes(labels: LabelMap, pixels: np.ndarray) -> InlineFigure:
 
 
 def _class_bars(quantity: str, labels: LabelMap, bars: Mapping[str, np.ndarray], largest: float, form="{:.2f}"):
-    """Figure and axes with horizontal bars, sorted by the first; they have the classes' colours if it is the only one.
-
-    bars: name -> (K,) values; NaN is drawn as 0 and called absent. form: of the value at the end of a bar.
-    """
+    """Figure and axes with horizontal bars, sorted by the first, in the classes' colours if it is the only one. bars:
+    name -> (K,) values; NaN is drawn as 0 and called absent. form: of the value at the end of a bar."""
     order = np.argsort(np.nan_to_num(next(iter(bars.values())), nan=-1))
     names, height = [shorten(labels.names[k]) for k in order], 0.84 / len(bars)
     size = (WIDTH, (0.22 * len(bars) + 0.1) * len(order) + 1 + 0.25 * len(bars))
@@ -72,9 +70,7 @@ def compare_iou(scores: Mapping[str, Scores]) -> InlineFigure:
 @in_style
 def plot_confusion(scores: Scores) -> InlineFigure:
     """The confusion matrix, each row in percent of the true class's pixels: the diagonal is what was found.
-
-    Of more than MOST classes, those with the most pixels.
-    """
+    Of more than MOST classes, those with the most pixels."""
     total = scores.confusion.sum(axis=1, keepdims=True)
     kept = np.sort(np.argsort(-total[:, 0], kind="stable")[:MOST])
     share = np.divide(100 * scores.confusion, total, out=np.full(scores.confusion.shape, np.nan), where=total > 0)
@@ -96,10 +92,8 @@ def plot_confusion(scores: Scores) -> InlineFigure:
 @in_style
 def plot_reliability(confidence: np.ndarray, right: np.ndarray) -> InlineFigure:
     """Reliability diagram: the share of right pixels in confidence bins of 0.1, and how many pixels each bin has.
-
     confidence: 0..1, any shape. right: bool, the same shape. The mean gap is the expected calibration error of
-    Guo et al., On Calibration of Modern Neural Networks (2017).
-    """
+    Guo et al., On Calibration of Modern Neural Networks (2017)."""
     confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
     if not ((confidence >= 0) & (confidence < 1.001)).all():  # a softmax in float32 may be 1.0000001
         raise ValueError(f"confidence: found {confidence.min():.3g} to {confidence.max():.3g}, expected 0 to 1")
@@ -127,11 +121,9 @@ def plot_reliability(confidence: np.ndarray, right: np.ndarray) -> InlineFigure:
 @in_style
 def plot_changes(steps: Sequence[Mapping], left_out: Sequence[Mapping] = ()) -> InlineFigure:
     """What each change to the training adds, from top to bottom; below, what the last step loses without each.
-
     steps, left_out: {"name": text, "miou": [one number, 0..1, per seed]}, the seeds in the same order everywhere.
     Beside the seeds: their mean, and its gain over the line above, or over the last step. Where the seeds disagree on
-    whether it is a gain, the text is grey: more seeds could turn it.
-    """
+    whether it is a gain, the text is grey: more seeds could turn it."""
     parts = [("what each change adds", steps, [steps[0], *steps[:-1]])]
     if left_out:
         parts.append(("what the whole recipe gains or loses without each", left_out, [steps[-1]] * len(left_out)))

@@ -24,12 +24,11 @@ IN_LINE = 2  # images: three would be narrower than 150 pixels on a phone
 def show_columns(
     columns: Mapping[str, Sequence[np.ndarray]], labels: LabelMap, row_titles: Sequence[str] = ()
 ) -> InlineFigure:
-    """Images and masks, two in a line, with a title each, and a legend of the classes that occur.
+    """Images and masks, two in a line, with a title each, and a legend of the classes that occur. Masks get contours,
+    and names of the classes whose colours are hard to tell apart.
 
-    Masks get contours, and names of the classes whose colours are hard to tell apart.
     columns: title -> one array per row: (H, W, 3) image, 0..255; (H, W) uint8 mask of class ids, or bool errors.
-    row_titles: a text in front of the title of each row's first image.
-    Raises ValueError for columns of different lengths.
+    row_titles: in front of the title of each row's first image. Raises ValueError for columns of different lengths.
     """
     columns = {title: [np.asarray(array) for array in arrays] for title, arrays in columns.items()}
     rows, n_across = list(zip(*columns.values(), strict=True)), min(IN_LINE, len(columns))
@@ -87,9 +86,7 @@ def show_pairs(
     row_titles: Sequence[str] = (),
 ) -> InlineFigure:  # fmt: skip
     """Rows of image and mask; of a single pair, also the mask laid over the image: do their borders coincide?
-
-    images, masks: (H, W, 3) and (H, W) alike, or their files; then a row's title is, unless given, the file's stem.
-    """
+    images, masks: (H, W, 3) and (H, W) alike, or their files; then a row's title is, unless given, the file's stem."""
     row_titles = row_titles or [Path(i).stem if isinstance(i, (str, Path)) else "" for i in images]
     images = [decode_image(i) if isinstance(i, (str, Path)) else np.asarray(i) for i in images]
     masks = [decode_mask(m, labels)[..., 0] if isinstance(m, (str, Path)) else np.asarray(m) for m in masks]
@@ -132,9 +129,7 @@ def show_overlap(
     image: np.ndarray, true: np.ndarray, predicted: np.ndarray, class_id: int, labels: LabelMap
 ) -> InlineFigure:
     """How the intersection over union of one class comes about in one image; void pixels are left out.
-
-    image: (h, w, 3), 0..255. true, predicted: (H, W) uint8 class ids.
-    """
+    image: (h, w, 3), 0..255. true, predicted: (H, W) uint8 class ids."""
     name, is_true, found = labels.names[class_id], true == class_id, (predicted == class_id) & (true != VOID)
     areas = dict(zip(OVERLAP, (is_true & found, is_true & ~found, found & ~is_true), strict=True))
     both, union = areas["both"].sum(), (is_true | found).sum()
@@ -154,15 +149,9 @@ def show_overlap(
     return figure
 
 
-# ---- contours and names, for those who can't tell the colours apart ----
-
-
 def draw_contours(axes, mask: np.ndarray, labels: LabelMap, width: float) -> None:
-    """Draw lines between the classes of a mask, and names, into its axes, `width` inches wide.
-
-    mask: (H, W) uint8 class ids. A class is named if its colour is close to that of another one present: on it or
-    beside it, with a line to it, where the name covers little of any class.
-    """
+    """Draw lines between the classes of a mask (H, W), and names, into its axes, `width` inches wide. A class is named
+    if the colour-blind confuse it with another: on it, or beside it with a line to it, where this covers little."""
     point = mask.shape[1] / (72 * width)  # a point in pixels of the mask
     axes.add_collection(LineCollection(contours_of(mask), colors="white", linewidths=min(0.6, 0.3 / point)))
     share = np.pad((1 / np.maximum(np.bincount(mask.ravel(), minlength=256), 1))[mask], ((1, 0), (1, 0)))
@@ -179,8 +168,7 @@ def draw_contours(axes, mask: np.ndarray, labels: LabelMap, width: float) -> Non
         cost = 6 * covered**1.3 + (away + 0.1 * middle) / half[0] / 4  # a tenth of a large class may be covered
         free = [all((np.abs(place - other) > half + its).any() for other, its in taken) for place in places]
         if any(free):
-            best = np.where(free, cost, np.inf).argmin()
-            place = places[best]
+            place = places[np.where(free, cost, np.inf).argmin()]
             taken.append((place, half))
             nearest = spots[np.linalg.norm(spots - place, axis=1).argmin()]
             edge, line = [withStroke(linewidth=2, foreground="black")], {"arrowstyle": "-", "color": "white"}

@@ -16,14 +16,9 @@ WIDTH = 8  # inches: with DPI, the width of a notebook's column
 DPI, QUALITY = 100, 72  # of the JPEGs in a notebook
 FONT = 12.5  # points: 8 pixels tall where WIDTH is 370 pixels, on a phone's page of 390
 STYLE = {
-    "font.size": FONT,
-    "axes.titlesize": FONT,
-    "figure.titlesize": FONT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a class may be called "$"
-}
+    "font.size": FONT, "axes.titlesize": FONT, "figure.titlesize": FONT, "axes.spines.top": False,
+    "axes.spines.right": False, "legend.frameon": False, "text.parse_math": False,  # a class may be called "$"
+}  # fmt: skip
 in_style = style.context(["default", STYLE])  # decorates what makes or draws a figure: dark themes change nothing
 EDGE = {"edgecolor": "black", "linewidth": 0.5}  # makes pale colours visible on white
 
@@ -33,12 +28,9 @@ COLORS = (BLUE, ORANGE, "black", PINK, SKY_BLUE)  # of bars
 
 
 class InlineFigure(Figure):
-    """A figure that shows itself in a notebook as a JPEG, which is small, and without pyplot.
+    """A figure that shows itself in a notebook as a JPEG, which is small, and without pyplot."""
 
-    alt: its alt text, in the output's metadata, where nbconvert's classic template looks for it.
-    """
-
-    alt = ""
+    alt = ""  # its alt text, in the output's metadata, where nbconvert's classic template looks for it
 
     @in_style
     def savefig(self, *args, **options):
@@ -59,10 +51,8 @@ class InlineFigure(Figure):
 
 @in_style
 def new_figure(alt: str, n_rows: int = 1, n_columns: int = 1, size: tuple[float, float] = (WIDTH, 4), **options):
-    """An empty figure and its axes, as from `Figure.subplots`, which gets the options.
-
-    alt: what the figure shows, with its main numbers. size: width and height in inches; WIDTH fills a notebook.
-    """
+    """An empty figure and its axes, as from `Figure.subplots`, which gets the options. alt: what the figure shows,
+    with its main numbers. size: width and height in inches; WIDTH fills a notebook."""
     # With pyplot in use, IPython would add a PNG, larger and without alt.
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     for kind, formatter in shell.display_formatter.formatters.items() if shell else ():

@@ -14,7 +14,6 @@ from ..prediction import predict_mask
 from ..storage import write_whole
 from .charts import plot_confusion, plot_curves
 from .columns import show_columns, show_predictions
-from .figures import InlineFigure
 
 MOST = 100  # validation images that are scored, evenly spaced
 N_SHOWN, N_OF_BATCH = 3, 4  # best images and worst images; images of the first batch
@@ -25,10 +24,8 @@ def write_run_figures(
     changes: Sequence[tuple[float, str]] = (),
 ) -> list[Path]:  # fmt: skip
     """Write curves.png, confusion.png, first_batch.png and best_and_worst.png to a run's folder; returns their paths.
-
     model, image_size: from `checkpoints.load_best`; scored on at most MOST validation images, without TTA.
-    batch: (images, masks), the first of the training, as `pipeline.make_batches` gives it. changes: of `plot_curves`.
-    """
+    batch: (images, masks), the training's first, as `pipeline.make_batches` gives it. changes: of `plot_curves`."""
     run_dir, labels, pairs = Path(run_dir), dataset.labels, dataset.validation[:: 1 + len(dataset.validation) // MOST]
     scores = evaluate_model(model, pairs, labels, image_size, tta=False)
     order = scores.worst_first.tolist()
@@ -37,16 +34,14 @@ def write_run_figures(
     images = [decode_image(pairs[k].image) for k in best + worst]
     true = [decode_mask(pairs[k].mask, labels)[..., 0] for k in best + worst]
     predicted = [predict_mask(model, image, image_size, tta=False) for image in images]
-    kinds = ["best"] * len(best) + ["worst"] * len(worst)
-    titles = [f"{kind}: {pairs[k].image.stem}" for kind, k in zip(kinds, best + worst, strict=True)]
+    titles = [f"{kind}: {pairs[k].image.stem}" for kind, some in (("best", best), ("worst", worst)) for k in some]
     first_images, first_masks = (keras.ops.convert_to_numpy(part)[:N_OF_BATCH] for part in batch)
     columns = {"image": first_images.round().astype(np.uint8), "mask": first_masks[..., 0]}
-    figures: dict[str, InlineFigure] = {
+    figures = {
         "curves": plot_curves(read_log(run_dir), changes, loss_name="cross-entropy + Dice"),
         "confusion": plot_confusion(scores), "first_batch": show_columns(columns, labels),
         "best_and_worst": show_predictions(images, true, predicted, labels, titles),
     }  # fmt: skip
-    paths = [run_dir / f"{name}.png" for name in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
-        write_whole(path, figure.as_png())
-    return paths
+    for name, figure in figures.items():
+        write_whole(run_dir / f"{name}.png", figure.as_png())
+    return [run_dir / f"{name}.png" for name in figures]

@@ -11,10 +11,8 @@ SHADES = np.array(["#9fd4f2", "#f5c869", "#e7b3cf", "#f7ee8b", "#8fd0bd", "#e8a0
 
 def show_transposed_convolution(values, kernel) -> InlineFigure:
     """What a transposed convolution does whose kernel is as wide as its stride: each value stamps the kernel times it.
-
     values: (h, w) numbers; kernel: (k, k) numbers. Few and small ones, so that they can be followed by eye.
-    The result is (k * h, k * w), as keras.layers.Conv2DTranspose(1, k, strides=k) computes it.
-    """
+    The result is (k * h, k * w), as keras.layers.Conv2DTranspose(1, k, strides=k) computes it."""
     values, kernel = np.asarray(values), np.asarray(kernel)
     (height, width), k = values.shape, len(kernel)
     stamps = np.ones((k, k), int)

@@ -32,9 +32,7 @@ ARROWS = {  # kind -> its sign in the legend, its colour
 
 
 @dataclass(frozen=True)
-class Level:
-    """One level of a U-Net on its way down or up; the image and the logits are the first and the last of them."""
-
+class Level:  # of a U-Net on its way down or up; the image and the logits are the first and the last of them
     part: str  # "input", "down", "bottleneck", "up" or "output"
     number: int  # 1 is the finest, the bottleneck has the largest; 0 is an image before a first convolution of stride 2
     shape: Shape  # of the output of the level's last layer
@@ -54,10 +52,8 @@ class Level:
 
 def unet_levels(model: keras.Model, image_size: Sequence[int] | None = None) -> list[Level]:
     """The levels of a U-Net in the order of computation: input, way down, bottleneck, way up, output.
-
     image_size: (height, width) of the image, needed if the network takes any.
-    Raises ValueError if it is missing or does not fit, or if the network does not go down and then up again.
-    """
+    Raises ValueError if it is missing or does not fit, or if the network does not go down and then up again."""
     shapes, found = _shapes(model, image_size), []
     for part, number, stage in _stages(model):
         entering = shapes[id(stage[0].output)] if _direction(stage[0]) or not found else found[-1].shape
@@ -74,10 +70,8 @@ def unet_levels(model: keras.Model, image_size: Sequence[int] | None = None) -> 
 
 def receptive_fields(model: keras.Model) -> dict[str, int]:
     """For each level down to the bottleneck: the side, in pixels of the image, of the square that one value sees.
-
     Each kernel of k values adds k - 1 steps; a step is as many pixels as all strides before it multiplied.
-    Source: Araujo, Norris and Sim 2019, https://distill.pub/2019/computing-receptive-fields.
-    """
+    Source: Araujo, Norris and Sim 2019, https://distill.pub/2019/computing-receptive-fields."""
     side, step, fields = 1, 1, {}
     for part, number, stage in _stages(model):
         for layer in stage if part in ("input", "down", "bottleneck") else ():
@@ -89,7 +83,7 @@ def receptive_fields(model: keras.Model) -> dict[str, int]:
 
 
 def _side(layer, *names: str) -> int:
-    """The layer's kernel size, strides or the like, from its configuration; 1 where it has none."""
+    """The layer's kernel size, strides or the like; 1 where it has none."""
     config = layer.get_config()
     return next((int(np.ravel(config[name])[0]) for name in names if name in config), 1)
 
@@ -139,11 +133,9 @@ def _stages(model) -> list[tuple[str, int, list]]:
 
 
 def draw_unet(model: keras.Model, image_size: Sequence[int] | None = None) -> InlineFigure:
-    """The U of a network: boxes for what each level gets (pale) and puts out, arrows between.
-
-    "96x128, 16" is height x width, channels. A box grows with the root of its height and of its channels.
-    image_size: (height, width) of the image, needed if the network takes any. Raises ValueError as `unet_levels` does.
-    """
+    """The U of a network: boxes for what each level gets (pale) and puts out, arrows between. "96x128, 16" is height x
+    width, channels. A box grows with the root of its height and of its channels.
+    image_size: (height, width) of the image, needed if it takes any size. Raises ValueError as `unet_levels` does."""
     found = unet_levels(model, image_size)
     x, y, size = _layout(found)
     low = min(y[level.number] - size(level.shape)[1] / 2 for level in found) - 0.1
@@ -157,8 +149,8 @@ def draw_unet(model: keras.Model, image_size: Sequence[int] | None = None) -> In
 
     def draw_box(kind: str, shape: Shape, middle: float, level: Level) -> Rectangle:
         width, height = size(shape)
-        corner, style = (middle - width / 2, y[level.number] - height / 2), {"facecolor": BOXES[kind]}
-        return axes.add_patch(Rectangle(corner, width, height, edgecolor="black", **style))
+        corner = middle - width / 2, y[level.number] - height / 2
+        return axes.add_patch(Rectangle(corner, width, height, edgecolor="black", facecolor=BOXES[kind]))
 
     def draw_arrow(kind: str, start: Rectangle, end: Rectangle) -> None:
         kinds.add(kind)
@@ -224,9 +216,7 @@ def _label(axes, level: Level, box: Rectangle, beside_output: bool) -> None:
 
 def show_receptive_fields(model: keras.Model, image: np.ndarray) -> InlineFigure:
     """The square that one value of each level down to the bottleneck sees, drawn around the middle of an image.
-
-    image: (H, W, C) uint8, resized to the network's input unless it takes any size. A square may be larger.
-    """
+    image: (H, W, C) uint8, resized to the network's input unless it takes any size. A square may be larger."""
     own, image, fields = model.inputs[0].shape[1:3], np.asarray(image), receptive_fields(model)
     height, width = image.shape[:2] if None in own else own
     sides = ", ".join(f"{name} {side} pixels" for name, side in fields.items())
@@ -249,10 +239,8 @@ def show_receptive_fields(model: keras.Model, image: np.ndarray) -> InlineFigure
 
 def show_feature_maps(model: keras.Model, image: np.ndarray) -> InlineFigure:
     """First level, bottleneck and last level: of each the two feature maps that vary most. What does each one find?
-
     Each map has its own scale, from its smallest value (dark) to the one that a hundredth of its pixels exceeds.
-    image: (H, W, C), 0..255, as large as the network's input.
-    """
+    image: (H, W, C), 0..255, as large as the network's input."""
     image = np.asarray(image, np.uint8)
     found = unet_levels(model, image.shape[:2])
     shown = [next(each for each in found if each.part == part) for part in ("down", "bottleneck")] + [found[-2]]
