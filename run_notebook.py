@@ -239,4 +239,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # Windows' code pages lack most letters
     main(sys.argv[1:])

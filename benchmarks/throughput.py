@@ -10,7 +10,6 @@ too. Writes throughput.md and throughput.json to --out and prints the tables.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -324,6 +323,8 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
+        import resource  # which Windows lacks
+
         name, values = json.loads(options.measure)
         result = MEASUREMENTS[name](*(tuple(v) if isinstance(v, list) else v for v in values))
         result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -11,6 +11,19 @@ from pathlib import Path
 import pytest
 
 
+def _windows_lacks(what: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(sys.platform == "win32", reason=f"Windows has no {what}")
+
+
+# Tests of what Windows lacks; what it does otherwise is in test_windows.py.
+needs_getrusage = _windows_lacks("module resource")
+needs_links = _windows_lacks("links without a privilege")
+needs_pipes = _windows_lacks("named pipes in folders (os.mkfifo)")
+needs_sigint = _windows_lacks("SIGINT for one process alone")
+needs_sigkill = _windows_lacks("SIGKILL")
+needs_users = _windows_lacks("os.seteuid, nor folders that permission bits protect")
+
+
 @contextlib.contextmanager
 def pipe(path: Path):
     """A named pipe. Reading it does not wait for ever, so that a test fails: it is empty and ends."""

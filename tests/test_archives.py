@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kaggle_server import files_below, isolate, make_zip
-from limits import nobody
+from limits import needs_links, needs_users, nobody
 from PIL import Image
 from test_download import CORRUPT, FILES, MIB, SLUG, ZIP, Usage, assert_untouched, on_disk, staged_zip
 
@@ -92,6 +92,7 @@ def test_files_of_others_are_never_touched(dest, tmp_path):
     assert files_below(dest) == {"photo.jpg": b"mine", download.MARKER: b"someone/another-set"}
 
 
+@needs_links
 @pytest.mark.parametrize("name", ["", "road-scenes.zip", "tree"])
 def test_links_in_the_place_of_the_unfinished_files_are_refused(dest, tmp_path, name):
     mine = tmp_path / "mine"
@@ -216,6 +217,7 @@ def test_kaggles_camvid_loads_with_the_eleven_classes(tmp_path):
     assert {path.parents[1] for path in (dataset.train[0].mask, dataset.test[0].mask)} == {data_dir / "camvid.prepared"}
 
 
+@needs_users
 def test_camvid_in_a_read_only_folder_gets_its_ids_in_the_working_folder(tmp_path, monkeypatch):
     """As on Kaggle. Permissions do not stop root, so root becomes nobody, who may not look into tmp_path."""
     warm = load_dataset("camvid", put(camvid_files(), tmp_path / "warm"))

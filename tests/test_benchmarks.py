@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from limits import needs_getrusage, needs_sigkill
 from PIL import Image
 
 from benchmarks import faults, learning, lesson, throughput, transfer
@@ -293,6 +294,7 @@ def test_muons_operations_are_counted_as_by_hand():
     assert throughput.optimizer_gflop(model) == pytest.approx(2 * products / 1e9)
 
 
+@needs_getrusage
 def test_a_measurement_is_made_in_a_process_of_its_own():
     pipeline, _ = throughput.in_own_process("measure_pipeline", 0.01, (32, 64), 2, 4, ".jpg", False)
     assert pipeline.keys() == {"first", "later", "peak_mib"}
@@ -301,6 +303,7 @@ def test_a_measurement_is_made_in_a_process_of_its_own():
         throughput.in_own_process("measure_network", 0.01, (32, 33), 2, True, 1)
 
 
+@needs_sigkill
 @pytest.mark.slow
 def test_a_killed_run_resumes(tmp_path):
     """The short form of faults.py: a kill while unpacking, while a checkpoint is written, and while scoring."""

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 from builders import make_small_recipe as recipe
-from limits import small_disk, start
+from limits import needs_links, needs_sigkill, small_disk, start
 
 from unet_helpers import checkpoints, storage
 from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
@@ -156,6 +156,7 @@ train(run_dir)
 """
 
 
+@needs_sigkill
 def test_real_kills_in_the_middle_of_both_writers(tmp_path, whole, monkeypatch):
     """What they left is deleted by the next training, but not what is so new that another process may write it."""
     kinds = ("state.npz", "best.keras")  # by storage.write_whole, as all others, and by networks.save_network
@@ -245,6 +246,7 @@ def network(rate=1e-2, **switches):
 NAME = "folder_64x96_2_filters_4_minutes_seed_0"
 
 
+@needs_links
 def test_the_folder_is_named_by_what_was_asked_and_its_settings_hold_all_that_decides_the_result(tmp_path, dataset):
     (tmp_path / "runs" / f"{NAME}.partial-4194305").mkdir(parents=True)  # of a killed process
     others = {"augment": [RandomResizedCrop(), CopyPaste([2])], "class_weights": np.float32([1, 2, 3])}

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from builders import fails, make_folder, make_lyft, messages, run, save_network, save_start, succeeds
 from conftest import LABELS, write_pair_to
-from limits import start
+from limits import needs_sigint, start
 from PIL import Image
 
 import unet_helpers
@@ -121,6 +121,7 @@ def test_a_terminal_shows_the_messages_and_nothing_else(folder):
     assert len(done.stderr.splitlines()) == 1
 
 
+@needs_sigint
 def test_ctrl_c_stops_a_check_with_a_sentence(folder):
     """Without waiting for the files that no thread has begun."""
     code = f"""

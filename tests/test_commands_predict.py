@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from builders import fails, make_folder, messages, run, save_network, succeeds
 from conftest import LABELS
-from limits import pipe, small_disk
+from limits import needs_links, needs_pipes, pipe, small_disk
 from PIL import Image
 
 from benchmarks.exporting import open_saved_model
@@ -255,6 +255,7 @@ def test_the_bits_that_were_in_use_in_training_are_taken_again(capsys, tmp_path,
     assert (pixels(tmp_path / "without" / "p3_ids.png") == 1).all()
 
 
+@needs_pipes
 def test_a_bad_image_is_one_message_and_the_others_are_done(capsys, tmp_path, images, network):
     for n in (1, 2, 4):
         draw(SKY, ROAD, (32 + n, 48)).save(images / f"p{n}.png")
@@ -351,6 +352,7 @@ def test_nothing_is_overwritten_unless_asked_for(capsys, tmp_path, images, netwo
     assert [pixels(out / f"{stem}_ids.png")[3, 3] for stem in ("P", "p_2", "P_3")] == [0, 2, 1]
 
 
+@needs_links
 @pytest.mark.parametrize("given", ["files", "folder by a link"])
 def test_the_images_themselves_are_never_replaced(capsys, tmp_path, images, network, monkeypatch, given):
     """By whichever path they are given: q.png links to an image of the name that p.png's mask gets there."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kaggle_server import SIGNATURE, KaggleServer, files_below, isolate, make_zip
-from limits import meet, small_disk, start
+from limits import meet, needs_sigkill, small_disk, start
 
 from unet_helpers import download
 from unet_helpers.download import DownloadError, download_dataset
@@ -188,6 +188,7 @@ download.KAGGLE_INPUT = Path("/nowhere")
 """
 
 
+@needs_sigkill
 def test_one_that_was_killed_while_it_unpacked_is_repeated(server, dest):
     die = "Path.write_text = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"  # the note, after all the rest
     child = start(child_code(server, dest) + die + CALL)
@@ -213,6 +214,7 @@ def test_two_downloads_at_once_are_one(server, dest, tmp_path):
     assert_whole(dest)
 
 
+@needs_sigkill
 def test_one_that_waits_resumes_what_a_killed_one_has_downloaded(server, dest):
     server.steps = [("stall", 5 * MIB // 2)]
     first, until = start(child_code(server, dest) + CALL), time.perf_counter() + 120

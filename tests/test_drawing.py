@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from kaggle_server import files_below
-from limits import meet, nobody, public_folder, small_disk, start
+from limits import meet, needs_sigkill, needs_users, nobody, public_folder, small_disk, start
 from PIL import Image
 
 from unet_helpers.datasets import load_dataset
@@ -139,6 +139,7 @@ def test_two_that_draw_to_one_folder_draw_it_once(tmp_path):
     assert [path.name for path in (tmp_path / "sets").iterdir()] == ["demo"]
 
 
+@needs_sigkill
 def test_a_killed_drawing_leaves_no_worker_and_the_next_one_no_rest(tmp_path):
     folder = tmp_path / "demo"
     child = start(DRAW.format(folder=str(folder)) + (
@@ -182,6 +183,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path):
         assert [path.name for path in disk.iterdir()] == ["mine.txt"]
 
 
+@needs_users
 def test_a_folder_that_may_not_be_written_is_one_sentence():
     with public_folder() as folder:
         scenes.draw_scenes(folder / "warm", **QUICK)  # imports what is imported only when it is used

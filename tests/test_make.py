@@ -10,7 +10,10 @@ import pytest
 
 from run_notebook import parse_parameters
 
-pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed"),
+    pytest.mark.skipif(sys.platform == "win32", reason="the Makefile and the stubs are for a POSIX shell"),
+]
 
 ROOT = Path(__file__).parents[1]
 # Tells its version, makes an environment of copies of itself, and writes all it is asked into calls, a line each.

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import LABELS
+from limits import needs_links
 
 from benchmarks.exporting import PROGRAMS, open_saved_model
 from unet_helpers.datasets import load_dataset
@@ -356,6 +357,7 @@ def test_a_network_in_half_precision_is_exported_in_single(tmp_path, predictions
     np.testing.assert_allclose(open_saved_model(tmp_path / "n")(image), expected, atol=1e-4)
 
 
+@needs_links
 def test_what_cannot_be_exported_is_said_before_anything_is_written(tmp_path, predictions, trained, monkeypatch):
     (tmp_path / "there").mkdir()
     before = trained.read_bytes()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from data_files import STEMS, array, look_at, make_ids, make_image, prepare, save, write_folder
 from fuzzing_files import chunk, write_png, write_tiff
-from limits import pipe
+from limits import needs_links, needs_pipes, needs_sigkill, pipe
 from PIL import Image, ImageFile
 
 from unet_helpers.custom_data import ValidationError, places_for, prepare_folder
@@ -104,6 +104,7 @@ def test_an_image_and_its_mask_are_upright(tmp_path, orientation, suffix, mask_i
     assert {pair.image.parent.parent for pair in good.pairs_of(prepared).values()} == {tmp_path / "data"}
 
 
+@needs_pipes
 @pytest.mark.parametrize("name", ["images/p2.png", "masks/p2.json"])
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
     root = good.write_outlines(tmp_path / "data", "masks", good.labelme)
@@ -112,6 +113,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
         prepare_folder(root)
 
 
+@needs_links
 def test_links_to_files_are_read_and_huge_json_refused(tmp_path):
     root = good.write_outlines(tmp_path / "data", "masks", good.labelme)
     before = good.read_as_training_does(prepare(root))
@@ -359,6 +361,7 @@ def test_without_a_lock_nothing_of_another_process_is_deleted(tmp_path):
     assert theirs.is_file()
 
 
+@needs_sigkill
 def test_a_killed_preparation_leaves_nothing_half(tmp_path):
     """Killed while the earlier folder is replaced; test_bad_input.py kills one that writes the first."""
     root = write_folder(tmp_path / "data", array(".gif"), good.deep_grey)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from limits import nobody, public_folder, small_disk
+from limits import needs_users, nobody, public_folder, small_disk
 
 from unet_helpers.model import unet_model
 from unet_helpers.networks import DRAWN_SCENES
@@ -146,6 +146,7 @@ def test_paths_that_cant_be_used_are_named_before_anything_is_done(tmp_path):
             assert make_recipe("CPU", **parameters(tmp_path, DATASET="folder", DATA_DIR="/proc"))  # is only read
 
 
+@needs_users
 def test_a_full_disk_and_a_folder_of_another_user_are_known_before_the_training(tmp_path):
     """With less than 1 MB free, no epoch would be saved."""
     with public_folder() as folder:

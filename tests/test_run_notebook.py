@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from limits import needs_sigint
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -176,6 +177,7 @@ def test_a_bug_keeps_its_traceback(project, source, name):
     assert bug.value.ename == name
 
 
+@needs_sigint
 def test_ctrl_c_is_one_line_stops_the_kernel_and_keeps_what_was_executed(project):
     waiting = "import time\nopen('started', 'w').close()\ntime.sleep(99)"
     write(project / "segmentation_unet.ipynb", "import os\nprint(os.getpid())", waiting, "print('never')")

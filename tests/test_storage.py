@@ -3,7 +3,7 @@ import os
 import threading
 
 import pytest
-from limits import nobody, public_folder, start
+from limits import needs_links, needs_users, nobody, public_folder, start
 
 from unet_helpers import storage
 from unet_helpers.storage import hold_lock, read_json, write_folder, write_json
@@ -42,6 +42,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert read_json(tmp_path / "b.json") is None
 
 
+@needs_links
 def test_a_file_is_never_written_through_a_link(tmp_path, monkeypatch):
     """Not even one with the random name of the unfinished file."""
     monkeypatch.setattr(storage.secrets, "token_hex", lambda n: "0" * 2 * n)
@@ -84,6 +85,7 @@ def test_a_folder_is_complete_from_the_moment_it_is_there(tmp_path):
     assert seen == [3000]
 
 
+@needs_links
 def test_partial_folders_are_deleted_by_their_exact_name(tmp_path):
     kept = ["set.partial", "set.partial-mine", "set.partial-12-x", "myset.partial-12", "other.partial-12", "set"]
     for name in (*kept, "set.partial-12", f"set.partial-{os.getpid()}"):
@@ -160,6 +162,7 @@ def test_no_two_processes_are_ever_inside_and_a_killed_one_holds_nothing(tmp_pat
     assert names(tmp_path) == ["number"]
 
 
+@needs_users
 def test_where_no_lock_is_available_the_block_runs_unlocked_and_another_users_is_respected():
     with public_folder() as folder, hold_lock(folder / "set"):
         (folder / "file").write_text("no folder")
@@ -175,6 +178,7 @@ def test_where_no_lock_is_available_the_block_runs_unlocked_and_another_users_is
         assert names(folder / "data") == []
 
 
+@needs_links
 def test_the_lock_leaves_nothing_beside_the_folder_and_follows_links_to_it_but_is_none(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     with hold_lock(tmp_path / "set") as held:

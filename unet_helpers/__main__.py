@@ -5,6 +5,7 @@ Exit code: 0 success, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -19,13 +20,14 @@ from .notebook import hold_back_stderr
 
 
 class Printable:
-    """A stream for a terminal, whatever files and classes are called: see `labels.printable`."""
+    """A stream for a terminal: escapes what `labels.printable` does, and what its encoding lacks, as cp1252 may."""
 
     def __init__(self, stream):
         self.stream = stream
 
     def write(self, text: str) -> int:
-        return self.stream.write(printable(text))
+        encoding = self.stream.encoding or "utf-8"
+        return self.stream.write(printable(text).encode(encoding, "backslashreplace").decode(encoding))
 
     def __getattr__(self, name: str):
         return getattr(self.stream, name)
@@ -58,11 +60,12 @@ def _run(options: dict) -> int:
     except WrongOption as error:
         say_error(f"{error}\npython -m unet_helpers {command} --help lists all options")
         return 2
-    except BrokenPipeError:  # what read our lines has ended, as `head` does; Python would complain when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (OSError, ValueError, RuntimeError, DownloadError) as error:
-        path = getattr(error, "filename", None)  # of an OSError
+        path, number = getattr(error, "filename", None), getattr(error, "errno", None)  # of an OSError
+        if number == errno.EPIPE or (sys.platform == "win32" and number == errno.EINVAL and not path):
+            # what read our lines has ended, as `head` does; Python would complain when it flushes
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         say_error(f"{path}: {error.strerror}; give another path" if path else str(error))
         return 1
 

@@ -62,7 +62,7 @@ def read_checkpoint(run_dir: Path) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        with np.load(path) as arrays:  # a zip: each array has a checksum
+        with open(path, "rb") as file, np.load(file) as arrays:  # a zip: each array has a checksum
             meta = json.loads(arrays["meta"].tobytes())
             variables = [arrays[f"variable{n}"] for n in range(meta["variables"])]
             best_weights = [arrays[f"best{n}"] for n in range(meta["best_weights"])]

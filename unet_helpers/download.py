@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 from .naming import named
-from .storage import hold_lock
+from .storage import hold_lock, replace
 
 KAGGLE_INPUT = Path("/kaggle/input")  # where a Kaggle notebook finds the data sets that are attached to it
 PAGE = "https://www.kaggle.com/datasets/"  # and the slug
@@ -105,10 +105,10 @@ def _make(dest: Path, staging: Path, slug: str, archive: Path | None, keep, has_
         if has_layout and not find_layout(tree, has_layout):
             what = f"{archive or zip_path} does not hold the folders of {slug}"
             raise DownloadError(what, f"If it is another file, {browser_advice(slug)}")
-        (tree / MARKER).write_text(f"{slug}\n{_count(tree)} files\n", encoding="utf-8")
+        (tree / MARKER).write_text(f"{slug}\n{_count(tree)} files\n", encoding="utf-8", newline="\n")
         if dest.exists():
             dest.rmdir()  # it is empty; Windows replaces no folder
-        os.replace(tree, dest)
+        replace(tree, dest)
         _delete_zip(zip_path)
     except zipfile.BadZipFile as damage:
         todo, kept = "Download it again later", "It was not changed"

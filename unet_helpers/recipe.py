@@ -143,7 +143,7 @@ def check_parameters(values: dict[str, object]) -> None:
 def _check_writable(name: str, folder: Path) -> None:
     """Raises ValueError if nothing can be written in the folder or, as long as it is not made, in the one above it."""
     # os.path's function, unlike Path's, returns False for what is in a folder that may not be searched
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), folder)
     try:
         with tempfile.TemporaryFile(dir=there) as file:  # a full disk still takes an empty file
             file.write(bytes(LEAST_FREE))

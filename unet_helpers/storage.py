@@ -32,10 +32,19 @@ def write_whole(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def replace(source: Path, target: Path) -> None:
+    """`os.replace`. Windows refuses it while a file there is open, as a virus scanner opens new ones: it then waits."""
+    for _ in range(0 if fcntl else 50):
+        with contextlib.suppress(PermissionError):
+            return os.replace(source, target)
+        time.sleep(0.1)
+    os.replace(source, target)
 
 
 def partial_file(path: Path, suffix: str = "") -> Path:
@@ -60,7 +69,7 @@ def write_folder(folder: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
-        os.replace(partial, folder)
+        replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

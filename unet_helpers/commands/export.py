@@ -6,7 +6,7 @@ from ..networks import export_network
 from . import find_network
 
 # The lines that open each format and make `run` of it, and those that use it, which are the same for all.
-PARTS = dict(part.split("\n", 1) for part in Path(__file__).with_name("use.txt").read_text().split("--- ")[1:])
+PARTS = dict(part.split("\n", 1) for part in Path(__file__).with_name("use.txt").read_text("utf-8").split("--- ")[1:])
 
 
 def export(network: Path, format: str, out: Path) -> int:

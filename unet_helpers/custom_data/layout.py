@@ -162,7 +162,8 @@ def read_list(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     or this and then that of its mask. Raises ValueError if it is no text."""
     for number, line in enumerate(map(str.strip, read_text(path).split("\n")), 1):
         if line:
-            whole, first = PurePath(normalize(line)), PurePath(normalize(line).split()[0])
+            path = normalize(line).replace("\\", "/")  # a list written on Windows is one of the same pairs elsewhere
+            whole, first = PurePath(path), PurePath(path.split()[0])
             yield number, line, [normalize(line), whole.name, whole.stem, first.name, first.stem]
 
 

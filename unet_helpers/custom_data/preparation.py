@@ -82,7 +82,7 @@ def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
     """Two targets: "NAME.prepared" beside root and, if that can't be written, a folder in elsewhere for root alone."""
     root = Path(root) if Path(root).name not in ("", "..") else Path(root).resolve()
     place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
-    return root.with_name(f"{root.name}.prepared"), Path(elsewhere) / f"{root.name}-{place}.prepared"
+    return root.parent / f"{root.name}.prepared", Path(elsewhere) / f"{root.name}-{place}.prepared"
 
 
 def _prepare(
@@ -369,7 +369,7 @@ def _write_whole(partial: Path, folder: Path, items: Sequence[Item], examined: E
         jobs = zip(items, examined.needs, record["pairs"], strict=True)
         list(pool.map(lambda job: _write_pair(partial, *job, examined), jobs))
     record["written"] = storage.note_files(copies)
-    (partial / MANIFEST).write_text(json.dumps(record, indent=0), encoding="utf-8")
+    (partial / MANIFEST).write_text(json.dumps(record, indent=0), encoding="utf-8", newline="\n")
 
 
 def _write_pair(folder: Path, item: Item, need: Need, names: list, examined: Examined) -> None:

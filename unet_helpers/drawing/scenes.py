@@ -159,7 +159,7 @@ def _is_drawn(folder: Path, drives: tuple[str, ...], n_frames: int) -> bool:
 def _draw(folder: Path, drives: tuple[str, ...], processes: int | None, progress, **options) -> None:
     n_frames, total, done = options["n_frames"], len(drives) * options["n_frames"], 0
     parts = [(drive, range(n_frames)[first:first + 10]) for drive in drives for first in range(0, n_frames, 10)]
-    n_workers = min(processes or os.cpu_count() or 1, len(parts))
+    n_workers = min(processes or os.cpu_count() or 1, len(parts), 61)  # Windows can wait for no more
     with interruptible(lambda: f"nothing is kept; {named('run the cell again')}"), write_folder(folder) as partial:
         progress(f"drawing {total} road scenes, once")
         begun = time.perf_counter()

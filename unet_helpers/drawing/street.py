@@ -22,7 +22,7 @@ PEOPLE = ["walker", "walker", "walker", "stander", "skirt"]
 
 def _read_table(file: str) -> list[list[str]]:
     """The lines of a table beside this module, without comments, as words."""
-    lines = Path(__file__).with_name(file).read_text().splitlines()
+    lines = Path(__file__).with_name(file).read_text("utf-8").splitlines()
     return [line.split() for line in lines if line and not line.startswith("#")]
 
 
