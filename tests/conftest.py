@@ -20,9 +20,20 @@ LONGEST = (
     "test_notebook", "test_notebook_kernel", "test_notebook_data", "test_commands", "test_model", "test_training",
 )  # fmt: skip
 
+# What CI leaves out: `lesson` where it tests the helpers alone, on each system, and both with Colab's versions.
+# pyproject.toml says what the marks mean; no file has two of them.
+MARKS = {
+    "lesson": ("benchmarks", "exercises", "make", "notebook", "notebook_data", "notebook_kernel", "workflows"),
+    "once": ("commands", "commands_predict", "drawing", "fuzz", "resuming", "storage"),
+}
+
 
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that parallel processes end at about the same time."""
+    """Marks the files; the longest first, so that parallel processes end at about the same time."""
+    for item in items:
+        for mark, names in MARKS.items():
+            if item.path.stem.removeprefix("test_") in names:
+                item.add_marker(mark)
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
