@@ -32,7 +32,8 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 
-from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
+from benchmarks.copy_paste import CopyPaste
+from unet_helpers.augmentation import RandomResizedCrop
 from unet_helpers.datasets import Dataset, check_pairs, load_dataset
 from unet_helpers.evaluation import Scores, confusion_matrices, evaluate_model
 from unet_helpers.images import decode_mask

@@ -48,17 +48,6 @@ def seconds_per_call(call, seconds: float) -> float:
     return statistics.median(times)
 
 
-def forward_gflop(model) -> float:
-    """10**9 floating-point operations of the convolutions for one image, additions and products counted alike."""
-    total = 0
-    for layer in model.layers:
-        if layer.__class__.__name__ in ("Conv2D", "Conv2DTranspose"):
-            # A convolution uses its kernel once for each output pixel, a transposed one for each input pixel.
-            tensor = layer.output if layer.__class__.__name__ == "Conv2D" else layer.input
-            total += 2 * tensor.shape[1] * tensor.shape[2] * layer.kernel.shape.num_elements()
-    return total / 1e9
-
-
 def optimizer_gflop(model) -> float:
     """10**9 floating-point operations per step with which Muon orthogonalizes the updates of all kernels."""
     total = 0
@@ -107,9 +96,11 @@ def measure_network(seconds: float, size, n_filters: int, half_resolution: bool,
 
     A training step counts as three forward passes plus what Muon computes.
     """
+    from unet_helpers.speed import forward_gflop
+
     model = build(size, n_filters, half_resolution)
     images, masks = random_batch(size, batch_size, model.output_shape[1:3])
-    gflop = forward_gflop(model)
+    gflop = forward_gflop(model, size)
     inference = batch_size / seconds_per_call(lambda: model.predict_on_batch(images), seconds)
     training = batch_size / seconds_per_call(lambda: model.train_on_batch(images, masks), seconds)
     return {
@@ -246,6 +237,23 @@ def measure_cost(seconds: float, size, batch_size: int, n_pairs: int) -> dict:
         return result | {"first_epoch": epochs[0], "later_epoch": statistics.median(epochs[1:])}
 
 
+def measure_memory(size, n_pairs: int, n_steps: int) -> dict:
+    """So many steps of a training in batches of 8, for the peak memory of the process; MiB that n_pairs take decoded.
+
+    The number of steps is given because a process grows in its first ones, whatever the data.
+    """
+    from unet_helpers.training import StepLine
+
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = write_pairs(Path(folder), 16)
+        batches = training_batches(pairs * (n_pairs // 16), size, 8)
+        # As in the lesson, a callback looks at each step: without one, Keras on JAX runs ahead of the device, and each
+        # step that waits holds its batch.
+        options = {"epochs": 8 * n_steps // n_pairs, "callbacks": [StepLine()], "shuffle": False, "verbose": 0}
+        build(size, 2, True).fit(batches, **options)
+        return {"decoded_mib": n_pairs * batches.readers.of(0).pair_bytes / 2**20}
+
+
 def measure_normalization(seconds: float, size, n_filters: int, batch_size: int) -> dict:
     """A training step with the fused kernel and with Keras's own computation, images/s, in turns."""
     from unet_helpers.model import FusedBatchNormalization
@@ -269,8 +277,11 @@ def measure_normalization(seconds: float, size, n_filters: int, batch_size: int)
 
 MEASUREMENTS = {
     f.__name__: f
-    for f in (measure_limit, measure_network, measure_torch, measure_pipeline, measure_cost, measure_normalization)
-}
+    for f in (
+        measure_limit, measure_network, measure_torch, measure_pipeline, measure_cost, measure_memory,
+        measure_normalization,
+    )
+}  # fmt: skip
 
 # ---- what collects it ----
 
@@ -371,6 +382,13 @@ def main(arguments: list[str] | None = None) -> dict:
             f"which decodes 64 images of 600x800, takes {cost['first_epoch']:.1f} s, later ones "
             f"{cost['later_epoch']:.1f} s."
         )
+    record["memory"], rows = [], []
+    for backend in ("tensorflow", "jax"):
+        for n_pairs in (32, 512):
+            result, _ = in_own_process("measure_memory", (384, 512), n_pairs, 128, KERAS_BACKEND=backend)
+            record["memory"].append({"backend": backend, "images": n_pairs, **result})
+            rows.append([backend, n_pairs, result["decoded_mib"], int(result["peak_mib"])])
+    parts.append(table(["128 steps at 384x512", "images of 600x800", "decoded, MiB", "peak MiB"], rows))
     record["normalization"] = []
     for size in ((96, 128), (192, 256)):
         result, _ = in_own_process("measure_normalization", seconds, size, 16, 8)

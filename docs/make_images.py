@@ -2,52 +2,45 @@
 
     python docs/make_images.py
 
-The animation's drive comes from another seed, so that even its streets are new to the network. It is made by
-`python -m unet_helpers predict NETWORK FOLDER --out DIR`.
+The animation's drive comes from another seed, so that even its streets are new to the network.
 """
 
 import base64
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import run_notebook
 from unet_helpers import plots
-from unet_helpers.__main__ import main
 from unet_helpers.datasets import load_dataset
 from unet_helpers.drawing import render_frame
 from unet_helpers.images import decode_image, decode_mask
-from unet_helpers.labels import VOID
+from unet_helpers.labels import VOID, colorize
 from unet_helpers.networks import DRAWN_SCENES, load_network
 from unet_helpers.prediction import predict_mask
 
 DRIVE, SEED, N_FRAMES = "F62", 7, 60
-SEEN = 0.83  # of the height, above the bonnet
+SEEN = 0.83  # of the height, above the bonnet, which the network has not learned
+SIZE, GAP = (272, 204), 4  # width and height of image and prediction in the animation, and pixels between them
 FRAME = "F62-10"  # of the test drives of the embedded set
 
 
 def make_animation() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        frames, out = Path(folder) / "drive", Path(folder) / "out"
-        frames.mkdir()
-        for number in range(N_FRAMES):
-            image, _ = render_frame(DRIVE, number, seed=SEED, n_frames=N_FRAMES)
-            Image.fromarray(image).save(frames / f"{number:02}.png")
-        if main(["predict", str(DRAWN_SCENES), str(frames), "--out", str(out)]):
-            raise SystemExit(1)
-        with Image.open(out / "drive_animation.gif") as animation:  # cropped: the network has not learned the bonnet
-            size = animation.width, round(SEEN * animation.height)
-            shown = [frame.convert("RGB").crop((0, 0, *size)) for frame in ImageSequence.Iterator(animation)]
-            options = {"duration": animation.info["duration"], "loop": 0, "optimize": True}
-        first, *others = [frame.quantize(256, dither=Image.Dither.NONE) for frame in shown]
-        first.save(ROOT / "docs" / "drive.gif", save_all=True, append_images=others, **options)
+    network, frames = load_network(DRAWN_SCENES), []
+    for number in range(N_FRAMES):
+        image, _ = render_frame(DRIVE, number, seed=SEED, n_frames=N_FRAMES)
+        frame = Image.new("RGB", (2 * SIZE[0] + GAP, round(SEEN * SIZE[1])), "white")
+        for left, shown in ((0, image), (SIZE[0] + GAP, colorize(predict_mask(network, image), network.labels))):
+            frame.paste(Image.fromarray(shown).resize(SIZE, Image.Resampling.BOX), (left, 0))
+        frames.append(frame.quantize(256, dither=Image.Dither.NONE))  # dithering would double the size
+    options = {"duration": 100, "loop": 0, "optimize": True}
+    frames[0].save(ROOT / "docs" / "drive.gif", save_all=True, append_images=frames[1:], **options)
 
 
 def make_result() -> None:

@@ -24,13 +24,35 @@ LONGEST = (
 # pyproject.toml says what the marks mean; no file has two of them.
 MARKS = {
     "lesson": ("benchmarks", "exercises", "make", "notebook", "notebook_data", "notebook_kernel", "workflows"),
-    "once": ("commands", "commands_predict", "drawing", "fuzz", "resuming", "storage"),
+    "once": ("commands", "commands_predict", "distribution", "drawing", "fuzz", "gpu", "resuming", "storage"),
+}
+
+
+# Tests of what only TensorFlow has: the fused kernel, exports, the tests' own networks that compute with tf or NumPy.
+TENSORFLOW_ONLY = {
+    "test_commands_need_neither_jupyter_nor_kaggle_nor_tensorboard",
+    "test_it_computes_what_keras_computes",
+    "test_the_kernel_is_used_also_after_a_reload_and_not_on_backends_that_fuse_by_themselves",
+    "test_statistics_are_those_of_the_batches_under_the_present_weights",
+    "test_images_come_without_augmentation_and_if_they_are_few_with_it_too",
+    "test_the_printed_lines_predict_as_predict_does",
+    "test_evaluate_model_scores_at_the_size_of_the_masks_and_leaves_void_pixels_out",
+    "test_pairs_that_can_not_be_scored_are_named",
+    "test_a_wrong_prediction_shows_at_the_size_where_it_occurs",
+    "test_each_format_is_measured_or_its_missing_packages_are_named",
+    "test_a_loss_without_a_known_pixel_is_zero",
+    "test_an_exported_network_predicts_as_keras_does",
+    "test_a_network_in_half_precision_is_exported_in_single",
+    "test_an_image_of_the_trainings_proportions_is_enlarged_once",
+    "test_a_letterboxed_image_is_predicted_from_the_logits_that_lie_on_it",
 }
 
 
 def pytest_collection_modifyitems(items):
     """Marks the files; the longest first, so that parallel processes end at about the same time."""
     for item in items:
+        if keras.backend.backend() != "tensorflow" and getattr(item, "originalname", item.name) in TENSORFLOW_ONLY:
+            item.add_marker(pytest.mark.skip(reason="it tests what only TensorFlow has"))
         for mark, names in MARKS.items():
             if item.path.stem.removeprefix("test_") in names:
                 item.add_marker(mark)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
+from benchmarks.copy_paste import CopyPaste
+from unet_helpers.augmentation import RandomResizedCrop
 from unet_helpers.labels import VOID
 
 

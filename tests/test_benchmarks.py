@@ -278,14 +278,6 @@ def test_wrong_arguments_are_named(capsys):
         assert said in capsys.readouterr().err
 
 
-def test_operations_are_counted_as_by_hand():
-    model = unet_model((16, 16, 1), 2, 3, depth=1, last_conv=False, up_kernel_size=2)
-    full, half = 16 * 16, 8 * 8
-    products = full * 9 * (1 * 2 + 2 * 2) + half * 9 * (2 * 4 + 4 * 4)  # encoder
-    products += half * 4 * 4 * 2 + full * 9 * (4 * 2 + 2 * 2) + full * 2 * 3  # up, decoder, logits
-    assert throughput.forward_gflop(model) == pytest.approx(2 * products / 1e9)
-
-
 def test_muons_operations_are_counted_as_by_hand():
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3), keras.layers.Conv2D(3, 1)])
     model.compile(KernelMuon(0.1, ns_steps=3))
@@ -304,6 +296,19 @@ def test_a_measurement_is_made_in_a_process_of_its_own():
 
 
 @needs_sigkill
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_sixteen_times_the_data_need_no_more_memory(backend):
+    """In as many steps; decoded, the images would take 293 MiB more."""
+    pytest.importorskip(backend)
+    environment = {"KERAS_BACKEND": backend}
+    few, many = (
+        throughput.in_own_process("measure_memory", (384, 512), n_pairs, 64, **environment)[0] for n_pairs in (32, 512)
+    )
+    assert many["decoded_mib"] - few["decoded_mib"] > 290
+    assert many["peak_mib"] - few["peak_mib"] < 100
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes(tmp_path):
     """The short form of faults.py: a kill while unpacking, while a checkpoint is written, and while scoring."""

@@ -38,7 +38,7 @@ from unet_helpers.networks import encoder
 from unet_helpers.recipe import note_better_size
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("check", "train", "diagnose", "evaluate", "predict", "export", "info")
+COMMANDS = ("check", "train", "speed", "diagnose", "evaluate", "predict", "export", "info")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_help_and_wrong_usage_are_quick():
         "print(codes, {'tensorflow', 'keras', 'matplotlib', 'kaggle'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"{[0, 2] * 8} set()"
+    assert done.stdout.splitlines()[-1] == f"{[0, 2] * 9} set()"
     assert all(f"usage: python -m unet_helpers {command} [-h]" in done.stdout for command in COMMANDS)
 
 
@@ -558,7 +558,7 @@ def test_each_package_that_is_imported_is_in_the_requirements():
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
                 imported |= {name.split(".")[0] for name in names}
     required = set(re.findall(r"^[\w-]+", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
-    foreign = imported - sys.stdlib_module_names - {"onnx", "google"}  # named where missing; Colab's own
+    foreign = imported - sys.stdlib_module_names - {"onnx", "jax", "google"}  # named where missing; Colab's own
     packages = importlib.metadata.packages_distributions()
     assert {"keras", "h5py", "requests", "PIL"} <= foreign
     assert not {name for name in foreign if not {package.lower() for package in packages[name]} & required}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unet_helpers.custom_data import Report, ValidationError, find_classes
 from unet_helpers.custom_data.class_lists import make_labels
-from unet_helpers.custom_data.splits import cut_blocks, natural
+from unet_helpers.custom_data.layout import cut_blocks, natural
 from unet_helpers.images import decode_mask
 from unet_helpers.labels import VOID
 

@@ -238,6 +238,8 @@ def test_ego_mask_is_what_every_mask_shares(write_pair, labels):
     assert find_ego_mask(pairs, carla).tolist() == [[True, False], [True, True]]
     pairs.append(write_pair("c", values=np.uint8([[1, 1], [1, 1]])))
     assert find_ego_mask(pairs, carla) is None
+    pairs[-1] = write_pair("d", values=np.full((3, 3), 10, np.uint8))  # of another size
+    assert find_ego_mask(pairs, carla) is None
 
 
 @pytest.mark.parametrize("writable", [True, False])

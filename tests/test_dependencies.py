@@ -10,6 +10,7 @@ import inspect
 import multiprocessing.spawn
 import random
 import re
+import subprocess
 import sys
 import types
 import zipfile
@@ -259,6 +260,32 @@ def test_spawn_asks_the_table_of_modules_for_the_main_one(monkeypatch):
         "multiprocessing: a worker runs the main module though there is a bare one in sys.modules: a script without a "
         "guard that draws the demo set would draw it in each worker, too"
     )
+
+
+def test_the_processes_of_jax_share_a_table_of_keys():
+    """That JAX aborts the others when the first process dies: test_distribution.py, by a real kill."""
+    code = """
+import jax, socket
+with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+jax.distributed.initialize(address, 1, 0)
+from jax._src.distributed import global_state as state
+assert (state.coordinator_address, state.num_processes, state.process_id) == (address, 1, 0)
+for value in ("a", "b"):
+    state.client.key_value_set("folder/1", value, allow_overwrite=True)
+assert state.client.key_value_dir_get("folder/") == [("folder/1", "b")]
+state.client.key_value_set_bytes("bytes", bytes(1 << 24))
+assert state.client.blocking_key_value_get_bytes("bytes", 1000) == bytes(1 << 24)
+try:
+    state.client.blocking_key_value_get_bytes("none", 10)
+except RuntimeError:
+    print("as expected")
+"""
+    pytest.importorskip("jax")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    told = "jax._src.distributed: the processes of a training could not tell each other anything:\n"
+    assert done.stdout == "as expected\n", told + done.stderr
 
 
 def test_every_test_here_is_in_the_list():

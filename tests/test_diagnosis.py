@@ -309,7 +309,7 @@ def test_the_command_names_a_rate_far_too_high(capsys, tmp_path):
         make_run(tmp_path, rate=1e6, epochs=3)
     code, shown, _ = command(capsys, next((tmp_path / "runs").iterdir()), tmp_path)
     assert code == 1
-    assert shown.startswith(f"stuck: {RATE}. ")
+    assert shown.startswith((f"stuck: {RATE}. ", f"nan: {RATE}. "))
     assert "predictions: no network was given" in shown
 
 

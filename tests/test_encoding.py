@@ -7,7 +7,7 @@ from data_files import NAMED, STEMS, array, ids_from, in_colors, make_ids, prepa
 from fuzzing_files import write_png
 from PIL import Image
 
-from unet_helpers.custom_data import camvid_classes, prepare_pairs
+from unet_helpers.custom_data import camvid_classes, prepare_folder
 from unet_helpers.custom_data.class_lists import CAMVID_GROUPS
 from unet_helpers.labels import CAMVID, VOID
 
@@ -207,7 +207,7 @@ def test_camvids_colours_become_eleven_classes(tmp_path):
             save(colors, root / f"{split}_labels" / f"0001TP_{n}_L.png")
     (root / "class_dict.csv").write_text(text)
     folders = {name: (root / split, root / f"{split}_labels") for name, split in splits.items()}
-    prepared = prepare_pairs(root, folders, camvid_classes(root), tmp_path / "camvid.prepared")
+    prepared = prepare_folder(root, tmp_path / "camvid.prepared", folders=folders, classes=camvid_classes(root))
     assert [len(split) for split in (prepared.train, prepared.validation, prepared.test)] == [3, 1, 1]
     assert (prepared.labels.names, prepared.labels.colors) == (CAMVID.names, CAMVID.colors)
     expected = [VOID] + [k for k, group in enumerate(groups) for _ in group]

@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 from limits import small_disk
 
+from benchmarks.copy_paste import CopyPaste
 from unet_helpers import pipeline
-from unet_helpers.augmentation import CopyPaste, RandomResizedCrop
+from unet_helpers.augmentation import RandomResizedCrop
 from unet_helpers.images import decode_image, decode_mask, fit_image, fit_mask
 from unet_helpers.labels import VOID
 from unet_helpers.pipeline import PairReader, make_batches, with_class_weights

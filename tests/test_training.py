@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from unet_helpers.evaluation import evaluate_model
 from unet_helpers.labels import VOID
@@ -25,20 +24,8 @@ from unet_helpers.training import (
     StepLine,
     TimeLimit,
     compile_unet,
-    device_report,
     measure_speed,
 )
-
-
-def test_precision_follows_the_gpus_compute_capability(monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    assert device_report() == {"kind": "CPU", "name": "CPU", "precision": "float32"}
-    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [gpu])
-    for capability, precision in (((6, 1), "float32"), ((7, 5), "mixed_float16"), ((8, 0), "mixed_bfloat16")):
-        details = {"compute_capability": capability, "device_name": "some GPU"}
-        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device, found=details: found)
-        assert device_report() == {"kind": "GPU", "name": "some GPU", "precision": precision}
 
 
 def test_void_is_left_out_of_the_loss_and_of_the_metric():
@@ -60,7 +47,8 @@ def test_one_image_can_be_overfitted(write_pair, labels):
     batches = make_batches([pair], labels, (32, 48), 1)
     model = unet_model((32, 48, 3), 8, 3, depth=1, dropout_prob=0)
     compile_unet(model, 3, WarmupStableDecay(150, 1e-2))
-    assert model.jit_compile is False  # Keras's "auto" would compile on a GPU, anew for each size
+    # Keras's "auto" would compile on a GPU, anew for each size; JAX always does.
+    assert model.jit_compile is (keras.backend.backend() == "jax")
     model.fit(batches.repeat(150), shuffle=False, verbose=0)
     assert evaluate_model(model, [pair], labels, (32, 48)).iou.min() > 0.95
 
@@ -118,7 +106,7 @@ def test_measuring_tells_the_time_of_each_size_and_the_training_after_it_is_the_
             before = [variable.numpy() for variable in (*model.variables, *model.optimizer.variables)]
             states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
             speed = measure_speed(model, batches, batches, resizing, [draws])
-            assert (len(speed.epoch), min(speed.epoch) > 0, speed.start > 0) == (len(stages), True, compiles_anew)
+            assert (len(speed.epoch), min(speed.epoch) > 0) == (len(stages), True)
             assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # noqa: NPY002
             assert (resizing.epoch, resizing.stage) == (0, 0)
             for variable, value in zip((*model.variables, *model.optimizer.variables), before, strict=True):
@@ -157,9 +145,9 @@ def test_an_epochs_time_counts_all_its_steps_validation_and_what_is_saved(write_
 def test_each_epoch_is_a_line_with_the_minutes_left(capsys, monkeypatch):
     """Two epochs took twice what was expected, so what is left is expected to take twice as long."""
     resizing = ProgressiveResizing((64, 96), ((0.5, 0.5), (1, 1)), epochs=4)
-    clock = iter([0.0, 21.0, 21.0, 41.0])
+    clock = iter([0.0, 20.0, 20.0, 40.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    line = EpochLine(resizing, Speed(start=0.5, epoch=(10.0, 30.0)))
+    line = EpochLine(resizing, Speed(epoch=(10.0, 30.0)))
     logs = {"loss": 1.23456, "mIoU": 0.1, "val_loss": 2.0, "val_mIoU": 0.25}
     for epoch in (0, 1):
         resizing.on_epoch_begin(epoch)

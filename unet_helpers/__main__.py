@@ -1,8 +1,6 @@
 """The tutorial's steps from a terminal: `python -m unet_helpers check | train | diagnose | ...`.
-
 This module sets the exit code and prints errors; `commands` has a module for each command, and their arguments.
-Exit code: 0 success, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
-"""
+Exit code: 0 success, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C."""
 
 import contextlib
 import errno
@@ -13,10 +11,12 @@ from importlib import import_module
 
 from .commands import OPTIONS, WrongOption, say_error
 from .commands.arguments import make_parser
+from .devices import check_backend
 from .download import DownloadError
 from .labels import printable
 from .naming import options_named
 from .notebook import hold_back_stderr
+from .processes import leave
 
 
 class Printable:
@@ -36,7 +36,13 @@ class Printable:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments (those of the process if None) name, and return the exit code."""
     with contextlib.redirect_stdout(Printable(sys.stdout)), contextlib.redirect_stderr(Printable(sys.stderr)):
-        return _run(vars(make_parser().parse_args(arguments)))
+        options = vars(make_parser().parse_args(arguments))
+        code = 1
+        try:
+            code = _run(options)
+            return code
+        finally:
+            leave(code)
 
 
 def _run(options: dict) -> int:
@@ -47,6 +53,7 @@ def _run(options: dict) -> int:
         if options.get("split_by") and options["dataset"] != "folder":
             raise WrongOption(f"--split-by: {options['dataset']} has splits of its own; leave it out")
         with hold_back_stderr():
+            check_backend()
             tensorflow = import_module("tensorflow")  # here, not when the first image is decoded
             tensorflow.get_logger().setLevel("ERROR")  # as in the notebook
             run = getattr(import_module(f".commands.{command}", __package__), command)
@@ -60,7 +67,7 @@ def _run(options: dict) -> int:
     except WrongOption as error:
         say_error(f"{error}\npython -m unet_helpers {command} --help lists all options")
         return 2
-    except (OSError, ValueError, RuntimeError, DownloadError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, DownloadError) as error:
         path, number = getattr(error, "filename", None), getattr(error, "errno", None)  # of an OSError
         if number == errno.EPIPE or (sys.platform == "win32" and number == errno.EINVAL and not path):
             # what read our lines has ended, as `head` does; Python would complain when it flushes

@@ -22,11 +22,13 @@ import numpy as np
 
 from . import storage
 from .datasets import Dataset
+from .devices import alone
 from .labels import LabelMap
 from .model import PreciseStatistics, with_keras_layers_only
 from .naming import counted, named, setting
 from .networks import save_network
 from .notebook import NotebookError, interruptible
+from .processes import from_first, is_first
 from .recipe import EPOCH_LADDER, LEAST_FREE, Recipe, choose_epochs, expected_seconds
 from .training import ProgressiveResizing, Speed, measure_speed
 
@@ -81,12 +83,11 @@ atexit.register(lambda: [lock.close() for lock in _locks.values()])  # after an 
 
 class RunCheckpoint(keras.callbacks.Callback):
     """Saves a run after each epoch and resumes it: `model.fit(..., initial_epoch=checkpoint.resume(model))`.
-
     In run_dir: state.npz, a `Checkpoint`. All else is written anew from it, so that after a kill everything belongs to
     the same epoch: best.keras and best.json, the network with the highest validation mIoU at the largest image size so
     far; and log.csv. labels: of the classes, for best.keras.
-    Raises RuntimeError after an epoch with weights that are not finite; only log.csv records that epoch.
-    """
+    Of several processes, only the first reads and writes there.
+    Raises RuntimeError after an epoch with weights that are not finite; only log.csv records that epoch."""
 
     def __init__(self, run_dir: str | Path, resizing: ProgressiveResizing, labels: LabelMap | None = None):
         super().__init__()
@@ -97,20 +98,11 @@ class RunCheckpoint(keras.callbacks.Callback):
 
     def resume(self, model: keras.Model) -> int:
         """Restore a compiled model to the checkpoint and return the number of finished epochs.
-
         A finished training is not repeated: the model gets its best weights, and all epochs count as finished. The run
-        is locked until fit ends. Raises RuntimeError if another process trains it, or if nothing can be saved.
-        """
-        self._lock()
+        is locked until fit ends. Raises RuntimeError if another process trains it, or if nothing can be saved."""
         model.optimizer.build(model.trainable_variables)
-        found = read_checkpoint(self.run_dir)
-        self.log, self.best, self.finished, variables, self.best_weights = found or Checkpoint([], None, False, [], [])
-        if found is None:
-            if self._save(model):
-                return 0
-            self._unlock()  # else hours of training could be lost
-            todo = f"make room, or give another {named('RUN_DIR')}"
-            raise RuntimeError(f"{self.run_dir}: nothing can be saved, so nothing was trained; {todo}")
+        found = from_first(lambda: self._read(model))
+        self.log, self.best, self.finished, variables, self.best_weights = found
         if self.best:
             self._write_best(model)
         self._write_log()
@@ -125,6 +117,16 @@ class RunCheckpoint(keras.callbacks.Callback):
         if self.log:
             print(f"resuming after epoch {len(self.log)}")
         return len(self.log)
+
+    def _read(self, model: keras.Model) -> Checkpoint:
+        """The checkpoint; a new run gets one at once, to see whether it can be saved."""
+        self._lock()
+        found = read_checkpoint(self.run_dir)
+        if found is None and not self._save(model):
+            self._unlock()  # else hours of training could be lost
+            todo = f"make room, or give another {named('RUN_DIR')}"
+            raise RuntimeError(f"{self.run_dir}: nothing can be saved, so nothing was trained; {todo}")
+        return found or Checkpoint([], None, False, _values(model), [])
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -176,7 +178,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         self._unlock()
 
     def _save(self, model: keras.Model) -> bool:
-        variables = [] if self.finished else [np.asarray(variable.value) for variable in _variables(model)]
+        variables = [] if self.finished else _values(model)
         checkpoint = Checkpoint(self.log, self.best, self.finished, variables, self.best_weights)
         return self._try(lambda: write_checkpoint(self.run_dir, checkpoint))
 
@@ -187,10 +189,10 @@ class RunCheckpoint(keras.callbacks.Callback):
             self._try(lambda: storage.write_whole(self.run_dir / "log.csv", text.encode()))
 
     def _write_best(self, model: keras.Model) -> None:
-        self.copy = self.copy or with_keras_layers_only(model)
-        self.copy.set_weights(self.best_weights)
-
         def write():
+            with alone():
+                self.copy = self.copy or with_keras_layers_only(model)
+                self.copy.set_weights(self.best_weights)
             known = storage.read_json(self.run_dir / "settings.json") or {}
             path, size = self.run_dir / "best.keras", tuple(self.best["image_size"])
             save_network(path, self.copy, self.labels, size, known.get("bits"), known.get("about", {}) | self.best)
@@ -200,6 +202,8 @@ class RunCheckpoint(keras.callbacks.Callback):
             self.best_written = self.best["epoch"]
 
     def _try(self, write: Callable[[], None]) -> bool:
+        if not is_first():
+            return True
         try:
             if shutil.disk_usage(self.run_dir).free < LEAST_FREE:  # HDF5 on a full disk can end the process
                 raise OSError(0, "the disk is full")
@@ -212,7 +216,12 @@ class RunCheckpoint(keras.callbacks.Callback):
 
 
 def _variables(model: keras.Model) -> list:  # all that training changes, also the states of random layers
-    return [*model.variables, *model.optimizer.variables]
+    of_schedule = getattr(model.optimizer, "of_schedule", [])  # the plan knows the number of steps
+    return [*model.variables, *(v for v in model.optimizer.variables if not any(v is known for known in of_schedule))]
+
+
+def _values(model: keras.Model) -> list[np.ndarray]:
+    return [np.asarray(variable.value) for variable in _variables(model)]
 
 
 def read_log(run_dir: str | Path) -> dict[str, np.ndarray] | None:
@@ -240,12 +249,10 @@ def load_best(run_dir: str | Path, image_size: tuple[int, int]) -> tuple[keras.M
 
 def run_folder(recipe: Recipe, model: keras.Model, dataset: Dataset, **others) -> Path:
     """The folder of exactly this training below recipe.run_dir; a new one gets a settings.json.
-
     The settings are all that decides the result: the recipe, the file of the initial weights, network and optimizer of
     the compiled model, names and content of the data's files, and others, such as augment=[RandomResizedCrop()]. If
     another training has the folder's name, a number is added, and a note names what differs. With recipe.train_anew a
-    finished training gets a new folder, too. Raises ValueError if the folder can't be made.
-    """
+    finished training gets a new folder, too. Raises ValueError if the folder can't be made."""
     settings, splits = _settings(recipe, model, dataset, others), ("train", "validation")
     files = {s: {"/".join(path.parts[-2:]): path for pair in getattr(dataset, s) for path in pair} for s in splits}
     time_asked = f"{recipe.minutes:g}_minutes" if recipe.epochs is None else f"{recipe.epochs}_epochs"
@@ -332,22 +339,30 @@ def make_plan(
     fits, it is cut to the steps that do. If fewer steps than LEAST_STEPS fit, a line says how many MINUTES they take.
     """
     path = run_dir / "plan.json"
-    if path.exists():
-        try:
-            kept = storage.read_json(path)
-            speed = Speed(kept["speed"]["start"], tuple(kept["speed"]["epoch"]))
-            plan = Plan(int(kept["epochs"]), int(kept["steps"]), speed)
-        except WRONG_TYPES:
-            raise ValueError(f"{path}: it can't be read; delete it and run again to plan the epochs anew") from None
-        print(f"planned before: {counted(plan.epochs, 'epoch')}")
-        return plan
+    if kept := from_first(lambda: _read_plan(path)):
+        print(f"planned before: {counted(kept.epochs, 'epoch')}")
+        return kept
     if recipe.epochs:
-        plan = Plan(recipe.epochs, len(train_batches), Speed(0, tuple(map(math.prod, resizing.sizes))))
+        plan = Plan(recipe.epochs, len(train_batches), Speed(tuple(map(math.prod, resizing.sizes))))
     else:
         minutes = minutes or recipe.long_minutes
         plan = _fit_into_minutes(minutes, recipe, model, train_batches, validation_batches, resizing)
-    storage.write_json(path, asdict(plan))
-    return plan
+
+    def keep() -> Plan:
+        storage.write_json(path, asdict(plan))
+        return plan
+
+    return from_first(keep)
+
+
+def _read_plan(path: Path) -> Plan | None:
+    if not path.exists():
+        return None
+    try:
+        kept = storage.read_json(path)
+        return Plan(int(kept["epochs"]), int(kept["steps"]), Speed(tuple(kept["speed"]["epoch"])))
+    except WRONG_TYPES:
+        raise ValueError(f"{path}: it can't be read; delete it and run again to plan the epochs anew") from None
 
 
 def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, validation_batches, resizing) -> Plan:
@@ -357,8 +372,7 @@ def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, valida
         callbacks = [PreciseStatistics(train_batches), checkpoint]
         with interruptible(lambda: f"nothing is lost; {named('run the cell again')}"):
             speed = measure_speed(model, train_batches, validation_batches, resizing, callbacks)
-    timing = time.perf_counter() - begun
-    spent = timing + speed.start
+    spent = time.perf_counter() - begun
 
     def minutes(epochs: int, steps: int = n_steps) -> float:
         return (spent + steps / n_steps * expected_seconds(epochs, resizing.stages, speed.epoch)) / 60
@@ -368,7 +382,7 @@ def _fit_into_minutes(given: float, recipe: Recipe, model, train_batches, valida
     if epochs == 1:  # at full size
         steps = max(1, min(n_steps, int(n_steps * left / speed.epoch[-1])))
     planned = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}, about {minutes(epochs, steps):.1f} minutes"
-    print(f"{planned}, of which the timing took {timing:.0f} s")
+    print(f"{planned}, of which the timing took {spent:.0f} s")
     least = next(n for n in EPOCH_LADDER if n * n_steps >= LEAST_STEPS)
     if epochs * steps < least * n_steps:
         needed = math.ceil(10 * minutes(least) / 0.95 * recipe.minutes / given) / 10

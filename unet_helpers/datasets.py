@@ -54,7 +54,6 @@ def load_dataset(
     to_train: bool = True,
 ) -> Dataset:  # fmt: skip
     """Find a data set's pairs in data_dir/name, or in data_dir itself, and split them.
-
     name: "demo" (drawn on first use: frames_per_drive frames for each of the 32 drives, from seed), "lyft" (Kaggle's
         Lyft/Udacity set) or "camvid" (SegNet's layout or Kaggle's), which are downloaded to data_dir/name where they
         are not there, or "folder" (your own; see data/README.md).
@@ -63,8 +62,7 @@ def load_dataset(
     skip_bad: leave out pairs with invalid files, as far as `custom_data` can; problems and notes are in the report.
     bits: "folder" only: read 16-bit images as a network was trained with them, `Network.bits`; None: as they need it.
     to_train: "folder" only: False for pairs that are only scored, of any number, even of a test part alone.
-    Raises ValueError, naming the folder or file, and DownloadError if a download fails or files of one are gone.
-    """
+    Raises ValueError, naming the folder or file, and DownloadError if a download fails or files of one are gone."""
     if name not in DATASETS:
         raise ValueError(f"{named('DATASET')}: {name!r} is not known, expected one of {', '.join(map(repr, DATASETS))}")
     if split_by is not None and name != "folder":
@@ -112,9 +110,7 @@ def sequence_of(pair: Pair) -> str:
 
 def find_pairs(image_dir: Path, mask_dir: Path) -> list[Pair]:
     """All pairs of an image and its mask in two folders, sorted by stem; see `custom_data.find_in`.
-
-    Raises ValueError, naming the files, if a folder is missing or empty, a file has no partner or a stem is not unique.
-    """
+    Raises ValueError, naming the files: a folder is missing or empty, a file has no partner, a stem is not unique."""
     found = custom_data.find_in(image_dir.parent, {None: (image_dir, mask_dir)})
     if found.errors.files_of:
         raise ValueError(f"{image_dir.parent}: " + "\n".join(found.errors.lines()))
@@ -144,8 +140,8 @@ def _load_camvid(name: str, root: Path, place: Path, skip_bad: bool) -> Dataset:
     folders |= {"test": root / "test"} if (root / "test").is_dir() else {}
     if (root / "train_labels").is_dir():
         pairs = {split: (folder, root / f"{folder.name}_labels") for split, folder in folders.items()}
-        places = custom_data.places_for(place, DATA_DIR)
-        prepared = custom_data.prepare_pairs(root, pairs, custom_data.camvid_classes(root), *places, skip_bad=skip_bad)
+        places, classes = custom_data.places_for(place, DATA_DIR), custom_data.camvid_classes(root)
+        prepared = custom_data.prepare_folder(root, *places, folders=pairs, classes=classes, skip_bad=skip_bad)
         return _load_prepared(name, prepared, CAMVID, skip_bad)
     pairs = {split: tuple(find_pairs(folder, root / f"{folder.name}annot")) for split, folder in folders.items()}
     return Dataset(name, CAMVID, pairs["train"], pairs["validation"], pairs.get("test", ()))
@@ -162,23 +158,18 @@ def _load_prepared(name: str, prepared: custom_data.Prepared, labels: LabelMap, 
 
 def find_ego_mask(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray | None:
     """(H, W) bool: the camera's own car, alike in all readable masks; None without one, or if sizes differ."""
-    if labels.ego_class is None:
-        return None
+
+    def find(pair: Pair) -> np.ndarray | None:
+        with contextlib.suppress(ValueError):  # what is wrong with a file is said by the check
+            return decode_mask(pair.mask, labels)[..., 0] == labels.ego_class
+
     ego = None
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for own in pool.map(lambda pair: _read_class(pair.mask, labels, labels.ego_class), pairs):
-            if own is None:
-                continue
+        for own in filter(lambda own: own is not None, pool.map(find, pairs)):
             if ego is not None and own.shape != ego.shape:
                 return None
             ego = own if ego is None else ego & own
     return ego if ego is not None and ego.any() else None
-
-
-def _read_class(mask: Path, labels: LabelMap, class_id: int) -> np.ndarray | None:
-    """(H, W) bool: where a mask has a class; None if it can't be read."""
-    with contextlib.suppress(ValueError):
-        return decode_mask(mask, labels)[..., 0] == class_id
 
 
 def _load_ego_mask(pairs: Sequence[Pair], labels: LabelMap, folders: Iterable[Path]) -> np.ndarray | None:
@@ -208,10 +199,8 @@ _counted: dict[Pair, tuple[dict[str, list], LabelMap, np.ndarray]] = {}
 
 def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
     """Decode both files of a pair as training does and return the pixels of each class, (K,) int64.
-
     Files that `load_dataset` has examined, and that have not changed since, are not decoded again.
-    Raises ValueError, naming the file, if one can't be read, the sizes differ, or the mask is no map of known ids.
-    """
+    Raises ValueError, naming the file, if one can't be read, the sizes differ, or the mask is no map of known ids."""
     notes, known_labels, pixels = _counted.get(pair, ({}, None, None))
     with contextlib.suppress(OSError):  # a file that is gone is named below
         if known_labels == labels and not any(find_changes(notes, pair._asdict())):
@@ -236,14 +225,8 @@ def check_pair(pair: Pair, labels: LabelMap) -> np.ndarray:
 
 def check_pairs(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray:
     """`check_pair` for all pairs, on all cores: how many pixels of each class they have together, (K,) int64."""
-    return count_pixels(pairs, labels).sum(axis=0)
-
-
-def count_pixels(pairs: Iterable[Pair], labels: LabelMap) -> np.ndarray:
-    """`check_pair` for all pairs, on all cores: how many pixels of each class each of them has, (N, K) int64."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        counts = list(pool.map(lambda pair: check_pair(pair, labels), pairs))
-    return np.array(counts, np.int64).reshape(-1, labels.n_classes)
+        return sum(pool.map(lambda pair: check_pair(pair, labels), pairs), np.zeros(labels.n_classes, np.int64))
 
 
 def find_rare(counts: np.ndarray) -> list[tuple[int, float]]:
@@ -265,9 +248,7 @@ def find_suspicious(
 ) -> dict[Pair, str]:
     """The pairs that are worth a look, and why: those that a warning of the report names, those of images that EXIF
     turns, and those with an id of `find_rare`, which a mask that was a JPEG or resized once has.
-
-    counts: (N, K) pixels of each class in each pair, from `count_pixels`.
-    """
+    counts: (N, K) pixels of each class in each pair, from `check_pair`."""
     warned, rare, found = report.warned if report else {}, find_rare(counts), {}
     for pair, pixels in zip(pairs, counts, strict=True):
         ids = [f"id {k}, {labels.names[k]!r}: {counted(pixels[k], 'pixel')}" for k, _ in rare if pixels[k]]

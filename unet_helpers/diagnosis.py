@@ -195,14 +195,12 @@ def diagnose(
     model: keras.Model | None = None, pairs: Sequence[Pair] = (),
 ) -> Diagnosis:  # fmt: skip
     """Name the likely cause of "all black", "nan", "stuck" or a low mIoU. Print what is returned.
-
     batches: (images, masks) or (images, masks, weights), as `model.fit` gets them: images (B, H, W, 3), masks
         (B, H', W', 1) ids. The first N_BATCHES are examined. labels: the K classes.
     log: loss and, where known, mIoU, val_loss and val_mIoU of each epoch: `history.history`, or columns of log.csv.
     model: the trained network, which predicts a few batches and is left as it was.
     pairs: of the batches, whose files tell ids and shifts of the masks; batches of `make_batches` know them.
-    Raises ValueError if there is no batch, masks hold no ids, or the network has another number of classes.
-    """
+    Raises ValueError if there is no batch, masks hold no ids, or the network has another number of classes."""
     seen = _gather(batches, labels, log, model, pairs)
     findings = [*_image_problems(seen), *_mask_problems(seen), *_alignment_problems(seen)]
     # Bad data explain a useless network, and some a loss of nan: nothing else is blamed for these.

@@ -39,15 +39,13 @@ def download_dataset(
     keep: Callable[[str], bool] = lambda member: True, has_layout: Callable[[Path], bool] | None = None,
 ) -> Path:  # fmt: skip
     """Get Kaggle's data set `slug` ("owner/name") and return the folder that holds it.
-
     dest: folder to make; until everything in it is checked, all files are in `<dest>.partial`, where the next call
         resumes. A finished dest is returned without a request, and one that another process makes is waited for.
     archive: zip that you downloaded with a browser, used in place of the network; it stays where it is.
     keep: whether the member of this name is unpacked.
     has_layout: whether a folder is the data set's top one; the first such folder in dest is returned, or the one below
         /kaggle/input where the data set is attached to a Kaggle notebook. None: dest is returned.
-    Credentials are taken from the environment, ~/.kaggle or Colab's secrets, if there are any. Raises DownloadError.
-    """
+    Credentials are taken from the environment, ~/.kaggle or Colab's secrets, if there are any. Raises DownloadError."""
     dest = Path(dest).expanduser().resolve()
     staging = dest.with_name(f"{dest.name}.partial")
     archive = archive and Path(archive).expanduser().resolve()

@@ -74,9 +74,7 @@ def _iou(confusion: np.ndarray) -> np.ndarray:
 
 def confusion_matrices(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
     """(N, H, W) true ids (255 = void, left out) and predicted ids 0..K-1 -> (N, K, K) int64, a row for each true class.
-
-    Raises ValueError if the shapes differ or an id is out of range: a wrong id must not vanish from the scores.
-    """
+    Raises ValueError if the shapes differ or an id is out of range: a wrong id must not vanish from the scores."""
     if true.shape != predicted.shape:
         raise ValueError(f"true and predicted masks differ in shape: {true.shape} and {predicted.shape}")
     valid = true != VOID
@@ -94,11 +92,9 @@ def evaluate_model(
     tta: bool = True,
 ) -> Scores:  # fmt: skip
     """Scores of a network on pairs of files, one at a time, each at its mask's own size, as by `predict_mask`.
-
     image_size: (height, width) of the network's input; images are letterboxed into it.
     tta: test-time augmentation, the mean with the prediction for the flipped image; Scores.without_tta is without.
-    Raises ValueError if there are no pairs, or, naming the file, if image and mask differ in size.
-    """
+    Raises ValueError if there are no pairs, or, naming the file, if image and mask differ in size."""
     found, without_tta = [], []
     for pair in pairs:
         image, true = decode_image(pair.image), decode_mask(pair.mask, labels)[..., 0]

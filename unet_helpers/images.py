@@ -56,7 +56,7 @@ def open_file(path: Path) -> Opened:
                 raise Image.DecompressionBombError(f"{n_pixels} pixels, and the limit is {limit}")
             is_tiff, depth = image.format == "TIFF", _depth(path, image)
             orientation = _orientation(image) if is_tiff else 1  # Pillow turns it while it loads
-            more_frames = getattr(image, "is_animated", False) and image.format != "MPO"  # a phone's, with a preview
+            more_frames = has_more_frames(image)
             image.load()
             if not is_tiff:  # not earlier: asked before, a PNG loads itself and hides an error
                 orientation = _orientation(image)
@@ -70,6 +70,10 @@ def open_file(path: Path) -> Opened:
     image.info.pop("transparency", None)  # a transparent colour counts as that colour; Pillow would warn
     kind = f"{image.format} of mode {image.mode}" + (f", {depth} bits" if depth not in (1, 8) else "")
     return Opened(image, kind, orientation, 1 if is_tiff else orientation, depth, more_frames)
+
+
+def has_more_frames(image: Image.Image) -> bool:
+    return getattr(image, "is_animated", False) and image.format != "MPO"  # a phone's, with a preview
 
 
 def _refuse_special(path: Path) -> None:
@@ -127,11 +131,9 @@ class ImageInfo(NamedTuple):
 
 def decode_image(path: str | Path, bits: int | None = None) -> np.ndarray:
     """Image file of any kind that Pillow reads -> (H, W, 3) uint8 RGB, upright; of an animation, the first frame.
-
     bits: of a grey 16-bit image, how many are in use in its data set: the highest 8 of them are kept, and larger values
         are white. None: as many as this image uses. Of 16 bits in RGB, the highest 8 are kept.
-    Raises ValueError, naming the file, if it can't be read.
-    """
+    Raises ValueError, naming the file, if it can't be read."""
     with naming_file(path):
         pixels = _read_pixels(open_file(Path(path)))
     if pixels.dtype != np.uint16:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from .devices import share
 from .naming import shown
 
 N_IMAGES = 16  # for `PreciseStatistics`; they cost 1.5 % of an epoch of the demo, see benchmarks/README.md
@@ -33,11 +34,9 @@ def conv_block(
     normalization: str | None = "batch", padding: str = "same",
 ):  # fmt: skip
     """One level of the encoder: two 3x3 convolutions, then dropout and 2x2 max pooling, both optional.
-
     inputs: (B, H, W, C) float tensor.
     Returns (next_layer, skip_connection): next_layer is (B, H/2, W/2, n_filters) with max_pooling, else it is
-    skip_connection, (B, H, W, n_filters). padding="valid" makes both 4 pixels smaller first.
-    """
+    skip_connection, (B, H, W, n_filters). padding="valid" makes both 4 pixels smaller first."""
     x = _convolution(inputs, n_filters, normalization, padding)
     x = _convolution(x, n_filters, normalization, padding)
     if dropout_prob > 0:
@@ -57,11 +56,9 @@ def upsampling_block(
     normalization: str | None = "batch", padding: str = "same", up_kernel_size: int = 3,
 ):  # fmt: skip
     """One level of the decoder: up-convolution, concatenation with the skip connection, two 3x3 convolutions.
-
     expansive_input: (B, H, W, C), from the level below. contractive_input: (B, 2H, 2W, n_filters), the skip connection
     of this level, or None for none. The larger of the two is cropped to the smaller around its centre.
-    Returns (B, 2H, 2W, n_filters), 4 pixels smaller with padding="valid".
-    """
+    Returns (B, 2H, 2W, n_filters), 4 pixels smaller with padding="valid"."""
     x = layers.Conv2DTranspose(n_filters, up_kernel_size, strides=2, padding="same")(expansive_input)
     if contractive_input is not None:
         x = layers.Concatenate()([_center_crop(x, contractive_input), _center_crop(contractive_input, x)])
@@ -71,9 +68,7 @@ def upsampling_block(
 
 def check_image_size(name: str, image_size, step: int = 1, least: int = 1) -> tuple[int, int]:
     """Return (height, width) as Python's ints.
-
-    Raises ValueError that begins with name unless both are whole, divisible by step, and from least to LARGEST_SIDE.
-    """
+    Raises ValueError that begins with name unless both are whole, divisible by step, and from least to LARGEST_SIDE."""
     least, example = max(least, step), (192, 256)
     sides = tuple(image_size) if isinstance(image_size, (tuple, list, np.ndarray)) else ()
     if len(sides) == 2 and all(isinstance(side, numbers.Integral) for side in sides):
@@ -90,7 +85,6 @@ def unet_model(
     up_kernel_size: int = 3, last_conv: bool = True, skip_connections: bool = True, half_resolution: bool = False,
 ) -> keras.Model:  # fmt: skip
     """U-Net (Ronneberger, Fischer and Brox 2015, https://arxiv.org/abs/1505.04597).
-
     Takes (B, H, W, C) with values 0..255 (rescaled to -1..1 inside) and returns logits (B, H, W, n_classes) float32.
     The defaults with normalization=None are the network of the DeepLearning.AI assignment. The paper's has
     padding="valid", up_kernel_size=2, last_conv=False and dropout_prob=0, and an output smaller than its input.
@@ -102,8 +96,7 @@ def unet_model(
     skip_connections: False leaves them out, to show what they are for.
     half_resolution: output stride 2: a first convolution with stride 2 leaves a quarter of the pixels, and the logits
         have half the image's height and width.
-    Raises ValueError for a side that `check_image_size` refuses, and for another normalization.
-    """
+    Raises ValueError for a side that `check_image_size` refuses, and for another normalization."""
     if tuple(input_size[:2]) != (None, None):
         check_image_size("input_size", input_size[:2], 2**depth if padding == "same" else 1)
     if normalization not in ("batch", None):
@@ -131,10 +124,8 @@ def unet_model(
 @keras.saving.register_keras_serializable("unet_helpers")
 class FusedBatchNormalization(layers.BatchNormalization):
     """Keras's layer, with the same weights, configuration and results, but a faster training step on TensorFlow.
-
     The fused kernel makes a CPU's step a twentieth to a third faster (benchmarks/README.md). inputs: (B, H, W, C).
-    Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167.
-    """
+    Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167."""
 
     fused = True  # False leaves all to Keras, for comparison
 
@@ -153,14 +144,12 @@ class FusedBatchNormalization(layers.BatchNormalization):
 
 class PreciseStatistics(keras.callbacks.Callback):
     """Estimates the statistics of batch normalization anew before each validation, for the present weights.
-
     Keras averages them over past steps, while the weights change. With high learning rates and few steps per epoch the
     averages lag so far behind that a network that is right in training scores no better than the baseline in validation
     (benchmarks/README.md). Frozen layers keep their statistics. In `fit` it must come before the callbacks that save.
     batches: of training, (images, ...), images (B, H, W, C). N_IMAGES of them are used each time, without augmentation
         if the batches are from `make_batches`; if there are fewer images, augmented ones are added.
-    Source: precise statistics, Wu and Johnson 2021, https://arxiv.org/abs/2105.07576.
-    """
+    Source: precise statistics, Wu and Johnson 2021, https://arxiv.org/abs/2105.07576."""
 
     def __init__(self, batches: Iterable):
         super().__init__()
@@ -170,7 +159,7 @@ class PreciseStatistics(keras.callbacks.Callback):
         super().set_model(model)
         if self.network is None or self.network.network is not model:  # a new one would be compiled anew
             self.network = _TrainingMode(model)
-        self.network.jit_compile = model.compiled and model.jit_compile
+        self.network.compile(jit_compile=model.jit_compile if model.compiled else False)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.is_new_epoch = True
@@ -195,9 +184,10 @@ class PreciseStatistics(keras.callbacks.Callback):
                 layer.momentum = 0.0  # compiled with it, the forward pass leaves the batch's own statistics
             plain = getattr(self.batches, "plain", ())
             for number, (images, *_) in enumerate(itertools.chain(plain, self.batches), 1):
-                self.network.predict_on_batch(np.asarray(images))
+                nothing = np.zeros(len(images))  # Keras 3.13 can't share None among devices
+                self.network.test_on_batch(np.asarray(images), nothing, nothing)
                 found.append([1 * keras.ops.convert_to_numpy(variable) for variable in variables])  # 1 *: a copy
-                if number * len(images) >= N_IMAGES:
+                if number * len(images) * share().n_processes >= N_IMAGES:
                     break
         finally:
             for layer, momentum in zip(norms, momenta, strict=True):
@@ -206,13 +196,16 @@ class PreciseStatistics(keras.callbacks.Callback):
             variable.assign(np.mean(values, axis=0))
 
 
-class _TrainingMode(keras.Model):  # its predict_on_batch normalizes by the batch's own statistics
+class _TrainingMode(keras.Model):  # its test_on_batch normalizes by the batch's own statistics
     def __init__(self, network: keras.Model):
         super().__init__(name="training_mode")
         self.network = network
 
     def call(self, images):
         return self.network(images, training=True)
+
+    def compute_loss(self, *_, **__):
+        return keras.ops.zeros(())
 
 
 def with_keras_layers_only(model: keras.Model, dtype: str | None = None) -> keras.Model:

@@ -41,10 +41,8 @@ def save_network(
     bits: int | None = None, about: dict | None = None,
 ) -> None:  # fmt: skip
     """Write a `Network` to one `.keras` file, whole or not at all; what is None is left out. Raises OSError.
-
     about: where it comes from, for people, as JSON: data_set, n_images, start, epoch, val_mIoU.
-    Keras alone loads the file, too, if the model has only Keras's own layers: see `model.with_keras_layers_only`.
-    """
+    Keras alone loads the file, too, if the model has only Keras's own layers: see `model.with_keras_layers_only`."""
     path = Path(path)
     partial = partial_file(path, ".keras")  # Keras wants the suffix at the end
     record = {"format": METADATA_FORMAT, "labels": labels and asdict(labels), "image_size": image_size}
@@ -82,11 +80,9 @@ def load_network(
     path: str | Path, labels: LabelMap | None = None, image_size: tuple[int, int] | None = None
 ) -> Network:
     """The network of a `.keras` file with its labels and image size.
-
     labels, image_size: for a file that does not hold them, or instead of those it holds.
     Raises ValueError, naming the file, if it can't be loaded, is no segmentation network, lacks labels or size, unpacks
-    to over EXPANSION times its size, or has weights in other files.
-    """
+    to over EXPANSION times its size, or has weights in other files."""
     if image_size is not None:
         image_size = check_image_size(named("image_size"), image_size)
     known_labels, known_size, bits = read_record(path)
@@ -100,10 +96,9 @@ def load_network(
         found = "another program, or an older version of this one, wrote it"
         raise ValueError(f"{path}: {found}; give what is missing: {call.format(missing)}")
     if model.output_shape[-1] != labels.n_classes:
-        raise ValueError(
-            f"{path}: the network has {counted(model.output_shape[-1], 'class')}, found {labels.n_classes} labels; "
-            f"give one for each class: {call.format(named('labels=LabelMap(names, colors)'))}"
-        )
+        found = f"the network has {counted(model.output_shape[-1], 'class')}, found {labels.n_classes} labels"
+        todo = f"give one for each class: {call.format(named('labels=LabelMap(names, colors)'))}"
+        raise ValueError(f"{path}: {found}; {todo}")
     return Network(model, labels, tuple(image_size), bits)
 
 
@@ -118,10 +113,9 @@ def load_model(path: str | Path) -> keras.Model:
         todo = "get it again, or, if it has layers of your own, give Network(model, labels, image_size)"
         raise ValueError(f"{path}: Keras can't load it ({reason}); {todo}") from error
     if not all(isinstance(shape, tuple) and len(shape) == 4 for shape in shapes) or shapes[0][-1] != 3:
-        raise ValueError(
-            f"{path}: found a network from {shapes[0]} to {shapes[1]}; expected one for segmentation, from images "
-            "(None, height, width, 3) to logits (None, height, width, classes)"
-        )
+        found = f"found a network from {shapes[0]} to {shapes[1]}; expected one for segmentation"
+        expected = "from images (None, height, width, 3) to logits (None, height, width, classes)"
+        raise ValueError(f"{path}: {found}, {expected}")
     return model
 
 
@@ -196,12 +190,10 @@ def as_python(value):
 
 def transfer_weights(model: keras.Model, labels: LabelMap, path: str | Path, freeze_encoder: bool = False) -> bool:
     """Load the weights of a `.keras` file into a `unet_model` that is not compiled yet.
-
     The last layer, which tells the classes apart, keeps its new weights unless the file names the same classes.
     freeze_encoder: train only the decoder: less to learn from few images. Returns whether the last layer's weights were
     loaded. Raises ValueError, naming the file, if its layers differ.
-    Source: Yosinski et al. 2014, https://arxiv.org/abs/1411.1792.
-    """
+    Source: Yosinski et al. 2014, https://arxiv.org/abs/1411.1792."""
     network, (known, *_) = load_model(path), read_record(path)
     print(f"transfer learning: weights of {Path(path).name} loaded")
     same_classes = known is not None and labels.names == known.names
@@ -241,7 +233,6 @@ def encoder(model: keras.Model) -> list[keras.Layer]:
 
 def export_network(network: Network | keras.Model | str | Path, path: str | Path, format: str) -> None:
     """Write a network for programs without Keras and this package, by Keras's own `Model.export`; or in half the bytes.
-
     network: a Network, a model, or a `.keras` file, with or without labels.
     path: ends in .tflite for "litert", in .onnx for "onnx"; a new folder for "tf_saved_model". Each takes images
         (B, H, W, 3) float32 RGB, 0..255, of the sizes that the network takes, and returns logits (B, H', W', K),
@@ -249,8 +240,7 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
         Classes, image size and padding are in ONNX's metadata, "unet_helpers", and beside the others in PATH.json.
     format: one of EXPORT_SUFFIXES. "keras_half" writes a `.keras` file once more with its weights in float16. Keras
         loads them as float32, so the network computes as before, with rounded weights.
-    Raises ValueError, naming file or parameter, ImportError for a missing package, OSError if path can't be written.
-    """
+    Raises ValueError, naming file or parameter, ImportError for a missing package, OSError if path can't be written."""
     path = Path(path)
     if format not in EXPORT_SUFFIXES:
         raise ValueError(f"{named('format')}: found {format!r}, expected one of {', '.join(EXPORT_SUFFIXES)}")
@@ -270,6 +260,8 @@ def export_network(network: Network | keras.Model | str | Path, path: str | Path
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
         return
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(f"{named('format')}: {format!r} is written by TensorFlow alone; set KERAS_BACKEND=tensorflow")
     labels = image_size = None
     if isinstance(network, (str, Path)):
         labels, image_size, _ = read_record(Path(network))

@@ -5,7 +5,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
+
+from .devices import check_backend, device_report, share, use_all
+from .processes import n_wanted
 
 
 class OneLine:
@@ -34,23 +38,24 @@ def interruptible(message: Callable[[], str]) -> Iterator[None]:
 
 def start() -> None:
     """Import TensorFlow, set Keras's precision, print versions and device.
-
-    Raises NotebookError where a package is missing. What the imports write to standard error is held back.
-    """
+    Raises NotebookError where a package is missing. What the imports write to standard error is held back."""
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # fast convolutions on every CPU, not only on the newest
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if n_wanted() > 1:
+        raise NotebookError("a notebook trains in one process; in several, use python -m unet_helpers train")
     try:
         with hold_back_stderr():
+            check_backend()
             import keras
             import matplotlib  # noqa: F401
             import numpy as np
             import PIL  # noqa: F401
             import tensorflow as tf
 
-            from .training import device_report
-
             tf.get_logger().setLevel("ERROR")
             device = device_report()
+    except ValueError as error:
+        raise NotebookError(str(error)) from None
     except ImportError as error:
         kernel = f"this kernel, the Python of {sys.prefix}, lacks what the notebook needs ({error})"
         todo = "choose the kernel of the environment that has it (menu Kernel, Change Kernel)"
@@ -58,8 +63,10 @@ def start() -> None:
         raise NotebookError(f"{kernel}: {todo}, or install it and restart this kernel: {pip}") from None
     keras.config.set_dtype_policy(device["precision"])
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}")
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}")
+    is_jax = keras.backend.backend() == "jax"
+    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}" + (f", JAX {version('jax')}" if is_jax else ""))
     print(f"device: {device['name']}, precision: {device['precision']}")
+    use_all()
 
 
 def read_recipe(variables: Mapping[str, object]):
@@ -68,7 +75,6 @@ def read_recipe(variables: Mapping[str, object]):
     A variable with the name of an option counts, too, as papermill's -p sets it. Raises ValueError for an invalid one.
     """
     from .recipe import OPTIONS, RULES, make_recipe
-    from .training import device_report
 
     options = variables.get("OPTIONS", {})
     unknown = [name for name in options if name not in OPTIONS] if isinstance(options, Mapping) else [options]
@@ -76,7 +82,7 @@ def read_recipe(variables: Mapping[str, object]):
         expected = f'a dict with some of {", ".join(OPTIONS)}; try OPTIONS = {{"EPOCHS": 16}}'
         raise ValueError(f"OPTIONS: found {unknown[0]!r}, expected {expected}")
     given = {**options, **{name: variables[name] for name in RULES if name in variables}}
-    recipe = make_recipe(device_report()["kind"], **given)
+    recipe = make_recipe(device_report()["kind"], share().n_devices, **given)
     small, large = ("{}x{}".format(*size) for size in (recipe.output_size, recipe.image_size))
     print(f"images: {small} in parts 1 and 2, {large} in part 3")
     print(f"{recipe.n_filters} filters in the first block, {recipe.batch_size} images a step")

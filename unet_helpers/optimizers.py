@@ -6,18 +6,16 @@ import keras
 @keras.saving.register_keras_serializable("unet_helpers")
 class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate that rises linearly to peak, stays there, and falls linearly to 0.
-
     steps: of the whole training, see `set_steps`. warmup, decay: the shares of them in which it rises and falls.
     A cosine, the usual choice, is already low when the largest images come (`ProgressiveResizing`).
-    Source: Hägele et al. 2024, https://arxiv.org/abs/2405.18392.
-    """
+    Source: Hägele et al. 2024, https://arxiv.org/abs/2405.18392."""
 
     def __init__(self, steps: int, peak: float = 2e-2, warmup: float = 0.05, decay: float = 0.3):
         self.steps, self.peak, self.warmup, self.decay = steps, peak, warmup, decay
         self.variable = keras.Variable(steps, dtype="float32", trainable=False)  # a compiled step reads it anew
 
     def set_steps(self, steps: int) -> None:
-        """Change the length, also of a compiled network's schedule; on TensorFlow even after its first step."""
+        """Change the length, also of a compiled network's schedule, even after its first step (JAX: `KernelMuon`'s)."""
         self.steps = steps
         self.variable.assign(steps)
 
@@ -33,12 +31,19 @@ class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
 @keras.saving.register_keras_serializable("unet_helpers")
 class KernelMuon(keras.optimizers.Muon):
     """Keras's Muon for the kernels of convolutions, too; Keras itself uses it for matrices and AdamW for all else.
-
     AdamW scales the step of each weight by itself. Muon takes the steps of all weights of a kernel as a matrix with one
     column per filter and makes it nearly orthogonal, so that no few directions dominate the step.
     Sources: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; Liu et al. 2025,
-    https://arxiv.org/abs/2502.16982 (the length of the step, which makes AdamW's learning rates fit).
-    """
+    https://arxiv.org/abs/2502.16982 (the length of the step, which makes AdamW's learning rates fit)."""
+
+    def __init__(self, learning_rate=1e-3, **options):
+        super().__init__(learning_rate, **options)
+        # A step that JAX has compiled reads anew only what is among the optimizer's variables.
+        self.of_schedule = [learning_rate.variable] if isinstance(learning_rate, WarmupStableDecay) else []
+
+    @property
+    def variables(self):
+        return super().variables + self.of_schedule
 
     def _should_use_adamw(self, variable):
         # As its authors advise, AdamW keeps the last layer, the only 1x1 convolution.

@@ -3,6 +3,7 @@
 import errno
 import io
 import itertools
+import math
 import os
 import shutil
 import tempfile
@@ -13,8 +14,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from .devices import Share, share
 from .images import decode_image, decode_mask, fit_image, fit_mask
-from .labels import LabelMap, Pair
+from .labels import VOID, LabelMap, Pair
 
 N_DRAWS = 256  # random numbers for each image and change: one for each id that a mask can hold
 
@@ -80,7 +82,6 @@ def make_batches(
     resizing=None, cache: bool = True,
 ) -> tf.data.Dataset:  # fmt: skip
     """Batches (images, masks) for `model.fit`.
-
     image_size: (height, width) of the network's input, see `fit_image`; mask_size: of the masks, image_size if None.
     shuffle: True draws a new order for each epoch and drops an incomplete last batch; False keeps order and all pairs.
     augment: changes from `augmentation`, made in this order.
@@ -88,15 +89,15 @@ def make_batches(
     resizing: `training.ProgressiveResizing`, which tells the epoch and its image size; masks shrink alike. Without it,
         each pass over the batches is the next epoch.
     cache: False for batches that are used once.
+    Where several devices share a batch, it is filled up for equal shares, with repeated images whose masks are void;
+    where several processes do, each loads its own share of it, and B is the size of that.
     Yields images (B, H, W, 3), uint8 or, if augmented, float32, 0..255; masks (B, H', W', 1) uint8, ids 0..K-1 or 255 =
-    void. The attribute plain has the same batches without augmentation, from the same cache.
-    """
+    void. The attribute plain has the same batches without augmentation, from the same cache."""
     if not pairs:
         raise ValueError("pairs: found none, expected at least one image with its mask")
     mask_size = mask_size or image_size
     sizes = resizing.sizes if resizing else [image_size]
-    full_only = shuffle and len(pairs) >= batch_size
-    n_batches = len(pairs) // batch_size if full_only else -(-len(pairs) // batch_size)
+    n_batches = math.ceil(len(_full_batches(np.arange(len(pairs)), batch_size, shuffle)) / batch_size)
 
     mask_sizes = [tuple((np.array(size) * mask_size // image_size).tolist()) for size in sizes]
     readers = _StageReaders([(pairs, labels, *both, cache) for both in zip(sizes, mask_sizes, strict=True)])
@@ -105,9 +106,11 @@ def make_batches(
     def deliver(changes: Sequence[Callable]) -> tf.data.Dataset:
         def load(epoch, indices):
             reader = readers_of_batches().of(resizing.stage if resizing else 0)
-            images, masks = zip(*(reader.read(index) for index in indices), strict=True)
-            draws = [np.random.default_rng([seed, epoch, 1 + i]).random((len(changes), N_DRAWS), "f4") for i in indices]
-            return np.stack(images), np.stack(masks), np.stack(draws)
+            known = np.maximum(indices, ~indices)
+            images, masks = map(np.stack, zip(*map(reader.read, known), strict=True))
+            masks[indices < 0] = VOID
+            draws = [np.random.default_rng([seed, epoch, 1 + i]).random((len(changes), N_DRAWS), "f4") for i in known]
+            return images, masks, np.stack(draws)
 
         def prepare(epoch, indices):
             images, masks, draws = tf.numpy_function(load, [epoch[0], indices], (tf.uint8, tf.uint8, tf.float32))
@@ -119,7 +122,7 @@ def make_batches(
                 images, masks = change(images, masks, draws[:, number])
             return images, masks
 
-        batches = epoch_order(len(pairs), shuffle, seed, resizing).batch(batch_size, drop_remainder=full_only)
+        batches = epoch_order(len(pairs), batch_size, shuffle, seed, resizing)
         batches = batches.map(prepare, num_parallel_calls=os.cpu_count()).prefetch(2)
         batches = without_autotune(batches.apply(tf.data.experimental.assert_cardinality(n_batches)))
         batches.pairs, batches.readers = pairs, readers  # for diagnosis; the files live as long as these
@@ -145,31 +148,49 @@ class _StageReaders:
             return self.reader
 
 
-def epoch_order(n_pairs: int, shuffle: bool, seed: int, clock=None) -> tf.data.Dataset:
-    """Yields (epoch, number of a pair): each number once per epoch, shuffled by seed and epoch.
+def epoch_order(n_pairs: int, batch_size: int, shuffle: bool, seed: int, clock=None) -> tf.data.Dataset:
+    """Yields (epoch, numbers) of each batch: this process's share of it, see `share_of_batches`, shuffled by epoch.
+    clock: its attribute epoch is read when a pass begins; without it, passes are counted from 0."""
+    passes, part = itertools.count(), share()
 
-    clock: its attribute epoch is read when a pass begins; without it, passes are counted from 0.
-    """
-    passes = itertools.count()
+    def own(numbers: np.ndarray) -> np.ndarray:
+        return share_of_batches(_full_batches(numbers, batch_size, shuffle), batch_size, part)
+
+    share_size, n_own = len(share_of_batches(np.arange(batch_size), batch_size, part)), len(own(np.arange(n_pairs)))
 
     def start():
         epoch = clock.epoch if clock else next(passes)
         numbers = np.random.default_rng([seed, epoch]).permutation(n_pairs) if shuffle else np.arange(n_pairs)
-        return np.full(n_pairs, epoch), numbers
+        return np.full(n_own, epoch), own(numbers)
 
     def one_epoch(_):  # Dataset.from_generator would be shorter, but changes how the whole process allocates memory
         columns = tf.numpy_function(start, [], (tf.int64, tf.int64))
-        return tf.data.Dataset.from_tensor_slices(tuple(tf.ensure_shape(column, [n_pairs]) for column in columns))
+        return tf.data.Dataset.from_tensor_slices(tuple(tf.ensure_shape(column, [n_own]) for column in columns))
 
-    return tf.data.Dataset.range(1).flat_map(one_epoch)
+    return tf.data.Dataset.range(1).flat_map(one_epoch).batch(share_size, drop_remainder=n_own % share_size == 0)
+
+
+def _full_batches(numbers: np.ndarray, batch_size: int, shuffle: bool) -> np.ndarray:
+    """Without those of an incomplete last batch, if they are shuffled and there is another batch."""
+    n = len(numbers)
+    return numbers[: n - n % batch_size] if shuffle and n >= batch_size else numbers
+
+
+def share_of_batches(numbers: np.ndarray, batch_size: int, part: Share) -> np.ndarray:
+    """A process's part of each batch of these numbers, one after another, each as large as that of any other process.
+    A number below 0 fills a batch up: ~number is repeated, and its mask is void."""
+    shares = []
+    for start in range(0, len(numbers), batch_size):
+        batch = numbers[start : start + batch_size]
+        filled = np.append(batch, ~np.resize(batch, -len(batch) % part.n_devices))
+        shares.append(np.split(filled, part.n_processes)[part.process])
+    return np.concatenate(shares)
 
 
 def with_class_weights(batches: tf.data.Dataset, class_weights: np.ndarray) -> tf.data.Dataset:
     """Batches (images, masks, weights) for `model.fit`: each pixel weighs what its class does, void 0.
-
     class_weights: (K,) float, from `losses.class_weights`. weights: (B, H', W', 1) float32.
-    The attributes pairs, those of the batches, and class_weights say what they hold.
-    """
+    The attributes pairs, those of the batches, and class_weights say what they hold."""
     weight_of_id = np.pad(np.asarray(class_weights, np.float32), (0, 256 - len(class_weights)))
     weighted = batches.map(lambda images, masks: (images, masks, tf.gather(weight_of_id, tf.cast(masks, tf.int32))))
     weighted.pairs, weighted.class_weights = getattr(batches, "pairs", None), np.asarray(class_weights, np.float32)
@@ -178,9 +199,7 @@ def with_class_weights(batches: tf.data.Dataset, class_weights: np.ndarray) -> t
 
 def without_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
     """The same batches without tf.data's autotuning.
-
-    Its thread sleeps 10 ms, then 20, 40 and so on, and a loop over the batches ends only when it wakes up.
-    """
+    Its thread sleeps 10 ms, then 20, 40 and so on, and a loop over the batches ends only when it wakes up."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from .devices import alone
 from .images import decode_image, fit_image, fitted_box
 from .model import check_image_size
 from .naming import named, shown
@@ -16,23 +17,20 @@ STRIP = 1 << 22  # logits that are enlarged at once: those of all pixels of a la
 
 def predict_logits(model: keras.Model, images, tta: bool = False) -> np.ndarray:
     """Logits of a batch: images (B, H, W, 3), 0..255, at the network's input size -> (B, H', W', K) float32.
-
-    tta: with test-time augmentation, see `average_with_flipped`.
-    """
-    logits = model.predict_on_batch(images)
+    tta: with test-time augmentation, see `average_with_flipped`."""
+    with alone():  # a batch of 1 can't be shared by several devices
+        logits = model.predict_on_batch(np.asarray(images))
     return average_with_flipped(model, images, logits) if tta else logits
 
 
 def average_with_flipped(model: keras.Model, images, logits: np.ndarray) -> np.ndarray:
     """Test-time augmentation (TTA): the mean of the images' logits and those of the horizontally flipped images."""
-    return (logits + model.predict_on_batch(images[:, :, ::-1])[:, :, ::-1]) / 2
+    return (logits + predict_logits(model, images[:, :, ::-1])[:, :, ::-1]) / 2
 
 
 def predict_masks(model: keras.Model, images, tta: bool = True) -> np.ndarray:
     """Masks of a batch: images (B, H, W, 3), 0..255, at the network's input size -> (B, H', W') uint8 class ids.
-
-    tta: test-time augmentation: a little better, and takes twice the time.
-    """
+    tta: test-time augmentation: a little better, and takes twice the time."""
     return np.argmax(predict_logits(model, images, tta), axis=-1).astype(np.uint8)
 
 
@@ -41,15 +39,13 @@ def predict_mask(
     tta: bool = True, confidence: bool = False,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Mask of one image at the image's own size, (H, W) uint8 class ids.
-
     network: from `load_network`, or its `.keras` file, which is loaded anew each time, or a model alone.
     image: path of an image file, or an (H, W, 3) uint8 RGB array of any size.
     image_size: (height, width) into which the image is letterboxed for the network; None: that of its training, which
         only a model alone does not know. Objects are recognised best at the size they had in training.
     tta: test-time augmentation, see `predict_masks`.
     confidence: return (mask, confidence), (H, W) float32, 0..1: the softmax's value for the predicted class.
-    Raises ValueError, naming the file or what was found, if image is neither or the network can't take that size.
-    """
+    Raises ValueError, naming the file or what was found, if image is neither or the network can't take that size."""
     if isinstance(network, (str, Path)):
         network = load_network(network)
     if not isinstance(network, Network):
@@ -61,8 +57,10 @@ def predict_mask(
     size = check_image_size(named("image_size"), image_size or network.image_size or own)
     letterboxed = fit_image(np.asarray(pixels), size)
     try:
+        if None not in own and own != size:  # JAX would not refuse it
+            raise ValueError
         (logits,) = predict_logits(network.model, letterboxed[None], tta)
-    except (ValueError, tf.errors.InvalidArgumentError):
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError):  # of Keras, JAX, TensorFlow
         found = f"found {shown(size)}, which this network can't take"
         expected = "the size of its training, or multiples of 32" if None in own else shown(own)
         raise ValueError(f"{named('image_size')}: {found}; try {expected}") from None
@@ -76,10 +74,8 @@ def write_prediction(
     logits: np.ndarray, image_size: tuple[int, int], mask: np.ndarray, confidence: np.ndarray | None = None
 ) -> np.ndarray:
     """Fill mask, (H, W) uint8, and confidence, (H, W) float32, from the logits of its image; returns mask.
-
     logits: (h, w, K), of the image as `images.fit_image` letterboxes it into image_size; they may be coarser than that.
-    The logits are enlarged, not the ids: bilinear interpolation puts an edge between two pixels.
-    """
+    The logits are enlarged, not the ids: bilinear interpolation puts an edge between two pixels."""
     top, left, bottom, right = fitted_box(mask.shape, image_size)
     per_pixel = mask.shape[0] / (bottom - top), mask.shape[1] / (right - left)  # of the letterboxed image
     scale = np.array(per_pixel) * image_size / logits.shape[:2]

@@ -17,6 +17,7 @@ from .labels import DATASETS, Pair
 from .model import LARGEST_SIDE, check_image_size
 from .naming import named, setting, shown
 from .networks import DRAWN_SCENES, as_python, unet_switches
+from .training import stage_of
 
 # A coarse ladder: a machine that is a little faster today trains for as many epochs as yesterday.
 EPOCH_LADDER = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -29,14 +30,6 @@ DEFAULTS = {  # what None stands for
     "demo": {"IMAGE_SIZE": (192, 256), "SIZE_STAGES": ((0.5, 0.5), (1.0, 1.0))},
     "other": {"IMAGE_SIZE": (384, 512), "SIZE_STAGES": ((0.5, 0.25), (0.8, 0.5), (1.0, 1.0))},
 }
-
-
-def stage_of(epoch: int, epochs: int, stages: Sequence[tuple[float, float]]) -> int:
-    """Number of the stage of this epoch (0, 1, ...). The last epoch is always in the last stage."""
-    last = len(stages) - 1
-    if epoch >= epochs - 1:
-        return last
-    return next((stage for stage, (end, _) in enumerate(stages) if epoch / epochs < end), last)
 
 
 def expected_seconds(epochs: int, stages: Sequence[tuple[float, float]], seconds_per_epoch: Sequence[float]) -> float:
@@ -203,12 +196,10 @@ class Recipe:
         return 10**6 if self.epochs is None else math.ceil(self.epochs * SHORT_SHARE / LONG_SHARE)
 
 
-def make_recipe(device_kind: str, **parameters) -> Recipe:
+def make_recipe(device_kind: str, n_devices: int = 1, **parameters) -> Recipe:
     """Check the notebook's parameters, given under their names, and replace None by what suits device and data set.
-
-    device_kind: "CPU" or "GPU". Those of OPTIONS may be left out. Writes nothing.
-    Raises ValueError as `check_parameters` does, also for paths that can't be used.
-    """
+    device_kind: "CPU" or "GPU". n_devices: that share a batch. Those of OPTIONS may be left out. Writes nothing.
+    Raises ValueError as `check_parameters` does, also for paths that can't be used."""
     given = OPTIONS | parameters
     check_parameters(given)
     is_demo = given["DATASET"] == "demo"
@@ -225,14 +216,18 @@ def make_recipe(device_kind: str, **parameters) -> Recipe:
     for name in ("DATA_DIR", "RUN_DIR") if is_demo else ("RUN_DIR",):  # the demo is drawn there
         _check_writable(name, values[name])
     values["START_FROM"] = start
+    batch_size, equal = values["BATCH_SIZE"], math.ceil(values["BATCH_SIZE"] / n_devices) * n_devices
+    if given["BATCH_SIZE"] is not None and batch_size != equal:
+        expected = f"expected a multiple of {n_devices}, the number of devices"
+        nearest = " or ".join(setting("BATCH_SIZE", n) for n in (equal - n_devices, equal) if n)
+        raise ValueError(f"{named('BATCH_SIZE')}: found {batch_size}, {expected}; try {nearest}")
+    values["BATCH_SIZE"] = equal
     return Recipe(**{name.lower(): value for name, value in values.items()})
 
 
 def _find_start(given: dict, defaults: dict) -> tuple[Path | None, dict]:
     """The file of the network to transfer weights from, and its switches, which the new network must have, too.
-
-    None is the drawn scenes' network for CamVid's photographs if the other parameters fit it.
-    """
+    None is the drawn scenes' network for CamVid's photographs if the other parameters fit it."""
     wish = given["START_FROM"]
     if wish == "scratch" or (wish is None and given["DATASET"] != "camvid"):
         return None, {}
@@ -250,10 +245,8 @@ def _find_start(given: dict, defaults: dict) -> tuple[Path | None, dict]:
 
 def note_better_size(pairs: Sequence[Pair], recipe: Recipe) -> None:
     """Print which IMAGE_SIZE would suit the images better, if there is one; about 20 of them are looked at.
-
     It has their median proportions and about as many pixels as recipe.image_size, but no more than the images: padding
-    around images of other proportions and pixels that only enlarge small ones take time and show nothing.
-    """
+    around images of other proportions and pixels that only enlarge small ones take time and show nothing."""
     sizes = []
     for pair in pairs[:: 1 + len(pairs) // 20]:
         with Image.open(pair.image) as image:

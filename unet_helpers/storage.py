@@ -136,11 +136,9 @@ def _hash(path: Path, size: int, changed: int) -> str:
 @contextlib.contextmanager
 def hold_lock(folder: Path, busy: Callable[[], object] | None = None) -> Iterator[bool]:
     """Hold the lock of `folder` during the block, so that only one process runs it. Yields whether it is held.
-
     It is a system lock on the hidden, empty file `.NAME.lock` beside the folder. It ends with its process; the file of
     a killed one locks nothing, and the next holder deletes it. Where no lock is available, the block runs unlocked.
-    busy: called once before waiting for another process; without it, a busy lock is not waited for.
-    """
+    busy: called once before waiting for another process; without it, a busy lock is not waited for."""
     real = Path(os.path.realpath(folder))
     path = real.with_name(f".{real.name}.lock")
     held = _try_lock(path)

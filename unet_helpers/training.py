@@ -1,10 +1,11 @@
-"""Training: the device and its precision, compiling, callbacks, and how fast this machine is."""
+"""Training: compiling, callbacks, and how fast this machine is."""
 
 import collections
+import contextlib
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -13,34 +14,15 @@ import numpy as np
 from .labels import VOID
 from .losses import cross_entropy_and_dice
 from .optimizers import KernelMuon
-from .recipe import stage_of
 
 N_STEPS = 3  # of an epoch are timed, at most
 SILENT_SECONDS = 8  # a training prints at least as often
 
 
-def device_report() -> dict[str, str]:
-    """What this process computes on: {"kind": "CPU" or "GPU", "name": ..., "precision": Keras policy that suits it}.
-
-    Half precision suits GPUs with units for it. A CPU gets float32, because mixed_bfloat16 can end the process there.
-    """
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return {"kind": "CPU", "name": "CPU", "precision": "float32"}
-    details = tf.config.experimental.get_device_details(gpus[0])
-    major = details.get("compute_capability", (0, 0))[0]
-    precision = "mixed_bfloat16" if major >= 8 else "mixed_float16" if major == 7 else "float32"
-    return {"kind": "GPU", "name": details.get("device_name", gpus[0].name), "precision": precision}
-
-
 def compile_unet(model: keras.Model, n_classes: int, learning_rate) -> None:
     """Give the model its loss, optimizer and metric: `cross_entropy_and_dice`, `KernelMuon`, mIoU without void.
-
     Biases, normalizations and the last layer get AdamW (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101).
-    learning_rate: a number, or a schedule such as `WarmupStableDecay`.
-    """
+    learning_rate: a number, or a schedule such as `WarmupStableDecay`."""
     # Short averages of gradients, 10 and 20 steps, for short trainings; 3 rounds do as well as Keras's 5 and cost less.
     optimizer = KernelMuon(
         learning_rate, momentum=0.9, adam_beta_2=0.95, ns_steps=3, weight_decay=1e-2, adam_weight_decay=1e-2
@@ -53,15 +35,21 @@ def compile_unet(model: keras.Model, n_classes: int, learning_rate) -> None:
     model.compile(optimizer, loss=cross_entropy_and_dice, metrics=[metric], jit_compile=jit_compile)
 
 
+def stage_of(epoch: int, epochs: int, stages: Sequence[tuple[float, float]]) -> int:
+    """Number of the stage of this epoch (0, 1, ...). The last epoch is always in the last stage."""
+    last = len(stages) - 1
+    if epoch >= epochs - 1:
+        return last
+    return next((stage for stage, (end, _) in enumerate(stages) if epoch / epochs < end), last)
+
+
 class ProgressiveResizing(keras.callbacks.Callback):
     """Small images first, full size at the end: most is learned at a fraction of the cost.
-
     image_size: (height, width) at the end. stages: (share, fraction) pairs in order: until this share of the epochs is
         over the images have this fraction of image_size, rounded down to a multiple of step. The last share is 1.
     epochs: of the whole training; may be set later, before it begins.
     `pipeline.make_batches` reads sizes, those of each stage; stage, the current one; and epoch, from which all follows.
-    Source: Howard et al. 2018, https://www.fast.ai/2018/08/10/fastai-diu-imagenet.
-    """
+    Source: Howard et al. 2018, https://www.fast.ai/2018/08/10/fastai-diu-imagenet."""
 
     def __init__(self, image_size: tuple[int, int], stages: Sequence = ((1, 1),), epochs: int = 1, step: int = 32):
         super().__init__()
@@ -83,8 +71,23 @@ class ProgressiveResizing(keras.callbacks.Callback):
 class Speed:
     """Seconds of a training here; without timing, pixels, in proportion to them."""
 
-    start: float  # until its first step can begin
     epoch: tuple[float, ...]  # of an epoch of each stage
+
+
+@contextlib.contextmanager
+def restored(model: keras.Model, resizing: ProgressiveResizing) -> Iterator[None]:
+    """After the block, a compiled model, its optimizer, Python's random state and resizing.stage are as before."""
+    model.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [1 * keras.ops.convert_to_numpy(variable) for variable in variables]  # 1 *: a copy
+    random_state, stage = random.getstate(), resizing.stage
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        random.setstate(random_state)
+        resizing.stage = stage
 
 
 def measure_speed(
@@ -92,40 +95,25 @@ def measure_speed(
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Speed:  # fmt: skip
     """Time a short epoch of the smallest and of the largest size; an epoch between them follows from its pixels.
-
-    The compiled model is trained for it; then its weights, the optimizer's, Python's random state and resizing.stage
-    are restored. callbacks: those of the training whose time counts, such as what saves each epoch.
-    """
-    model.optimizer.build(model.trainable_variables)
-    variables = [*model.variables, *model.optimizer.variables]
-    before = [1 * keras.ops.convert_to_numpy(variable) for variable in variables]  # 1 *: a copy
-    random_state, stage, times = random.getstate(), resizing.stage, _EpochTimes()
+    The compiled model is trained for it, and then `restored`. callbacks: those of the training whose time counts, such
+    as what saves each epoch."""
+    times = _EpochTimes()
 
     def fit(n_steps: int) -> None:
         batches = {"x": train_batches.take(n_steps), "validation_data": validation_batches.take(n_steps)}
         model.fit(**batches, verbose=0, shuffle=False, callbacks=[*callbacks, times])  # times includes the others
 
-    pixels, start, timed = [math.prod(size) for size in resizing.sizes], 0.0, {}
-    try:
+    pixels, timed = [math.prod(size) for size in resizing.sizes], {}
+    with restored(model, resizing):
         for n_pixels in sorted({min(pixels), max(pixels)}):
             resizing.stage = pixels.index(n_pixels)
             print("timing a few steps at {}x{}".format(*resizing.sizes[resizing.stage]), flush=True)
             for batches in (train_batches, validation_batches):  # decode each image now, not in the first epoch
                 collections.deque(batches.take(N_STEPS), maxlen=0)
             fit(1)  # at each size the first step is slower
-            start = start or times.steps[0] - times.begun
             fit(N_STEPS)
             timed[n_pixels] = times.of_whole_epoch(len(train_batches), len(validation_batches))
-    finally:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
-        random.setstate(random_state)
-        resizing.stage = stage
-    if keras.backend.backend() != "tensorflow":  # the schedule's number of steps is compiled in
-        model.make_train_function(force=True)
-    else:
-        start = 0.0
-    return Speed(start, tuple(np.interp(pixels, list(timed), list(timed.values())).tolist()))
+    return Speed(tuple(np.interp(pixels, list(timed), list(timed.values())).tolist()))
 
 
 class _EpochTimes(keras.callbacks.Callback):
@@ -170,9 +158,7 @@ class StepLine(keras.callbacks.Callback):
 
 class TimeLimit(StepLine):
     """Ends a training after the epoch that ends nearest to so many seconds of steps; only the first may be cut short.
-
-    Neither the first step counts, which builds the graph, nor validation and other callbacks.
-    """
+    Neither the first step counts, which builds the graph, nor validation and other callbacks."""
 
     def __init__(self, seconds: float):
         super().__init__()
@@ -197,13 +183,11 @@ class TimeLimit(StepLine):
 
 class EpochLine(StepLine):
     """Prints a line after each epoch, and in a long one, instead of Keras's: `fit(..., verbose=0)`.
-
-    speed: as expected; the minutes left follow from it and from how long the epochs really take.
-    """
+    speed: as expected; the minutes left follow from it and from how long the epochs really take."""
 
     def __init__(self, resizing: ProgressiveResizing, speed: Speed):
         super().__init__()
-        self.resizing, self.speed, self.expected, self.measured = resizing, speed, speed.start, 0.0
+        self.resizing, self.speed, self.expected, self.measured = resizing, speed, 0.0, 0.0
 
     def on_epoch_end(self, epoch, logs=None):
         resizing, seconds = self.resizing, time.perf_counter() - self.begun

@@ -1,7 +1,6 @@
 """`python -m unet_helpers COMMAND`: a module for each command. The lesson does not need it.
 
-Each command returns how many files failed; what stops it raises ValueError, OSError, RuntimeError or WrongOption.
-"""
+Each command returns how many files failed; what stops it raises ValueError, OSError, RuntimeError or WrongOption."""
 
 import sys
 import time
@@ -16,7 +15,8 @@ OPTIONS = {  # a parameter or phrase of the notebook and of the library, as mess
     "BATCH_SIZE": "--batch-size", "image_size": "--image-size", "path": "--out", "format": "--format",
     "load_network(path, {})": "{}", "labels=LabelMap(names, colors)": "--classes FILE",
     "image_size=(height, width)": "--image-size HxW", "give its path as ARCHIVE": "unpack it in DIR",
-    "run the cell again": "run the command again",
+    "run the cell again": "run the command again", "shorten the list augment": "use a machine with more cores",
+    "IMAGE_SIZE or N_FILTERS, or set HALF_RESOLUTION = True": "--image-size",
 }  # fmt: skip
 
 

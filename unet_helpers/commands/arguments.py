@@ -27,6 +27,9 @@ def make_parser() -> argparse.ArgumentParser:
     check.add_argument("--show", type=_path, metavar="FOLDER", help=show)
     check.add_argument("--overwrite", action="store_true", help="replace such figures of earlier calls")
     _add_train(_add(commands, "train", "train a network with the recipe of the notebook's part 3"))
+    speed = _add(commands, "speed", "say what holds such a training up on this machine, and what helps")
+    _add_dataset(speed, SEED_OF_DEMO, nargs="?")
+    _add_size_and_batch(speed)
 
     causes = "Exit code 1: a cause was found."
     diagnose = _add(commands, "diagnose", "say why a training failed: all black, nan or stuck", causes)
@@ -50,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_dataset(parser, "of all that is random: first weights, order, augmentation, the scenes of demo (default: 0)")
-    _add_size(parser, "of the images in training, divisible by 32, at least 64 (default: what suits the data set)")
+    _add_size_and_batch(parser)
     minutes = "the notebook's MINUTES: train for two thirds of them, as its part 3 does (default: %(default)g)"
     network = "load the weights of a network: a .keras file, a run's folder, demo (the included network of the drawn "
     network += "scenes), or scratch for none (default: demo for camvid on a CPU, else scratch)"
@@ -60,23 +63,22 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--runs", type=_text, default="runs", metavar="FOLDER", help="each run gets a folder in it (default: runs)")
     add("--train-anew", action="store_true", help="train once more, in another folder, what was trained to its end")
     add("--learning-rate", type=float, default=2e-2, metavar="R", help="the highest (default: %(default)g)")
-    add("--batch-size", type=int, metavar="N", help="images in a step (default: 8 on a CPU, 16 on a GPU)")
     add("--start-from", type=_text, metavar="NETWORK", help=network)
     add("--freeze-encoder", action="store_true", help="with --start-from: train only the decoder")
 
 
 def _add_predict(commands) -> None:
     parser = _add(
-        commands, "predict", "write the network's masks of images, of all in a folder, of a GIF's frames",
+        commands, "predict", "write the network's masks of images, or of all in a folder",
         "Each prediction is the mean of those for the image and for the flipped image (test-time augmentation, TTA). "
         "16-bit images: their highest 8 bits in use are taken, alike for all that are given of one folder, as in "
         "training. One that is given alone is scaled by its own values.",
     )  # fmt: skip
     _add_network(parser)
-    out = "folder for NAME_ids.png (class ids), NAME_colors.png and NAME_overlay.png of each image, legend.png, "
-    out += "classes.txt, and NAME_animation.gif of a sequence's frames; it is made where there is none"
-    images = "an image of any size, a folder with images, an animation"
-    parser.add_argument("images", nargs="+", type=_path, metavar="IMAGE|FOLDER|GIF", help=images)
+    out = "folder for NAME_ids.png (class ids), NAME_colors.png and NAME_overlay.png of each image, legend.png "
+    out += "and classes.txt; it is made where there is none"
+    images = "an image of any size, of an animation the first frame, or a folder with images"
+    parser.add_argument("images", nargs="+", type=_path, metavar="IMAGE|FOLDER", help=images)
     parser.add_argument("--out", required=True, type=_path, metavar="DIR", help=out)
     parser.add_argument("--overwrite", action="store_true", help="replace such files of earlier calls")
     grey = "write NAME_confidence.png, too: 0 (black) to 255 for a softmax of 0 to 1 of the predicted class"
@@ -103,12 +105,12 @@ def _add(commands, name: str, text: str, more: str | None = None) -> argparse.Ar
     return commands.add_parser(name, help=text, description=about, epilog=more, allow_abbrev=False)
 
 
-def _add_dataset(parser: argparse.ArgumentParser, seed: str) -> None:
+def _add_dataset(parser: argparse.ArgumentParser, seed: str, **options) -> None:
     folder = "folder with your images/ and masks/, or where another --dataset is or will be put (see data/README.md)"
     pattern = r"keep the images of a sequence or patient in one split: a regular expression that finds it in their "
     pattern += r"names, such as '^(drive\d+)_'; for folder only, and the same one in check, train and evaluate"
     names = "your own folder, or a known one (default: %(default)s)"
-    parser.add_argument("data_dir", type=_text, metavar="DIR", help=folder)
+    parser.add_argument("data_dir", type=_text, metavar="DIR", help=folder, **options)
     parser.add_argument("--dataset", choices=DATASETS, default="folder", help=names)
     parser.add_argument("--split-by", type=_pattern, metavar="PATTERN", help=pattern)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=seed)
@@ -119,6 +121,12 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     _add_size(parser, "into which images are letterboxed for the network (default: that of its training)")
     classes = "names of the network's classes, one a line (default: as trained)"
     parser.add_argument("--classes", type=_path, metavar="FILE", help=classes)
+
+
+def _add_size_and_batch(parser: argparse.ArgumentParser) -> None:
+    _add_size(parser, "of the images in training, divisible by 32, at least 64 (default: what suits the data set)")
+    batch_size = "images in a step (default: 8 on a CPU, 16 on a GPU)"
+    parser.add_argument("--batch-size", type=int, metavar="N", help=batch_size)
 
 
 def _add_size(parser: argparse.ArgumentParser, text: str) -> None:

@@ -25,9 +25,7 @@ def check(
     data_dir: str, dataset: str, seed: int, split_by: str | None, show: Path | None = None, overwrite: bool = False
 ) -> int:
     """Print a `Report` of the data set as a table; returns how many kinds of problems there are.
-
-    show: a folder for figures of up to N_SHOWN pairs, `datasets.find_suspicious` ones first. overwrite: replace them.
-    """
+    show: a folder for figures of up to N_SHOWN pairs, `datasets.find_suspicious` ones first. overwrite: replace it."""
     shown: Mapping[Pair, str] = {}
     try:
         data = load_dataset(dataset, data_dir, seed=seed, split_by=split_by, skip_bad=True)
@@ -72,9 +70,7 @@ def _examine(data: Dataset, data_dir: str) -> tuple[Report, dict[Pair, str]]:
 
 def write_pairs(folder: Path, shown: Mapping[Pair, str], labels: LabelMap, overwrite: bool) -> list[Path]:
     """Write pairs_1.png, pairs_2.png ...: images, masks and masks over images, and beside each why it is shown.
-
-    Raises ValueError for a figure that is there already, unless overwrite.
-    """
+    Raises ValueError for a figure that is there already, unless overwrite."""
     pairs = list(shown)
     paths = [folder / f"pairs_{1 + start // ROWS}.png" for start in range(0, len(pairs), ROWS)]
     if there := [path for path in paths if path.exists() and not overwrite]:
@@ -100,9 +96,7 @@ def check_files(
     pairs: Sequence[Pair], labels: LabelMap, what: str, say: Callable[[str], None] = say_error
 ) -> tuple[list[Pair], np.ndarray]:
     """`check_pair` for all, on all cores; say(message) for each bad one, and lines of progress that begin with what.
-
-    Returns the good pairs, and how many pixels of each class each of them has, (N, K) int64.
-    """
+    Returns the good pairs, and how many pixels of each class each of them has, (N, K) int64."""
 
     def look(pair: Pair) -> np.ndarray | str:
         try:

@@ -19,10 +19,8 @@ from .check import check_files
 
 def diagnose(run_dir: Path, data_dir: str, dataset: str | None) -> int:
     """Print the likely causes of what went wrong, and what was looked at.
-
     run_dir: a run's folder with settings.json and, if it got that far, log.csv and best.keras. dataset: which data set
-    is in data_dir; None: that of the run. Returns how many causes were found. Raises ValueError, naming the folder.
-    """
+    is in data_dir; None: that of the run. Returns how many causes were found. Raises ValueError, naming the folder."""
     recipe = _read_recipe(run_dir, data_dir)
     data = load_dataset(
         dataset or recipe.dataset, data_dir, seed=recipe.seed, frames_per_drive=recipe.frames_per_drive,

@@ -1,12 +1,11 @@
 """A reader's own images and masks, of any encoding, as pairs that training reads: 8-bit RGB and class ids."""
 
 from .class_lists import camvid_classes, find_classes, make_labels, read_names
-from .layout import READABLE_SUFFIXES, find_in, find_root
-from .preparation import Prepared, places_for, prepare_folder, prepare_pairs
+from .layout import READABLE_SUFFIXES, find_in, find_root, natural
+from .preparation import Prepared, places_for, prepare_folder
 from .report import Report, ValidationError
-from .splits import natural
 
 __all__ = [
     "READABLE_SUFFIXES", "Prepared", "Report", "ValidationError", "camvid_classes", "find_classes", "find_in",
-    "find_root", "make_labels", "natural", "places_for", "prepare_folder", "prepare_pairs", "read_names",
+    "find_root", "make_labels", "natural", "places_for", "prepare_folder", "read_names",
 ]  # fmt: skip

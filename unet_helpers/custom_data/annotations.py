@@ -25,14 +25,10 @@ MAX_COORDINATE = 1e6  # pixels
 SPLIT_WORDS = {word: split for split, words in SPLIT_NAMES.items() for word in words}
 NO_SHAPE = "a shape is not supported, expected one of polygon, rectangle, circle with an area; draw it as a polygon"
 NO_COCO = "it is no whole COCO file; export it again"
-NO_POLYGONS = (
-    "expected polygons, each of x and y of three or more points, no run lengths (RLE, iscrowd), no box alone; export "
-    "it again as such, or outline the object in the labelling tool"
-)
-UNCLEAR = (
-    "it is not clear which outlines of this name belong to it; give each folder of images a file of its own, such as "
-    "instances_train.json and instances_val.json, and keep one of several files, of COCO's that of instances"
-)
+NO_POLYGONS = "expected polygons, each of x and y of three or more points, no run lengths (RLE, iscrowd), no box alone"
+NO_POLYGONS += "; export it again as such, or outline the object in the labelling tool"
+UNCLEAR = "it is not clear which outlines of this name belong to it; give each folder of images a file of its own, such"
+UNCLEAR += " as instances_train.json and instances_val.json, and keep one of several files, of COCO's that of instances"
 
 
 class Outlines(NamedTuple):

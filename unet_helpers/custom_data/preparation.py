@@ -25,18 +25,15 @@ from ..naming import counted, named
 from .annotations import Outlines, draw
 from .class_lists import ClassList, find_classes, make_labels
 from .encoding import Encoding, decide
-from .layout import Found, Item, find_in, find_items
+from .layout import Found, Item, find_in, find_items, split_items
 from .report import MOST, Problems, Report, ValidationError, few
-from .splits import split_items
 
 MANIFEST = "prepared.json"  # beside the copies: of which files they were made, what was found, and what was written
 SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}  # macOS and Windows put them into folders
 MANIFEST_FORMAT = 5  # of the record and the copies; another number makes everything anew
 SIZES = "a mask and its image need the same height x width; make the mask again in the image's size"
-UPSIDE_DOWN = (
-    "its EXIF data turn it, and its size does not tell whether its mask is turned, too; the mask is taken as upright: "
-    "look at this pair"
-)
+UPSIDE_DOWN = "its EXIF data turn it, and its size does not tell whether its mask is turned, too; "
+UPSIDE_DOWN += "the mask is taken as upright: look at this pair"
 TRANSPARENT = "parts of it are transparent, and what is there counts all the same; if it should not, save it opaque"
 
 
@@ -53,46 +50,27 @@ class Prepared:  # pairs of files that training reads, in three disjoint lists
 
 
 def prepare_folder(
-    root: str | Path, *targets: str | Path, split_by: str | None = None, skip_bad: bool = False,
-    bits: int | None = None, to_train: bool = True,
+    root: str | Path, *targets: str | Path, folders: dict[str, tuple[Path, Path]] | None = None,
+    classes: ClassList | None = None, split_by: str | None = None, skip_bad: bool = False, bits: int | None = None,
+    to_train: bool = True,
 ) -> Prepared:  # fmt: skip
     """The pairs of a reader's own folder; see data/README.md for what it may hold.
-
     Masks that are no plain class ids and grey 16-bit images are converted: copies are written to the first of the
     targets that can be written to, whole or not at all, and again only if the content of a file has changed.
     targets: folders outside root, by default "NAME.prepared" beside it; files added or changed there are an error.
+    folders, classes: where they are known: {split: (folder of images, folder of masks)} below root, and the list.
     split_by: regular expression for the group (drive, patient, sequence) in the images' stems; see `split_items`.
     skip_bad: leave out the pairs with invalid files, if others are left, and name them in the report's errors; no pair
         changes its split. Copies then go to a temporary folder.
     bits: in use in the grey 16-bit images that a network was trained with; other copies go to a temporary folder, too.
     to_train: False for pairs that are only scored: any number will do, and none has to be for training.
-    Raises ValidationError, which has the report, or another ValueError.
-    """
-    return _prepare(find_classes(Path(root)), find_items(Path(root)), targets, split_by, skip_bad, bits, to_train)
-
-
-def prepare_pairs(
-    root: Path, folders: dict[str, tuple[Path, Path]], classes: ClassList, *targets: Path, skip_bad: bool = False
-) -> Prepared:
-    """`prepare_folder` for a data set of known layout: {split: (folder of images, folder of masks)} below root."""
-    return _prepare(classes, find_in(root, folders), targets, None, skip_bad, None)
-
-
-def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
-    """Two targets: "NAME.prepared" beside root and, if that can't be written, a folder in elsewhere for root alone."""
-    root = Path(root) if Path(root).name not in ("", "..") else Path(root).resolve()
-    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
-    return root.parent / f"{root.name}.prepared", Path(elsewhere) / f"{root.name}-{place}.prepared"
-
-
-def _prepare(
-    classes: ClassList | None, found: Found, targets: Sequence, split_by, skip_bad: bool, bits, to_train: bool = True
-) -> Prepared:  # fmt: skip
-    root = found.errors.root
-    folders = [Path(target) for target in targets or places_for(root, root)[:1]]
-    outside = [folder for folder in folders if not folder.resolve().is_relative_to(root.resolve())]
+    Raises ValidationError, which has the report, or another ValueError."""
+    root = Path(root)
+    classes, found = classes or find_classes(root), find_in(root, folders) if folders else find_items(root)
+    places = [Path(target) for target in targets or places_for(root, root)[:1]]
+    outside = [folder for folder in places if not folder.resolve().is_relative_to(root.resolve())]
     if not outside:
-        raise ValueError(f"{folders[0]}: it is in {root}, where nothing is written; give a folder outside")
+        raise ValueError(f"{places[0]}: it is in {root}, where nothing is written; give a folder outside")
     n_problems = len(found.errors.files_of)
     splits = split_items(found, split_by, to_train)
     skip_bad = skip_bad and len(found.errors.files_of) == n_problems  # what is wrong with a split is no single file's
@@ -111,6 +89,13 @@ def _prepare(
         raise ValidationError(report) from None
     prepared.report.errors, prepared.report.copies = report.errors, ""
     return prepared
+
+
+def places_for(root: str | Path, elsewhere: str | Path) -> tuple[Path, Path]:
+    """Two targets: "NAME.prepared" beside root and, if that can't be written, a folder in elsewhere for root alone."""
+    root = Path(root) if Path(root).name not in ("", "..") else Path(root).resolve()
+    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
+    return root.parent / f"{root.name}.prepared", Path(elsewhere) / f"{root.name}-{place}.prepared"
 
 
 def _prepare_items(found: Found, splits: Sequence, classes: ClassList | None, folders: list[Path], bits) -> Prepared:
@@ -352,10 +337,9 @@ def _find_or_convert(folders: list[Path], items: Sequence[Item], sources: dict, 
                 unwritable.append(f"{folder} ({error.strerror or error})")
     if not examined.report.converted:
         return record, folders[0]
-    raise ValueError(
-        f"what training can't read as it is can't be written anew to {' or to '.join(unwritable)}; make one of these "
-        f"writable, or make room, or copy the data to a folder of your own, set {named('DATA_DIR')} to it and run again"
-    )
+    found = f"what training can't read as it is can't be written anew to {' or to '.join(unwritable)}"
+    other = f"copy the data to a folder of your own, set {named('DATA_DIR')} to it and run again"
+    raise ValueError(f"{found}; make one of these writable, or make room, or {other}")
 
 
 def _write_whole(partial: Path, folder: Path, items: Sequence[Item], examined: Examined, record: dict) -> None:

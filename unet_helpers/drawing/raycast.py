@@ -2,8 +2,7 @@
 
 `trace` finds the nearest solid along each ray; `ground_at`, `surface_at` and `sky_at` give class and colour there;
 `light_up` adds light, shadows and mist, `wet_road` rain. World axes, metres: x to the right, y up, z along the street.
-Colours are linear light, 0..1. M: the pixels that a function gets, k: the indices of those that a step is about.
-"""
+Colours are linear light, 0..1. M: the pixels that a function gets, k: the indices of those that a step is about."""
 
 import numpy as np
 

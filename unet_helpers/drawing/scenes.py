@@ -1,7 +1,6 @@
 """Puts frames together, road scenes and their exact class masks, and writes them in the Kaggle layout, on all cores.
 
-A drive is one street (street.py): solids on a ground plane, seen from a car that drives through it (raycast.py).
-"""
+A drive is one street (street.py): solids on a ground plane, seen from a car that drives through it (raycast.py)."""
 
 import multiprocessing
 import os
@@ -123,12 +122,10 @@ def draw_scenes(
     drives: Iterable[str] = DRIVES, processes: int | None = None, progress: Callable[[str], object] = print,
 ) -> Path:  # fmt: skip
     """Draw `n_frames` frames of each drive below `folder`, whole or not at all, unless they are there; return it.
-
     Files as on Kaggle: data{A..E}/data{A..E}/Camera{RGB,Seg}/NAME.png. seed, size, n_frames: as for `render_frame`;
     drives: some of DRIVES; processes: None = one per core. progress(line) is called before the first frame, about each
     tenth of them, and before waiting for another process that draws to `folder`. Raises ValueError if seed is
-    negative, and, naming `folder`, if it can't be used or is there without all of the frames.
-    """
+    negative, and, naming `folder`, if it can't be used or is there without all of the frames."""
     folder, drives = Path(folder), tuple(drives)
     if seed < 0:
         raise ValueError(f"seed: found {seed}, expected 0 or more")

@@ -4,8 +4,14 @@ from .charts import compare_iou, plot_changes, plot_confusion, plot_curves, plot
 from .columns import show_columns, show_overlap, show_pairs, show_predictions
 from .figures import draw_legend
 from .run import write_run_figures
-from .transposed import show_transposed_convolution
-from .unet import draw_unet, receptive_fields, show_feature_maps, show_receptive_fields, unet_levels
+from .unet import (
+    draw_unet,
+    receptive_fields,
+    show_feature_maps,
+    show_receptive_fields,
+    show_transposed_convolution,
+    unet_levels,
+)  # fmt: skip
 
 __all__ = [
     "compare_iou", "draw_legend", "draw_unet", "plot_changes", "plot_confusion", "plot_curves", "plot_iou",

@@ -158,11 +158,9 @@ def plot_curves(
     loss_name: str = "loss",
 ) -> InlineFigure:  # fmt: skip
     """Loss and mIoU of training and validation over the epochs: where they part, the network memorises.
-
     log: loss, val_loss, mIoU and val_mIoU of each epoch: the columns of CSVLogger's file, or Keras's `History`.
     changes: (epoch, text): the first epoch, counted from 1, with something else, such as images of another size.
-    Raises NotebookError if no epoch has ended.
-    """
+    Raises NotebookError if no epoch has ended."""
     log = getattr(log, "history", log)
     if not log or not any(map(len, log.values())):
         raise NotebookError("no epoch has ended; run the training's cell again until its first epoch has ended")

@@ -26,10 +26,8 @@ def show_columns(
 ) -> InlineFigure:
     """Images and masks, two in a line, with a title each, and a legend of the classes that occur. Masks get contours,
     and names of the classes whose colours are hard to tell apart.
-
     columns: title -> one array per row: (H, W, 3) image, 0..255; (H, W) uint8 mask of class ids, or bool errors.
-    row_titles: in front of the title of each row's first image. Raises ValueError for columns of different lengths.
-    """
+    row_titles: in front of the title of each row's first image. Raises ValueError for columns of different lengths."""
     columns = {title: [np.asarray(array) for array in arrays] for title, arrays in columns.items()}
     rows, n_across = list(zip(*columns.values(), strict=True)), min(IN_LINE, len(columns))
     width, lines = WIDTH / n_across - 0.08, []  # a line: pairs of title and array
