@@ -175,8 +175,10 @@ def main(arguments: list[str] | None = None) -> dict:
             reference = reference or found
             (first, *_), differences = found[0], compare(reference, found)
             decoded = [each["decoded"] for each in found[0]]
-            record["runs"][name] = {**differences, **{key: first[key] for key in ("images/s", "first_step")},
-                                    "decoded": decoded, **{score: first[score] for score in SCORES}}  # fmt: skip
+            record["runs"][name] = {
+                "differences": differences, "images/s": first["images/s"], "first_step": first["first_step"],
+                "decoded": decoded, "scores": {score: first[score] for score in SCORES},
+            }  # fmt: skip
             cells = [f"{differences[key]:>9.1e}" for key in ("loss", "mIoU", "weights")]
             rate = f"{first['images/s'] or 0:>10.1f}{first['first_step']:>10.1f} s{' + '.join(map(str, decoded)):>9}"
             print(f"{name:<33}{''.join(cells)}{rate}", flush=True)
