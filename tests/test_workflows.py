@@ -133,7 +133,7 @@ def test_each_marked_file_is_there_and_has_one_mark():
 def test_the_links_of_each_document_are_checked():
     (checked,) = [words for words in words_of(JOBS["weekly.yml: links"]) if words[0] == "lychee"]
     notebooks = {path.with_suffix(".md") for path in (*ROOT.glob("*.ipynb"), *ROOT.glob("docs/*.ipynb"))}
-    documents = {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("*/README.md")}
+    documents = {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("[!.]*/README.md")}
     assert {ROOT / word for word in checked if word.endswith(".md")} == notebooks | documents
 
 
