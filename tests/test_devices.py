@@ -81,7 +81,7 @@ def test_a_backend_that_cannot_be_used_is_one_sentence(backend, hidden, expected
     """In the command and in a notebook's first cell, in a real process that does not find the package."""
     (tmp_path / "sitecustomize.py").write_text(HIDE.format(names=set(hidden) or "()"))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
-    environment = kept | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "KERAS_HOME": str(tmp_path)}
+    environment = kept | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "KERAS_HOME": str(tmp_path)}
     environment |= {"KERAS_BACKEND": backend} if backend else {}
     notebook = "from unet_helpers.notebook import NotebookError, start\n"
     notebook += "try:\n    start()\nexcept NotebookError as error:\n    print(error)"

@@ -4,7 +4,6 @@ import atexit
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from unet_helpers.recipe import make_recipe
 
 ROOT = Path(__file__).parents[1]
 JAX = {"KERAS_BACKEND": "jax"}
+needs_processes = pytest.mark.skipif(sys.platform == "win32", reason="several processes are tried on Linux and macOS")
 CACHE = Path(tempfile.mkdtemp(prefix="unet_jax_"))  # of what JAX has compiled: many of these processes compile the same
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
@@ -136,6 +136,7 @@ def trainings(folder, tmp_path_factory):
         return {name: scaling.run(each, made / name, options) for name, each in environments.items()}
 
 
+@needs_processes
 def test_jax_trains_as_tensorflow_does_and_several_devices_and_processes_as_one(trainings):
     """From copied weights; the first loss is that before any step, the last that after two."""
     (reference,), weights = trainings["JAX"]
@@ -150,6 +151,7 @@ def test_jax_trains_as_tensorflow_does_and_several_devices_and_processes_as_one(
     assert [record["share"] for record in trainings["two processes"][0]] == [[0, 2, 2], [1, 2, 2]]
 
 
+@needs_processes
 def test_each_of_two_processes_decodes_half_of_the_files(trainings):
     """The first epoch: a batch of 8 of ten images, two batches of 4 for the statistics, and 5 images of validation."""
     ((alone,), _), (both, _) = trainings["JAX"], trainings["two processes"]
@@ -221,6 +223,7 @@ def wait_for_epochs(runs: Path, n: int, running: list[subprocess.Popen]) -> None
         time.sleep(0.2)
 
 
+@needs_processes
 def test_when_a_process_dies_the_others_say_so_and_a_new_start_resumes_as_if_nothing_had_happened(folder, tmp_path):
     """A process is killed, then the other one; each has its own temporary folder, as on machines that share a disk."""
     single, runs = tmp_path / "single", tmp_path / "runs"
@@ -236,7 +239,7 @@ def test_when_a_process_dies_the_others_say_so_and_a_new_start_resumes_as_if_not
             assert other.wait(200) == 1
             assert "another process is training in" in read_last(tmp_path / "other" / "0.err")
         time.sleep(random.random())
-        running[victim].send_signal(signal.SIGKILL)
+        running[victim].kill()
         killed = time.monotonic()
         survivor = 1 - victim
         assert running[survivor].wait(120) == 1
@@ -285,6 +288,7 @@ sys.exit(code)
 """
 
 
+@needs_processes
 @pytest.mark.parametrize(
     ("what", "codes", "said"),
     [
@@ -316,6 +320,7 @@ def test_what_the_first_process_finds_or_fails_at_is_everybodys(what, codes, sai
     assert "each batch is shared by 2 devices of 2 processes\n" in (tmp_path / "0.out").read_text()
 
 
+@needs_processes
 def test_sruns_variables_are_enough(tmp_path):
     """As SLURM documents them for a step of two tasks on one node; JAX reads them."""
     port = free_port()
