@@ -72,7 +72,7 @@ def scores_of(printed: dict[str, str]) -> dict[str, list[str]]:
     """What cells printed, without the time left, what is printed only once for a run, and what the clock decides."""
     once = re.compile(r"drawing|timing|planned|resuming|trained before|\d+ epochs? of|epoch \d+/|epoch \d+: step")
     lines = {cell: [line for line in text.splitlines() if not once.match(line)] for cell, text in printed.items()}
-    lines.pop("speed", None)  # times steps
+    lines |= {"speed": []} if "speed" in lines else {}  # it times steps
     return {cell: [re.sub(r", \S+ \w+ left$", "", line) for line in kept] for cell, kept in lines.items()}
 
 
