@@ -24,7 +24,10 @@ LONGEST = (
 # pyproject.toml says what the marks mean; no file has two of them.
 MARKS = {
     "lesson": ("benchmarks", "exercises", "make", "notebook", "notebook_data", "notebook_kernel", "workflows"),
-    "once": ("commands", "commands_predict", "distribution", "drawing", "fuzz", "gpu", "resuming", "storage"),
+    "once": (
+        "commands", "commands_predict", "devices", "distribution", "drawing", "fuzz", "gpu", "resuming", "speed",
+        "storage", "windows",
+    ),
 }
 
 

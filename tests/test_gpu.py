@@ -42,6 +42,7 @@ def test_the_network_needs_no_tensorflow_on_jax(no_tensorflow):
         assert child.returncode == code, child.stderr
 
 
+@pytest.mark.slow
 def test_each_measurement_is_a_row_and_what_no_time_is_left_for_is_listed(no_tensorflow, tmp_path, monkeypatch, capsys):
     first, paper = gpu.networks(tiny=True)
     monkeypatch.setattr(gpu, "networks", lambda tiny: [{**first, "batches": (2,)}, {**paper, "size": (0, 0)}])

@@ -122,6 +122,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         """The checkpoint; a new run gets one at once, to see whether it can be saved."""
         self._lock()
         found = read_checkpoint(self.run_dir)
+        self.log, self.best, self.finished, self.best_weights = [], None, False, []  # of an earlier fit, if any
         if found is None and not self._save(model):
             self._unlock()  # else hours of training could be lost
             todo = f"make room, or give another {named('RUN_DIR')}"

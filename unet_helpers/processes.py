@@ -116,8 +116,8 @@ def leave(code: int) -> None:
         return
     if sys.exc_info()[0]:
         traceback.print_exc()
-    # Is it the failure of another process? Then `_watch` will know, and end this one with a sentence.
-    time.sleep(2 * ALIVE_SECONDS if _told else DEAD_SECONDS + 2 * ALIVE_SECONDS)
+    if code == 1:  # is it the failure of another process? Then `_watch` will know, and end this one with a sentence
+        time.sleep(2 * ALIVE_SECONDS if _told else DEAD_SECONDS + 2 * ALIVE_SECONDS)
     sys.stdout.flush()
     os._exit(code)  # any other way, JAX would wait for the processes that have failed
 
